@@ -1,13 +1,11 @@
-"""Which device computes, and where a corpus lies."""
+"""Which device computes, and what this process asks of it."""
 
+import ctypes
 import os
 
 import torch
 
-from spectrnn.data.store import Store
 from spectrnn.errors import UserError
-
-_SHARE = 0.5  # of the free memory that a resident corpus may take
 
 
 def pick_device(name: str, key: str = "device") -> torch.device:
@@ -20,6 +18,7 @@ def pick_device(name: str, key: str = "device") -> torch.device:
     Raises:
         UserError: there is no such device on this machine.
     """
+    _keep_freed_memory()
     # The same run from the same seed, and 1e-5 between a clip alone and in a batch: cuDNN's defaults promise neither.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.deterministic = True
@@ -35,30 +34,10 @@ def pick_device(name: str, key: str = "device") -> torch.device:
     return device
 
 
-def place(store: Store, resident: str, device: torch.device) -> Store:
-    """Lays a store where batches are gathered from.
-
-    Args:
-        store: memory-mapped.
-        resident: ``gpu``, ``ram``, ``disk``, or ``auto``: the GPU where the corpus takes up to half of its free memory,
-            else the memory likewise, else the disk. Without a GPU it stays mapped: the system's cache holds it.
-        device: of the classifier.
-
-    Raises:
-        UserError: ``gpu`` without one.
-    """
-    if resident == "gpu" and device.type != "cuda":
-        raise UserError("data.resident=gpu: the run has no GPU; use auto, ram or disk")
-    if resident == "auto":
-        resident = _best_place(store.wave.nbytes, device)
-    if resident == "gpu":
-        return store._replace(wave=store.wave.to(device))
-    return store._replace(wave=store.wave.clone()) if resident == "ram" else store
-
-
-def _best_place(size: int, device: torch.device) -> str:
-    if device.type != "cuda":
-        return "disk"
-    if size < _SHARE * torch.cuda.mem_get_info(device)[0]:
-        return "gpu"
-    return "ram" if size < _SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") else "disk"
+def _keep_freed_memory() -> None:
+    """Keeps glibc from giving every large tensor back to the system: a fifth of a step went into page faults."""
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(mmap_threshold, 1 << 30)
+        mallopt(trim_threshold, 1 << 30)

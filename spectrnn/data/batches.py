@@ -1,4 +1,4 @@
-"""Batches by gather: a batch is `wave[offset[:, None] + arange(samples)]`, on the device where the store lies."""
+"""Batches of clips of like length, gathered from the corpus's wave."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -9,8 +9,10 @@ from torch import Tensor
 
 from spectrnn.data.audio import FULL_SCALE
 from spectrnn.data.store import Store
+from spectrnn.data.wave import Wave, send
 
-_JITTER = 0.05  # of a clip's length when batches are drawn: mixes neighbours, for a few percent of padding
+_JITTER = 0.02  # of a clip's length when batches are drawn: mixes neighbours, for a percent or two of padding
+_SPREAD = 4 / 3  # of the longest clip of a batch over its shortest, at most
 
 
 class Batch(NamedTuple):
@@ -32,12 +34,16 @@ class Batch(NamedTuple):
 class Batches:
     """The batches of one split: clips of like length together, the same for the same seed and epoch.
 
+    A batch ends where it is full, or where the next clip is so short that padding would outweigh it: outliers come in
+    batches of a few.
+
     Args:
         store: the decoded corpus.
+        wave: its samples.
         rows: int64 (clips,), the rows of the split, ascending.
         targets: int64 (clips,), the class of each of these rows.
         classes: how many there are.
-        batch_size: clips a batch, at most; batches are equal in size but for one clip.
+        batch_size: clips a batch, at most.
         max_seconds: crop longer clips to it, at random when shuffling, else in the middle; None: whole clips.
         seed: of order and crops; None: the order of length, for evaluation.
         device: where the batch goes.
@@ -46,6 +52,7 @@ class Batches:
     def __init__(
         self,
         store: Store,
+        wave: Wave,
         rows: Sequence[int] | np.ndarray,
         targets: Sequence[int] | np.ndarray,
         classes: int,
@@ -54,15 +61,16 @@ class Batches:
         seed: int | None,
         device: torch.device,
     ) -> None:
-        self.wave, self.classes, self.seed, self.device = store.wave, classes, seed, device
+        self.wave, self.classes, self.seed, self.device = wave, classes, seed, device
         self.rows, self.targets = np.asarray(rows), np.asarray(targets)
-        self.starts, self.available = store.offsets[:-1][self.rows], store.lengths[self.rows]
+        self.starts, available = store.offsets[self.rows], store.lengths[self.rows]
         limit = np.inf if max_seconds is None else round(max_seconds * store.sample_rate)
-        self.lengths = np.minimum(self.available, limit).astype(np.int64)
-        self.count = -(-len(self.rows) // batch_size)
+        self.lengths = np.minimum(available, limit).astype(np.int64)
+        self.slack = available - self.lengths
+        self.cuts = _cuts(np.sort(self.lengths), batch_size)
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.cuts) + 1
 
     def epoch(self, epoch: int = 0) -> Iterator[Batch]:
         """The batches of an epoch; each clip comes once.
@@ -70,28 +78,31 @@ class Batches:
         Args:
             epoch: with the seed it determines the batches, their order and the crops.
         """
-        slack = self.available - self.lengths
         if self.seed is None:
-            order = np.argsort(self.lengths, kind="stable")
-            batches, crops = np.array_split(order, self.count), slack // 2
+            batches, crops = np.split(np.argsort(self.lengths, kind="stable"), self.cuts), self.slack // 2
         else:
             generator = np.random.default_rng((self.seed, epoch))
-            order = np.argsort(self.lengths * generator.uniform(1 - _JITTER, 1 + _JITTER, len(slack)), kind="stable")
-            batches = np.array_split(order, self.count)
+            jittered = self.lengths * generator.uniform(1 - _JITTER, 1 + _JITTER, len(self.lengths))
+            batches = np.split(np.argsort(jittered, kind="stable"), self.cuts)
             generator.shuffle(batches)
-            crops = generator.integers(0, slack + 1)
-        for members in batches:
-            yield self._gather(members, crops)
+            crops = generator.integers(0, self.slack + 1)
+        requests = ((self.starts[m] + crops[m], int(self.lengths[m].max())) for m in batches)
+        for members, samples in zip(batches, self.wave.gather(requests), strict=True):
+            yield self._batch(members, samples)
 
-    def _gather(self, members: np.ndarray, crops: np.ndarray) -> Batch:
-        lengths = torch.from_numpy(self.lengths[members])
-        starts = torch.from_numpy(self.starts[members] + crops[members])
-        positions = torch.arange(int(lengths.max()), device=self.wave.device)
-        starts, lengths = starts.to(self.wave.device), lengths.to(self.wave.device)
-        index = (starts[:, None] + positions).clamp_(max=len(self.wave) - 1)
-        waveform = self.wave[index].to(self.device, torch.float32) / FULL_SCALE
-        lengths, positions = lengths.to(self.device), positions.to(self.device)
-        waveform *= positions < lengths[:, None]
-        targets = torch.from_numpy(self.targets[members]).to(self.device)
-        one_hot = torch.nn.functional.one_hot(targets, self.classes).float()
-        return Batch(waveform, lengths, one_hot, torch.from_numpy(self.rows[members]))
+    def _batch(self, members: np.ndarray, samples: Tensor) -> Batch:
+        """Float, with silence beyond each clip, and what belongs to it: samples int16 (batch, samples)."""
+        lengths = send(torch.from_numpy(self.lengths[members]), self.device)
+        beyond = torch.arange(samples.shape[1], device=self.device) >= lengths[:, None]
+        waveform = samples.float().div_(FULL_SCALE).masked_fill_(beyond, 0)
+        one_hot = torch.nn.functional.one_hot(torch.from_numpy(self.targets[members]), self.classes).float()
+        return Batch(waveform, lengths, send(one_hot, self.device), torch.from_numpy(self.rows[members]))
+
+
+def _cuts(lengths: np.ndarray, batch_size: int) -> list[int]:
+    """Where ascending lengths are cut into batches, from the longest down."""
+    cuts = [len(lengths)]
+    while cuts[-1] > 0:
+        near = int(np.searchsorted(lengths, lengths[cuts[-1] - 1] / _SPREAD))
+        cuts.append(max(cuts[-1] - batch_size, near))
+    return cuts[-2:0:-1]

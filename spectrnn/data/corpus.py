@@ -13,6 +13,7 @@ from spectrnn.data.batches import Batches
 from spectrnn.data.clips import SPLITS, Clip, Source
 from spectrnn.data.splits import require_classes, require_training_clips, split
 from spectrnn.data.store import Store, open_store
+from spectrnn.data.wave import Wave, place
 from spectrnn.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -24,13 +25,15 @@ class Corpus:
 
     Args:
         clips: the clip table.
-        store: the decoded samples; clip i of the table is clip i of the store.
+        store: of the decoded clips; clip i of the table is clip i of the store.
+        wave: the store's samples, where batches are gathered from.
         labels: the classes, in the order of a classifier's logits.
         max_seconds: longer clips are cropped to it.
     """
 
     clips: Sequence[Clip]
     store: Store
+    wave: Wave
     labels: list[str]
     max_seconds: float | None
 
@@ -55,8 +58,8 @@ class Corpus:
             seed: of order and crops; None for evaluation.
         """
         rows = self.rows(part)
-        targets = self.targets(rows)
-        return Batches(self.store, rows, targets, len(self.labels), batch_size, self.max_seconds, seed, device)
+        return Batches(self.store, self.wave, rows, self.targets(rows), len(self.labels), batch_size,
+                       self.max_seconds, seed, device)  # fmt: skip
 
     def describe(self) -> str:
         """How many clips, classes and minutes there are, in a line."""
@@ -67,8 +70,12 @@ class Corpus:
                 f"{minutes:.1f} minutes at {self.store.sample_rate} Hz")  # fmt: skip
 
 
-def open_corpus(source: Source) -> Corpus:
+def open_corpus(source: Source, device: torch.device) -> Corpus:
     """The corpus of a run: splits assigned, every clip decoded.
+
+    Args:
+        source: where it comes from.
+        device: of the batches.
 
     Raises:
         UserError: the source, a split or a file is not as it should be.
@@ -78,8 +85,12 @@ def open_corpus(source: Source) -> Corpus:
     clips = split(clips, source)
     require_training_clips(clips)
     _warn_of_leaks(clips)
+    return _corpus(clips, source, sorted({clip.label for clip in clips}), device)
+
+
+def _corpus(clips: Sequence[Clip], source: Source, labels: list[str], device: torch.device) -> Corpus:
     store = open_store(clips, source.sample_rate, cache_folder(source))
-    return Corpus(clips, store, sorted({clip.label for clip in clips}), source.max_seconds)
+    return Corpus(clips, store, place(store.path, source.resident, device), labels, source.max_seconds)
 
 
 def _warn_of_leaks(clips: Sequence[Clip]) -> None:
@@ -94,13 +105,16 @@ def _warn_of_leaks(clips: Sequence[Clip]) -> None:
                     len(shared), len(parts), _some(shared, 5))  # fmt: skip
 
 
-def open_for_evaluation(source: Source, part: str, labels: list[str]) -> tuple[Corpus, Counter[str]]:
+def open_for_evaluation(
+    source: Source, part: str, labels: list[str], device: torch.device
+) -> tuple[Corpus, Counter[str]]:
     """A corpus for a model that exists already.
 
     Args:
         source: its sample rate must be the model's.
         part: train, val, test or all; ``all`` needs no splits.
         labels: the model's.
+        device: of the batches.
 
     Returns:
         The corpus, and the labels that the model does not know with their counts among the part's clips.
@@ -115,8 +129,7 @@ def open_for_evaluation(source: Source, part: str, labels: list[str]) -> tuple[C
     foreign = Counter({label: count for label, count in of_part.items() if label not in set(labels)})
     if len(foreign) == len(of_part):
         raise UserError(f"the model knows none of the corpus's labels ({_some(foreign)}); it knows {_some(labels)}")
-    store = open_store(clips, source.sample_rate, cache_folder(source))
-    return Corpus(clips, store, labels, source.max_seconds), foreign
+    return _corpus(clips, source, labels, device), foreign
 
 
 def cache_folder(source: Source) -> Path:

@@ -1,12 +1,11 @@
-"""The corpus as one tensor: every clip decoded once to mono int16, end to end in a single memory-mapped file."""
+"""The corpus as one wave: every clip decoded once to mono int16, end to end in a single file."""
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,12 +15,9 @@ from spectrnn.errors import UserError
 from spectrnn.files import new_folder
 from spectrnn.progress import bar
 
-if TYPE_CHECKING:
-    import torch
-
 log = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 _CHUNK_CLIPS, _CHUNK_BYTES = 256, 1 << 26  # the work of one task of a decoding process
 _REPORTED = 20  # broken files that an error names
 
@@ -30,12 +26,12 @@ class Store(NamedTuple):
     """A decoded corpus.
 
     Attributes:
-        wave: int16 (samples of all clips,), on the device where batches are gathered.
-        offsets: int64 (clips + 1,); clip i is ``wave[offsets[i]:offsets[i + 1]]``.
+        path: of the samples of all clips, int16, with the silence that `Wave` wants behind them.
+        offsets: int64 (clips + 1,); clip i is samples ``offsets[i]`` to ``offsets[i + 1]``.
         sample_rate: Hz.
     """
 
-    wave: "torch.Tensor"
+    path: Path
     offsets: np.ndarray
     sample_rate: int
 
@@ -56,7 +52,7 @@ def open_store(clips: Sequence[Clip], sample_rate: int, cache: Path) -> Store:
         cache: the folder that holds the stores.
 
     Returns:
-        The store, memory-mapped.
+        The store.
 
     Raises:
         UserError: files that are missing or unreadable, all named at once; nothing is left behind.
@@ -64,7 +60,7 @@ def open_store(clips: Sequence[Clip], sample_rate: int, cache: Path) -> Store:
     folder = cache / "stores" / fingerprint(clips, sample_rate)
     if not folder.is_dir():
         _build(clips, sample_rate, folder)
-    return _map(folder)
+    return _found(folder, sample_rate)
 
 
 def fingerprint(clips: Sequence[Clip], sample_rate: int) -> str:
@@ -98,28 +94,23 @@ def _build(clips: Sequence[Clip], sample_rate: int, folder: Path) -> None:
                     problems += decoded.problems
                     progress.update(len(decoded.lengths))
             _refuse(problems)
+            file.truncate(2 * (sum(lengths) + max(lengths)))
             np.save(temporary / "offsets.npy", np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
-            (temporary / "store.json").write_text(json.dumps({"format": _FORMAT, "sample_rate": sample_rate}))
     except OSError as error:
         raise UserError(f"data.cache: the store cannot be written to {folder.parent}: {error.strerror}") from error
     seconds = sum(lengths) / sample_rate
     log.info("decoded %d clips, %.1f minutes, %.0f MB", len(clips), seconds / 60, sum(lengths) * 2 / 1e6)
 
 
-def _map(folder: Path) -> Store:
-    import torch
-
-    path = folder / "wave.int16"
+def _found(folder: Path, sample_rate: int) -> Store:
     try:
-        offsets = np.load(folder / "offsets.npy")
-        facts = json.loads((folder / "store.json").read_text())
-        whole = path.stat().st_size == 2 * offsets[-1]
+        store = Store(folder / "wave.int16", np.load(folder / "offsets.npy"), sample_rate)
+        whole = store.path.stat().st_size == 2 * (store.offsets[-1] + store.lengths.max())
     except (OSError, ValueError, EOFError):
         whole = False
     if not whole:
         raise UserError(f"{folder}: the store is damaged; delete the folder, and it will be built again")
-    wave = torch.from_file(str(path), shared=False, size=int(offsets[-1]), dtype=torch.int16)
-    return Store(wave, offsets, facts["sample_rate"])
+    return store
 
 
 class _Decoded(NamedTuple):

@@ -14,7 +14,7 @@ from spectrnn.config import Count, build, check, plain
 from spectrnn.data.batches import Batches
 from spectrnn.data.clips import Source
 from spectrnn.data.corpus import open_for_evaluation
-from spectrnn.devices import pick_device, place
+from spectrnn.devices import pick_device
 from spectrnn.errors import UserError
 from spectrnn.files import new_file
 from spectrnn.inference.figures import confusion_figure
@@ -62,12 +62,11 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     source: Source = build(config.data, "data")
     if source.sample_rate != classifier.sample_rate:
         raise UserError(f"data.sample_rate={source.sample_rate}: the model takes {classifier.sample_rate} Hz")
-    corpus, foreign = open_for_evaluation(source, config.split, classifier.labels)
+    corpus, foreign = open_for_evaluation(source, config.split, classifier.labels, device)
     _warn_of_other_splits(plain(config.data, "data"), trained["data"], config.split)
     if foreign:
         names = ", ".join(f"{label!r} ({count} clips)" for label, count in sorted(foreign.items()))
         log.warning("labels that the model does not know, left out: %s", names)
-    corpus.store = place(corpus.store, source.resident, device)
     batches = corpus.batches(config.split, config.batch_size, device)
     report = full_report(*classify(classifier, batches, progress=True), classifier.labels)
     folder = Path(config.out or path.parent / "eval" / config.split).expanduser()

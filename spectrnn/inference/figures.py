@@ -1,21 +1,26 @@
-"""Pictures of runs: confusion matrices and spectrograms."""
+"""Pictures of runs: confusion matrices and spectrograms. Matplotlib is imported when the first is drawn."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _ROTATED = 6  # classes from which their names stand upright
 
 
-def confusion_figure(matrix: npt.NDArray[np.int64], labels: list[str]) -> Figure:
+def confusion_figure(matrix: npt.NDArray[np.int64], labels: list[str]) -> "Figure":
     """A confusion matrix with counts.
 
     Args:
         matrix: (classes, classes), rows are the true class.
         labels: the classes' names.
     """
+    from matplotlib.figure import Figure
+
     size = max(4.0, 1.5 + 0.42 * len(labels))
     figure = Figure(figsize=(size + 0.8, size), dpi=100, layout="constrained")
     axes = figure.add_subplot()
@@ -37,7 +42,7 @@ def spectrogram_figure(
     titles: Sequence[str],
     hop_seconds: float,
     attention: Sequence[npt.NDArray[np.float32]] | None = None,
-) -> Figure:
+) -> "Figure":
     """Features of a few clips, two in a row, with what the pooling looks at laid over them.
 
     Args:
@@ -46,6 +51,8 @@ def spectrogram_figure(
         hop_seconds: from frame to frame.
         attention: an array (heads, frames') a clip, frames' of which may be fewer; each head is a line.
     """
+    from matplotlib.figure import Figure
+
     rows = -(-len(features) // 2)
     figure = Figure(figsize=(8, 2.7 * rows), dpi=100, layout="constrained")
     grid = figure.subplots(rows, 2, squeeze=False).ravel()

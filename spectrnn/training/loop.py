@@ -141,7 +141,9 @@ class Trainer:
         with run_log.progress(self.epoch, self.settings.epochs, len(batches.rows)) as progress:
             for number, batch in enumerate(batches.epoch(self.epoch), 1):
                 logits, targets, loss = self._forward(batch)
-                self.scaler.scale(loss / self._group_size(number)).backward()
+                # Batches of outliers are small: every clip weighs the same.
+                share = len(targets) * len(batches) / len(batches.rows)
+                self.scaler.scale(loss * share / self._group_size(number)).backward()
                 meter.add(logits, targets, loss)
                 progress.update(len(targets))
                 if number % self.settings.accumulate == 0 or number == len(batches):
@@ -173,7 +175,7 @@ class Trainer:
     def _step(self) -> Tensor:
         """Moves the weights; returns the norm of their gradient before it was clipped."""
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.classifier.parameters(), self.settings.clip_norm or math.inf)
+        norm = nn.utils.clip_grad_norm_(self.classifier.parameters(), self.settings.clip_norm or math.inf, foreach=True)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)

@@ -5,6 +5,7 @@ import shutil
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from spectrnn.config import Whole, build, check, plain
 from spectrnn.data.clips import Source
 from spectrnn.data.corpus import Corpus, open_corpus
-from spectrnn.devices import pick_device, place
+from spectrnn.devices import pick_device
 from spectrnn.errors import SettingError, UserError
 from spectrnn.frontend.augment import Augment
 from spectrnn.inference.evaluate import classify, write_json
@@ -97,9 +98,8 @@ def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[
         raise UserError(f"features.sample_rate={rate}: the corpus has data.sample_rate={source.sample_rate} Hz")
     state = checkpoint.load(folder, plain_config) if config.resume else None
 
-    corpus = open_corpus(source)
+    corpus = open_corpus(source, device)
     log.info("%s", corpus.describe())
-    corpus.store = place(corpus.store, source.resident, device)
     seed_everything(config.seed, 0)
     classifier = Classifier(plain_config, corpus.labels, augment).to(device)
     trainer = _trainer(config, settings, classifier, corpus, device)
@@ -112,17 +112,18 @@ def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[
     _log_summary(classifier, corpus)
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
 
-    def keep(better: bool) -> None:
+    shown = max(islice(trainer.train_batches.epoch(0), 8), key=lambda batch: len(batch.rows))
+    titles = [corpus.clips[int(row)].label for row in shown.rows]
+
+    def after_epoch(better: bool) -> None:
         if better:
             model_file.save(trainer.candidate, plain_config, folder / MODEL)
         checkpoint.save(trainer.state_dict(), plain_config, folder)
+        if trainer.epoch == 1:  # not before: drawing them takes longer than anything else before the first step
+            run_log.batch(classifier, shown, titles, trainer.clips_seen)
 
     with RunLog(folder, trainer.clips_seen if state else None) as run_log:
-        shown = next(trainer.train_batches.epoch(0))
-        titles = [corpus.clips[int(row)].label for row in shown.rows]
-        if state is None:
-            run_log.batch(classifier, shown, titles, 0)
-        trainer.fit(run_log, keep)
+        trainer.fit(run_log, after_epoch)
         best, _ = model_file.load(folder / MODEL, device)
         run_log.attention(best, shown, titles, trainer.clips_seen)
         return _finish(run_log, trainer, best, corpus, hyperparameters(plain_config, choices), folder)

@@ -11,11 +11,19 @@ import soundfile
 import torch
 
 from spectrnn.data.clips import Source
-from spectrnn.data.corpus import cache_folder, open_corpus, open_for_evaluation
+from spectrnn.data.corpus import Corpus, cache_folder, open_corpus, open_for_evaluation
 from spectrnn.errors import UserError
 
 Build = Callable[..., Source]
 CPU = torch.device("cpu")
+
+
+def opened(source: Source) -> Corpus:
+    return open_corpus(source, CPU)
+
+
+def for_evaluation(source: Source, part: str, labels: list[str]) -> tuple[Corpus, Counter[str]]:
+    return open_for_evaluation(source, part, labels, CPU)
 
 
 @pytest.fixture
@@ -34,17 +42,18 @@ def manifest(source: Build, tone: Callable[..., Path], tmp_path: Path) -> Callab
 
 
 def test_a_corpus_is_its_clips_samples_and_sorted_labels(source: Build, tones: Path):
-    corpus = open_corpus(source("folder", root=tones, sample_rate=8000))
+    corpus = opened(source("folder", root=tones, sample_rate=8000))
     assert corpus.labels == ["high", "low", "middle"]
     assert len(corpus.clips) == 36
     for row, clip in enumerate(corpus.clips):
         expected, _ = soundfile.read(clip.path, dtype="int16")
-        start, stop = corpus.store.offsets[row : row + 2]
-        assert corpus.store.wave[start:stop].tolist() == expected.tolist()
+        (samples,) = corpus.wave.gather([(corpus.store.offsets[[row]], len(expected))])
+        assert corpus.store.lengths[row] == len(expected)
+        assert samples[0].tolist() == expected.tolist()
 
 
 def test_rows_are_those_of_the_split_and_all_is_all(source: Build, tones: Path):
-    corpus = open_corpus(source("folder", root=tones, sample_rate=8000))
+    corpus = opened(source("folder", root=tones, sample_rate=8000))
     rows = {part: corpus.rows(part) for part in ("train", "val", "test", "all")}
     assert all(array.dtype == np.int64 for array in rows.values())
     assert {part: len(array) for part, array in rows.items()} == {"train": 27, "val": 3, "test": 6, "all": 36}
@@ -53,7 +62,7 @@ def test_rows_are_those_of_the_split_and_all_is_all(source: Build, tones: Path):
 
 
 def test_batches_carry_the_right_classes(source: Build, tones: Path):
-    corpus = open_corpus(source("folder", root=tones, sample_rate=8000, max_seconds=0.3))
+    corpus = opened(source("folder", root=tones, sample_rate=8000, max_seconds=0.3))
     heard = Counter[str]()
     for batch in corpus.batches("train", 4, CPU, seed=1).epoch():
         assert batch.lengths.max() <= 2400
@@ -66,13 +75,13 @@ def test_batches_carry_the_right_classes(source: Build, tones: Path):
 
 
 def test_a_description_counts_clips_splits_classes_and_minutes(source: Build, tones: Path, manifest: Build):
-    corpus = open_corpus(source("folder", root=tones, sample_rate=8000))
+    corpus = opened(source("folder", root=tones, sample_rate=8000))
     assert corpus.describe() == "36 clips (27 train, 3 val, 6 test) of 3 classes, 0.2 minutes at 8000 Hz"
     assert (
         "4 clips (2 train, 2 test) of 2 classes"
-        in open_corpus(manifest("train a", "train b", "test a", "test b", val_fraction=0)).describe()
+        in opened(manifest("train a", "train b", "test a", "test b", val_fraction=0)).describe()
     )
-    unsplit, _ = open_for_evaluation(source("folder", root=tones, sample_rate=8000), "all", ["low", "high"])
+    unsplit, _ = for_evaluation(source("folder", root=tones, sample_rate=8000), "all", ["low", "high"])
     assert unsplit.describe().startswith("36 clips (no splits) of 2 classes")
 
 
@@ -86,11 +95,11 @@ def test_a_description_counts_clips_splits_classes_and_minutes(source: Build, to
 )
 def test_a_corpus_that_cannot_train_is_refused(manifest: Build, rows: list[str], message: str):
     with pytest.raises(UserError, match=message):
-        open_corpus(manifest(*rows))
+        opened(manifest(*rows))
 
 
 def test_the_store_lies_in_the_cache(source: Build, tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    open_corpus(source("folder", root=tones, sample_rate=8000, cache=tmp_path / "mine"))
+    opened(source("folder", root=tones, sample_rate=8000, cache=tmp_path / "mine"))
     assert len(list((tmp_path / "mine" / "stores").iterdir())) == 1
     monkeypatch.setenv("SPECTRNN_CACHE", str(tmp_path / "environment"))
     assert cache_folder(source("folder", root=tones)) == tmp_path / "environment"
@@ -105,7 +114,7 @@ ROWS = ("train cat", "train dog", "train owl", "val cat", "test dog", "test cat"
 
 
 def test_evaluation_numbers_the_labels_as_the_model_does(manifest: Build):
-    corpus, foreign = open_for_evaluation(manifest(*ROWS), "test", ["owl", "dog", "cat"])
+    corpus, foreign = for_evaluation(manifest(*ROWS), "test", ["owl", "dog", "cat"])
     assert not foreign
     assert corpus.labels == ["owl", "dog", "cat"]
     assert corpus.rows("test").tolist() == [4, 5, 6, 7]
@@ -115,26 +124,26 @@ def test_evaluation_numbers_the_labels_as_the_model_does(manifest: Build):
 
 
 def test_labels_that_the_model_does_not_know_are_counted_and_left_out(manifest: Build):
-    corpus, foreign = open_for_evaluation(manifest(*ROWS), "test", ["cat", "hen", "dog"])
+    corpus, foreign = for_evaluation(manifest(*ROWS), "test", ["cat", "hen", "dog"])
     assert foreign == {"owl": 2}
     assert corpus.rows("test").tolist() == [4, 5]
     assert corpus.targets(corpus.rows("test")).tolist() == [2, 0]
-    _, foreign = open_for_evaluation(manifest(*ROWS), "all", ["cat", "dog"])
+    _, foreign = for_evaluation(manifest(*ROWS), "all", ["cat", "dog"])
     assert foreign == {"owl": 3}
-    _, foreign = open_for_evaluation(manifest(*ROWS), "val", ["cat"])
+    _, foreign = for_evaluation(manifest(*ROWS), "val", ["cat"])
     assert not foreign  # dogs and owls are elsewhere
 
 
 def test_all_needs_no_splits_and_no_second_class(manifest: Build):
-    corpus, foreign = open_for_evaluation(manifest(" cat", " cat", " hen"), "all", ["cat", "dog"])
+    corpus, foreign = for_evaluation(manifest(" cat", " cat", " hen"), "all", ["cat", "dog"])
     assert foreign == {"hen": 1}
     assert corpus.rows("all").tolist() == [0, 1]
 
 
 def test_drawn_splits_are_those_of_training(source: Build, tones: Path):
     built = source("folder", root=tones, sample_rate=8000)
-    corpus, _ = open_for_evaluation(built, "test", ["high", "low", "middle"])
-    assert corpus.rows("test").tolist() == open_corpus(built).rows("test").tolist()
+    corpus, _ = for_evaluation(built, "test", ["high", "low", "middle"])
+    assert corpus.rows("test").tolist() == opened(built).rows("test").tolist()
 
 
 def test_a_model_that_knows_nothing_of_it(manifest: Build):
@@ -142,43 +151,44 @@ def test_a_model_that_knows_nothing_of_it(manifest: Build):
     with pytest.raises(
         UserError, match=r"knows none of the corpus's labels \('dog', 'cat', 'owl'\); it knows 'class 0'"
     ):
-        open_for_evaluation(manifest(*ROWS), "test", labels)
+        for_evaluation(manifest(*ROWS), "test", labels)
     with pytest.raises(UserError, match=r"'class 9', \.\.\.$"):
-        open_for_evaluation(manifest(*ROWS), "test", labels)
+        for_evaluation(manifest(*ROWS), "test", labels)
 
 
 @pytest.mark.parametrize("part", ["val", "tset"])
 def test_a_split_without_clips_is_named(manifest: Build, part: str):
     with pytest.raises(UserError, match=rf"^split={part}: "):
-        open_for_evaluation(manifest(*(2 * ["train a", "train b", "test a"]), val_fraction=0), part, ["a"])
+        for_evaluation(manifest(*(2 * ["train a", "train b", "test a"]), val_fraction=0), part, ["a"])
 
 
 @pytest.mark.parametrize("part", ["val", "test"])
 def test_a_corpus_made_for_testing_needs_nothing_to_train_on(manifest: Build, part: str):
-    corpus, foreign = open_for_evaluation(manifest(f"{part} cat", f"{part} hen"), part, ["cat", "dog"])
+    corpus, foreign = for_evaluation(manifest(f"{part} cat", f"{part} hen"), part, ["cat", "dog"])
     assert corpus.rows(part).tolist() == [0]
     assert foreign == {"hen": 1}
 
 
 def test_training_clips_are_those_that_were_left_to_train(manifest: Build):
     built = manifest(*(10 * ["train cat", "train dog"]), "test cat")
-    corpus, _ = open_for_evaluation(built, "train", ["cat", "dog"])
+    corpus, _ = for_evaluation(built, "train", ["cat", "dog"])
     assert len(corpus.rows("train")) == 18
-    assert corpus.rows("train").tolist() == open_corpus(built).rows("train").tolist()
+    assert corpus.rows("train").tolist() == opened(built).rows("train").tolist()
 
 
 # The real digits
 
 
 def test_the_real_digits_decode_as_published(source: Build, real_digits: Path):
-    corpus = open_corpus(source("fsdd", root=real_digits))
+    corpus = opened(source("fsdd", root=real_digits))
     assert corpus.labels == sorted(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
     assert [len(corpus.rows(part)) for part in ("train", "val", "test")] == [2430, 270, 300]
     for row in (0, 1234, 2999):
         expected, rate = soundfile.read(corpus.clips[row].path, dtype="int16")
         assert rate == corpus.store.sample_rate == 8000
-        start, stop = corpus.store.offsets[row : row + 2]
-        assert corpus.store.wave[start:stop].tolist() == expected.tolist()
+        (samples,) = corpus.wave.gather([(corpus.store.offsets[[row]], len(expected))])
+        assert corpus.store.lengths[row] == len(expected)
+        assert samples[0].tolist() == expected.tolist()
     padded = used = 0
     for batch in corpus.batches("train", 64, CPU, seed=0).epoch():
         padded, used = padded + batch.waveform.numel(), used + int(batch.lengths.sum())
@@ -192,6 +202,6 @@ def test_groups_that_a_corpus_splits_are_told(source: Build, tone: Callable[...,
             tone(tmp_path / f"{label}{number}.wav")
             rows.append(f"{label}{number}.wav,{label},{split},{'ann' if number in (0, 3) else f'someone {number}'}")
     (tmp_path / "table.csv").write_text("\n".join(rows))
-    open_corpus(source("manifest", path=tmp_path / "table.csv"))
+    opened(source("manifest", path=tmp_path / "table.csv"))
     assert "1 of 3 groups are in more than one split" in caplog.text
     assert "'ann'" in caplog.text

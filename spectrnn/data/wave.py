@@ -1,0 +1,120 @@
+"""Where the samples of a corpus lie, and how a batch is gathered from there."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spectrnn.errors import UserError
+
+_AHEAD = 2  # batches that are read while another is computed
+_SHARE = 0.5  # of the free memory that a corpus may take
+
+Request = tuple[np.ndarray, int]  # int64 (clips,) of first samples, and how many samples each
+
+
+class Wave(Protocol):
+    """The samples of all clips, end to end, and a silence as long as the longest clip, so that no reading runs over."""
+
+    def gather(self, requests: Iterable[Request]) -> Iterator[Tensor]:
+        """Answers each request with an int16 tensor (clips, samples) on the batch's device."""
+        ...
+
+
+class InMemory:
+    """The samples as one tensor, on the GPU or in RAM.
+
+    Args:
+        samples: int16 (samples,).
+        device: of the batches.
+    """
+
+    def __init__(self, samples: Tensor, device: torch.device) -> None:
+        self.samples, self.device = samples, device
+
+    def gather(self, requests: Iterable[Request]) -> Iterator[Tensor]:
+        """Picks rows of a view in which a row begins at every sample: each is copied in one go."""
+        for starts, samples in requests:
+            rows = self.samples.unfold(0, samples, 1)[send(torch.from_numpy(starts), self.samples.device)]
+            yield send(rows, self.device)
+
+
+class OnDisk:
+    """The samples in a file, read ahead on a thread: the resident memory stays flat, however large the corpus.
+
+    A memory-mapped file would count as resident as far as it has been read. What is read again and again lies in the
+    system's cache either way.
+
+    Args:
+        path: of the int16 samples.
+        device: of the batches.
+    """
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        self.path, self.device = path, device
+
+    def gather(self, requests: Iterable[Request]) -> Iterator[Tensor]:
+        """Reads the next batches while the caller computes."""
+        pending: deque[Future[Tensor]] = deque()
+        pool = ThreadPoolExecutor(1, "reading")
+        try:
+            for request in requests:
+                pending.append(pool.submit(self._read, *request))
+                if len(pending) > _AHEAD:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _read(self, starts: np.ndarray, samples: int) -> Tensor:
+        rows = np.empty((len(starts), samples), np.int16)
+        with self.path.open("rb", buffering=0) as file:
+            for row, start in zip(rows, starts.tolist(), strict=True):
+                file.seek(start * row.itemsize)
+                file.readinto(row.data.cast("B"))
+        return send(torch.from_numpy(rows), self.device)
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of any shape on a device, without making either side wait for the other."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def place(path: Path, resident: str, device: torch.device) -> Wave:
+    """Lays the samples of a store where batches are gathered from.
+
+    Args:
+        path: of the int16 samples.
+        resident: ``gpu``, ``ram``, ``disk``, or ``auto``: the GPU where the corpus takes up to half of its free memory,
+            else the memory likewise, else the disk. Without a GPU it is the disk: the system's cache holds it.
+        device: of the batches.
+
+    Raises:
+        UserError: ``gpu`` without one.
+    """
+    if resident == "gpu" and device.type != "cuda":
+        raise UserError("data.resident=gpu: the run has no GPU; use auto, ram or disk")
+    size = path.stat().st_size
+    if resident == "auto":
+        resident = _best_place(size, device)
+    if resident == "disk":
+        return OnDisk(path, device)
+    samples = torch.from_file(str(path), shared=False, size=size // 2, dtype=torch.int16)
+    return InMemory(samples.to(device) if resident == "gpu" else samples.clone(), device)
+
+
+def _best_place(size: int, device: torch.device) -> str:
+    if device.type != "cuda":
+        return "disk"
+    if size < _SHARE * torch.cuda.mem_get_info(device)[0]:
+        return "gpu"
+    return "ram" if size < _SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") else "disk"
