@@ -1,12 +1,13 @@
 """Augmentation: drawn for each clip, computed for the whole batch at once, on the batch's device.
 
-All draws come from the device's default generator, which the training loop seeds for every epoch.
+All draws come from the default generators, which the training loop seeds for every epoch.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,8 +15,11 @@ from spectrnn.config import Count, Positive, Probability, Whole
 from spectrnn.data.audio import decode
 from spectrnn.data.batches import Batch
 from spectrnn.data.sources import is_audio
+from spectrnn.data.wave import send
 from spectrnn.errors import SettingError
 from spectrnn.frontend.masking import masked_mean, valid
+
+_NOISE_SAMPLES = 1 << 20  # that are drawn once; every clip then gets an excerpt of its own
 
 
 class WaveformAugmentation(nn.Module):
@@ -55,8 +59,37 @@ class Augment(nn.Module):
         return x
 
 
-class Noise(WaveformAugmentation):
-    """Adds white or pink noise at a drawn signal-to-noise ratio.
+class AddedNoise(WaveformAugmentation):
+    """Adds an excerpt of some noise to each clip, at a drawn signal-to-noise ratio.
+
+    Args:
+        bank: of noise, (samples,); int16 or float, its level does not matter.
+        min_snr, max_snr: range of the ratio of the clip's power to the noise's, dB.
+        probability: of a clip to be changed.
+    """
+
+    bank: Tensor
+
+    def __init__(self, bank: Tensor, min_snr: float, max_snr: float, probability: Probability) -> None:
+        super().__init__()
+        _ordered("max_snr", min_snr, max_snr)
+        self.snr, self.probability = (min_snr, max_snr), probability
+        self.register_buffer("bank", bank, persistent=False)
+
+    def forward(self, batch: Batch) -> Batch:
+        """Adds noise within each clip's length; waveform (batch, samples)."""
+        count, size = batch.waveform.shape
+        bank = self.bank.repeat(-(-size // len(self.bank))) if len(self.bank) < size else self.bank
+        start = (torch.rand(count, device=bank.device) * (len(bank) - size + 1)).long()
+        noise = bank.unfold(0, size, 1)[start].float().mul_(valid(batch.lengths, size))
+        loudness = torch.linalg.vector_norm(noise, dim=1).clamp(min=1e-6)
+        scale = torch.linalg.vector_norm(batch.waveform, dim=1) / loudness / 10 ** (_uniform(batch, *self.snr) / 20)
+        scale *= _chosen(batch, self.probability)
+        return batch._replace(waveform=batch.waveform.addcmul(noise, scale[:, None]))
+
+
+class Noise(AddedNoise):
+    """Adds white or pink noise.
 
     Args:
         color: ``white``, or ``pink`` (power falls with 1 / frequency).
@@ -67,18 +100,12 @@ class Noise(WaveformAugmentation):
     def __init__(
         self, color: Literal["white", "pink"], min_snr: float, max_snr: float, probability: Probability
     ) -> None:
-        super().__init__()
-        _ordered("max_snr", min_snr, max_snr)
-        self.pink, self.snr, self.probability = color == "pink", (min_snr, max_snr), probability
-
-    def forward(self, batch: Batch) -> Batch:
-        """Adds noise within each clip's length; waveform (batch, samples)."""
-        noise = torch.randn_like(batch.waveform)
-        return _add_noise(batch, _pink(noise) if self.pink else noise, self.snr, self.probability)
+        white = torch.randn(_NOISE_SAMPLES, generator=torch.Generator().manual_seed(0))
+        super().__init__(_pink(white) if color == "pink" else white, min_snr, max_snr, probability)
 
 
-class NoiseFiles(WaveformAugmentation):
-    """Adds excerpts of recorded noise at a drawn signal-to-noise ratio.
+class NoiseFiles(AddedNoise):
+    """Adds excerpts of recorded noise.
 
     Args:
         path: folder of audio files; all of them are held in memory, end to end, at the run's rate.
@@ -90,25 +117,14 @@ class NoiseFiles(WaveformAugmentation):
         SettingError: there is no such folder, or no audio in it.
     """
 
-    bank: Tensor
-
     def __init__(self, path: str, sample_rate: Count, min_snr: float, max_snr: float, probability: Probability) -> None:
-        super().__init__()
-        _ordered("max_snr", min_snr, max_snr)
-        self.snr, self.probability = (min_snr, max_snr), probability
+        _ordered("max_snr", min_snr, max_snr)  # before anything is read
         root = Path(path).expanduser()
         files = sorted(file for file in root.rglob("*") if is_audio(file.relative_to(root)) and file.is_file())
         if not files:
             raise SettingError("path", f"{path}: no folder with audio files")
         bank = torch.cat([torch.from_numpy(decode(file, sample_rate)) for file in files])
-        self.register_buffer("bank", bank, persistent=False)
-
-    def forward(self, batch: Batch) -> Batch:
-        """Adds noise within each clip's length; waveform (batch, samples)."""
-        start = _uniform(batch, 0, len(self.bank)).long()
-        position = torch.arange(batch.waveform.shape[1], device=start.device)
-        noise = self.bank[(start[:, None] + position) % len(self.bank)].float()
-        return _add_noise(batch, noise, self.snr, self.probability)
+        super().__init__(bank, min_snr, max_snr, probability)
 
 
 class Shift(WaveformAugmentation):
@@ -154,13 +170,15 @@ class Gain(WaveformAugmentation):
 
 
 class Speed(WaveformAugmentation):
-    """Plays a clip faster or slower, which moves its pitch too; by linear interpolation.
+    """Plays a batch faster or slower, which moves its pitch too; by linear interpolation.
+
+    One factor for the whole batch keeps clips of like length alike: one a clip would fill a tenth of it with padding.
 
     Source: Ko et al., "Audio augmentation for speech recognition", 2015.
 
     Args:
         min_factor, max_factor: range of the factor; 1.1 is a tenth faster.
-        probability: of a clip to be changed.
+        probability: of a batch to be changed.
     """
 
     def __init__(self, min_factor: Positive, max_factor: Positive, probability: Probability) -> None:
@@ -169,19 +187,21 @@ class Speed(WaveformAugmentation):
         self.range, self.probability = (min_factor, max_factor), probability
 
     def forward(self, batch: Batch) -> Batch:
-        """Resamples each clip: waveform (batch, samples) -> (batch, samples / min_factor), with new lengths."""
-        factor = torch.where(_chosen(batch, self.probability), _uniform(batch, *self.range), 1.0)
-        # The widest batch that any draw could need: asking for the drawn one would make the device wait.
-        samples = batch.waveform.shape[1]
-        size = max(samples, int((samples - 1) / self.range[0]) + 1)
-        position = torch.arange(size, device=factor.device) * factor[:, None]
-        before = position.long()
-        rest = position - before
-        left = batch.waveform.gather(1, before.clamp(max=samples - 1))
-        right = batch.waveform.gather(1, (before + 1).clamp(max=samples - 1))
-        lengths = (((batch.lengths - 1) / factor).long() + 1).clamp(max=size)  # float32 may round up
-        waveform = torch.lerp(left, right, rest) * valid(lengths, size)
-        return batch._replace(waveform=waveform, lengths=lengths)
+        """Resamples each clip: waveform (batch, samples) -> (batch, samples / factor), with new lengths."""
+        # Drawn on the CPU: the batch's new size must be known here, and a GPU would have to be waited for.
+        draw, factor = float(torch.rand(())), float(torch.empty(()).uniform_(*self.range))
+        if draw >= self.probability:
+            return batch
+        waveform, device = batch.waveform, batch.waveform.device
+        last = waveform.shape[1] - 1
+        position = np.arange(int(last / factor) + 1) * factor
+        before = np.minimum(position.astype(np.int64), last)
+        rest = send(torch.from_numpy((position - before).astype(np.float32)), device)
+        left = waveform.index_select(1, send(torch.from_numpy(before), device))
+        right = waveform.index_select(1, send(torch.from_numpy(np.minimum(before + 1, last)), device))
+        lengths = (((batch.lengths - 1) / factor).long() + 1).clamp(max=len(position))  # float32 may round up
+        resampled = torch.lerp(left, right, rest).mul_(valid(lengths, len(position)))
+        return batch._replace(waveform=resampled, lengths=lengths)
 
 
 class Mixup(WaveformAugmentation):
@@ -239,15 +259,16 @@ class SpecAugment(SpectrogramAugmentation):
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
         """(batch, frames, bins) -> the same shape."""
         batch, size, bins = x.shape
-        hidden = torch.zeros(batch, size, bins, dtype=torch.bool, device=x.device)
         widest = (frames * self.max_time_share + 1e-4).floor().clamp(max=self.time_width)
+        hidden_frames = torch.zeros(batch, size, dtype=torch.bool, device=x.device)
         for _ in range(self.time_masks):
-            hidden |= _band(widest, frames, size)[:, :, None]
+            hidden_frames |= _band(widest, frames, size)
+        hidden_bins = torch.zeros(batch, bins, dtype=torch.bool, device=x.device)
         bands = torch.full_like(frames, bins)
         for _ in range(self.frequency_masks):
-            hidden |= _band(bands.clamp(max=self.frequency_width), bands, bins)[:, None, :]
+            hidden_bins |= _band(bands.clamp(max=self.frequency_width), bands, bins)
         mean = masked_mean(x, valid(frames, size), frames).mean(1)
-        return torch.where(hidden, mean[:, None, None], x)
+        return torch.where(hidden_frames[:, :, None] | hidden_bins[:, None], mean[:, None, None], x)
 
 
 def _band(widest: Tensor, extent: Tensor, size: int) -> Tensor:
@@ -258,19 +279,10 @@ def _band(widest: Tensor, extent: Tensor, size: int) -> Tensor:
     return (position >= start[:, None]) & (position < (start + width)[:, None])
 
 
-def _add_noise(batch: Batch, noise: Tensor, snr: tuple[float, float], probability: float) -> Batch:
-    mask = valid(batch.lengths, noise.shape[1])
-    noise = noise * mask
-    power = batch.waveform.square().sum(1) / noise.square().sum(1).clamp(min=1e-12)
-    scale = (power / 10 ** (_uniform(batch, *snr) / 10)).sqrt() * _chosen(batch, probability)
-    return batch._replace(waveform=batch.waveform + scale[:, None] * noise)
-
-
 def _pink(white: Tensor) -> Tensor:
-    """(batch, samples) of white noise -> pink noise, by shaping its spectrum."""
+    """(samples,) of white noise -> pink noise, by shaping its spectrum."""
     spectrum = torch.fft.rfft(white)
-    frequency = torch.arange(spectrum.shape[1], device=white.device).clamp(min=1)
-    return torch.fft.irfft(spectrum / frequency.sqrt(), n=white.shape[1])
+    return torch.fft.irfft(spectrum / torch.arange(len(spectrum)).clamp(min=1).sqrt(), n=len(white))
 
 
 def _uniform(batch: Batch, low: float, high: float) -> Tensor:

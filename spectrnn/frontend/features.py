@@ -72,7 +72,7 @@ class LogMel(nn.Module):
             )
         self.register_buffer("window", torch.hann_window(self.window_size), persistent=False)
         filters = _mel_filters(self.n_fft, fmin, fmax, n_mels, sample_rate, mel_scale)
-        self.register_buffer("filters", filters, persistent=False)
+        self.register_buffer("filters", filters.repeat_interleave(2, dim=0), persistent=False)
         self.bins = n_mels
 
     @property
@@ -104,9 +104,9 @@ class LogMel(nn.Module):
         if missing > 0:
             waveform = nn.functional.pad(waveform, (0, missing))
         windowed = waveform.unfold(1, self.window_size, self.hop_size) * self.window
-        spectrum = torch.fft.rfft(windowed, n=self.n_fft)
-        power = spectrum.real.square() + spectrum.imag.square()
-        return (power @ self.filters).clamp(min=self.floor).log()
+        spectrum = torch.view_as_real(torch.fft.rfft(windowed, n=self.n_fft))
+        # The power is the sum of the squares of both parts: the filters, each row twice, add them up on the way.
+        return (spectrum.square().flatten(-2) @ self.filters).clamp_(min=self.floor).log_()
 
 
 class Mfcc(LogMel):

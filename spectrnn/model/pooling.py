@@ -104,8 +104,9 @@ class Attention(Pooling):
 
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
         """(batch, frames, size), valid frames (batch,) -> (batch, size)."""
-        slices = x.masked_fill(~valid(frames, x.shape[1])[:, :, None], 0).unflatten(2, (self.heads, -1))
-        return torch.einsum("bht,bthd->bhd", self.weights(x, frames), slices).flatten(1)
+        # One product of all heads with all slices costs less than sorting the slices out before it.
+        mixed = (self.weights(x, frames) @ x).unflatten(2, (self.heads, -1))
+        return mixed.diagonal(dim1=1, dim2=2).transpose(1, 2).flatten(1)
 
     def weights(self, x: Tensor, frames: Tensor) -> Tensor:
         """(batch, frames, size), valid frames (batch,) -> (batch, heads, frames)."""

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 # An autocast around it must not hand it halves and wholes to multiply.
 _in_float32 = custom_fwd(device_type="cpu", cast_inputs=torch.float32)
 
+aten = torch.ops.aten  # has the derivatives of sigmoid and tanh, each in one pass
 Gradients = tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor]
 
 
@@ -33,9 +34,9 @@ class Gru(torch.autograd.Function):
         """Runs the layer."""
         directions, frames, batch, _ = x.shape
         size = weight_hh.shape[2]
-        rz, n = (part.contiguous() for part in _project(x, weight_ih, bias_ih).split([2 * size, size], dim=-1))
-        rz += bias_hh[:, None, : 2 * size]
-        hidden_n = bias_hh[:, None, 2 * size :].expand(directions, batch, size).repeat(frames, 1, 1, 1)
+        bias = torch.cat([bias_ih[:, : 2 * size] + bias_hh[:, : 2 * size], bias_ih[:, 2 * size :]], dim=1)
+        rz, n = (part.contiguous() for part in _project(x, weight_ih, bias).split([2 * size, size], dim=-1))
+        hidden_n = bias_hh[:, None, 2 * size :].expand(frames, directions, batch, size).contiguous()
         states = x.new_zeros(frames + 1, directions, batch, size)
         to_rz, to_n = weight_hh.transpose(1, 2).split([2 * size, size], dim=2)
         state = states[0]
@@ -57,11 +58,11 @@ class Gru(torch.autograd.Function):
         frames, directions, batch, size = n.shape
         r, z = rz[..., :size], rz[..., size:]
         # What a gradient of 1 at a state means for the inputs of r and z, and for the hidden part of n.
-        to_n = (1 - z).mul_(1 - n.square())
         slopes = n.new_empty(frames, directions, batch, 3, size)
+        to_n = aten.tanh_backward(1 - z, n)
+        aten.sigmoid_backward.grad_input(hidden_n * to_n, r, grad_input=slopes[..., 0, :])
+        aten.sigmoid_backward.grad_input(states[:-1] - n, z, grad_input=slopes[..., 1, :])
         torch.mul(to_n, r, out=slopes[..., 2, :])
-        torch.mul(z * (1 - z), states[:-1] - n, out=slopes[..., 1, :])
-        torch.mul(hidden_n * (1 - r), slopes[..., 2, :], out=slopes[..., 0, :])
         of_gates = torch.empty_like(slopes)
         of_states = gradient.transpose(0, 1).clone(memory_format=torch.contiguous_format)
         flat = of_gates.flatten(3)
