@@ -11,13 +11,13 @@ _PACKAGE = Path(__file__).resolve().parent
 CONFIGS = next((folder for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if folder.is_dir()), _PACKAGE)
 
 if TYPE_CHECKING:
-    from spectrnn.inference.predict import load
+    from spectrnn.inference.predictor import load
 
 
 def __getattr__(name: str) -> Any:
     # Imported on demand: the command line starts without torch.
     if name == "load":
-        from spectrnn.inference.predict import load
+        from spectrnn.inference.predictor import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,7 +5,7 @@ import os
 
 import torch
 
-from spectrnn.errors import UserError
+from spectrnn.errors import SettingError, UserError
 
 
 def pick_device(name: str, key: str = "device") -> torch.device:
@@ -32,6 +32,20 @@ def pick_device(name: str, key: str = "device") -> torch.device:
         reason = str(error).splitlines()[0]
         raise UserError(f"{key}={name}: not to be had on this machine ({reason}); auto takes what there is") from error
     return device
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
+    """The type that autocast computes in: ``auto``, ``fp32``, ``bf16`` or ``fp16``; None for float32 throughout.
+
+    Raises:
+        SettingError: a precision that the device does not have.
+    """
+    if name == "auto":
+        has_it = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_it else None
+    if name != "fp32" and device.type != "cuda":
+        raise SettingError("precision", f"{name} needs a GPU; this run is on {device.type}, take fp32 or auto")
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
 def _keep_freed_memory() -> None:

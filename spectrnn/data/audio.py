@@ -34,19 +34,21 @@ def decode(path: str | Path, sample_rate: int, start: float = 0.0, end: float | 
     Raises:
         UserError: the file is missing, empty, truncated, no audio, or holds values that are not finite.
     """
-    samples = np.concatenate(list(blocks(path, sample_rate, start, end)))
-    if not len(samples):
-        raise UserError(f"{path}: is too short to hold a sample at {sample_rate} Hz")
-    return samples
+    return np.concatenate(list(blocks(path, sample_rate, start, end)))
 
 
 def blocks(path: str | Path, sample_rate: int, start: float = 0.0, end: float | None = None) -> Iterator[Samples]:
     """`decode` piece by piece: yields int16 arrays of shape (samples,)."""
+    samples = 0
     try:
         with soundfile.SoundFile(_native(path)) as file:
-            yield from _resampled(file, path, sample_rate, start, end)
+            for block in _resampled(file, path, sample_rate, start, end):
+                samples += len(block)
+                yield block
     except (soundfile.SoundFileError, OSError) as error:
         raise UserError(f"{path}: {_reason(path, error)}") from error
+    if not samples:
+        raise UserError(f"{path}: is too short to hold a sample at {sample_rate} Hz")
 
 
 def mono(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -1,9 +1,7 @@
 """Where the samples of a corpus lie, and how a batch is gathered from there."""
 
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spectrnn.data.ahead import ahead
 from spectrnn.errors import UserError
 
 _AHEAD = 2  # batches that are read while another is computed
@@ -61,17 +60,7 @@ class OnDisk:
 
     def gather(self, requests: Iterable[Request]) -> Iterator[Tensor]:
         """Reads the next batches while the caller computes."""
-        pending: deque[Future[Tensor]] = deque()
-        pool = ThreadPoolExecutor(1, "reading")
-        try:
-            for request in requests:
-                pending.append(pool.submit(self._read, *request))
-                if len(pending) > _AHEAD:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        return ahead((self._read(*request) for request in requests), _AHEAD)
 
     def _read(self, starts: np.ndarray, samples: int) -> Tensor:
         rows = np.empty((len(starts), samples), np.int16)

@@ -1,4 +1,4 @@
-"""Prediction: the labels of waveforms and of files, in bounded memory however many there are."""
+"""`spectrnn predict`: the labels of files, in bounded memory however many and however long they are."""
 
 import csv
 import glob
@@ -6,122 +6,31 @@ import json
 import logging
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TextIO
+from typing import Any, Literal, TextIO
 
 import numpy as np
-import numpy.typing as npt
-import soxr
-import torch
 from omegaconf import DictConfig
 
 from spectrnn.config import Count, check, plain
-from spectrnn.data.audio import FULL_SCALE, decode, mono
+from spectrnn.data.ahead import ahead
+from spectrnn.data.audio import FULL_SCALE, blocks
 from spectrnn.data.sources import is_audio
-from spectrnn.devices import pick_device
 from spectrnn.errors import UserError
-from spectrnn.model import file as model_file
-from spectrnn.model.classifier import Classifier
+from spectrnn.inference.predictor import Piece, Prediction, Predictor, cut, load
 from spectrnn.progress import bar
-from spectrnn.runs import find_model
 
 log = logging.getLogger(__name__)
 
+_OPENED = 32  # files that are decoded while others are computed
+_BATCH_SECONDS = 240  # of sound that are computed at once: bounds the memory
 
-class Prediction(NamedTuple):
-    """What a classifier makes of a recording.
-
-    Attributes:
-        label: the most probable class.
-        probability: of that class.
-        probabilities: of every class, the most probable first.
-    """
-
-    label: str
-    probability: float
-    probabilities: dict[str, float]
-
-
-class Predictor:
-    """A trained classifier, ready for waveforms of any rate.
-
-    Args:
-        classifier: in evaluation mode.
-        max_seconds: longer recordings are cropped to their middle, as in the evaluation of the run; None: taken whole.
-    """
-
-    def __init__(self, classifier: Classifier, max_seconds: float | None) -> None:
-        self.classifier, self.max_seconds = classifier, max_seconds
-        self.labels, self.sample_rate = classifier.labels, classifier.sample_rate
-        self.device = next(classifier.parameters()).device
-
-    def predict(self, waveform: Any, sample_rate: int) -> Prediction:
-        """Classifies one recording.
-
-        Args:
-            waveform: floats in [-1, 1), an array or tensor of shape (samples,), (channels, samples) or
-                (samples, channels); the shorter side is taken for the channels.
-            sample_rate: of the waveform, Hz.
-
-        Raises:
-            ValueError: the waveform is empty, or of another shape.
-        """
-        samples = np.asarray(waveform.detach().cpu() if isinstance(waveform, torch.Tensor) else waveform)
-        if not np.issubdtype(samples.dtype, np.floating):
-            raise ValueError(f"floats in [-1, 1) are needed, not {samples.dtype}; divide int16 by 32768")
-        samples = samples.astype(np.float32)
-        if samples.ndim not in (1, 2) or not samples.size:
-            raise ValueError(f"a waveform of shape (samples,) or (channels, samples) is needed, not {samples.shape}")
-        if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
-            samples = samples.T
-        samples = mono(samples)
-        if sample_rate != self.sample_rate:
-            samples = soxr.resample(samples, sample_rate, self.sample_rate)
-        return self.predict_batch([samples])[0]
-
-    @torch.inference_mode()
-    def predict_batch(self, waveforms: Sequence[npt.NDArray[np.float32]]) -> list[Prediction]:
-        """Classifies recordings at the classifier's own rate.
-
-        Args:
-            waveforms: float32 arrays (samples,).
-        """
-        waveforms = [self._cropped(waveform) for waveform in waveforms]
-        lengths = torch.tensor([len(waveform) for waveform in waveforms])
-        batch = torch.zeros(len(waveforms), int(lengths.max()))
-        for row, waveform in enumerate(waveforms):
-            batch[row, : len(waveform)] = torch.from_numpy(waveform)
-        logits = self.classifier(batch.to(self.device), lengths.to(self.device))
-        return [self._prediction(row) for row in logits.float().softmax(1).cpu().numpy()]
-
-    def _cropped(self, waveform: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        limit = len(waveform) if self.max_seconds is None else round(self.max_seconds * self.sample_rate)
-        start = max(0, len(waveform) - limit) // 2
-        return waveform[start : start + limit]
-
-    def _prediction(self, probabilities: npt.NDArray[np.float32]) -> Prediction:
-        order = (-probabilities).argsort(kind="stable")
-        ranked = {self.labels[index]: float(probabilities[index]) for index in order}
-        label = self.labels[order[0]]
-        return Prediction(label, ranked[label], ranked)
-
-
-def load(run_or_file: str | Path = "latest", device: str = "auto") -> Predictor:
-    """Loads a trained classifier.
-
-    Args:
-        run_or_file: a run's folder, a model file, or ``latest``.
-        device: ``auto``, ``cpu``, ``cuda``, ...
-
-    Raises:
-        UserError: there is no such model, or its file is damaged.
-    """
-    classifier, config = model_file.load(find_model(str(run_or_file)), pick_device(device))
-    return Predictor(classifier, config["data"]["max_seconds"])
+Event = tuple[str, Piece | UserError | None]  # a file's piece, its end, or why it cannot be read
 
 
 @dataclass(kw_only=True)
@@ -174,22 +83,61 @@ def predict_files(
     Args:
         predictor: whose rate files are resampled to.
         paths: of audio files.
-        batch_size: files a batch, at most.
+        batch_size: pieces of files a batch, at most.
 
     Yields:
         Each path with its prediction, or with why it could not be read, in the order of the paths.
     """
-    with ThreadPoolExecutor(2) as pool:
-        pending: deque[tuple[str, Future[Any]]] = deque()
-        paths = iter(paths)
-        while True:
-            while len(pending) < 2 * batch_size and (path := next(paths, None)) is not None:
-                pending.append((path, pool.submit(_decoded, path, predictor.sample_rate)))
-            if not pending:
-                return
-            batch = [pending.popleft() for _ in range(min(batch_size, len(pending)))]
-            outcomes = [(path, future.result()) for path, future in batch]
-            yield from _predict_decoded(predictor, outcomes)
+    batches = _batched(_read(paths, predictor), batch_size, _BATCH_SECONDS * predictor.sample_rate)
+    weights = np.zeros(len(predictor.labels))
+    for batch in ahead(batches, 1):
+        pieces = [content for _, content in batch if isinstance(content, np.ndarray)]
+        probabilities = iter(predictor.probabilities(pieces))
+        for path, content in batch:
+            if isinstance(content, np.ndarray):
+                weights += len(content) * next(probabilities)
+            else:
+                yield path, content or predictor.prediction(weights)
+                weights = np.zeros_like(weights)
+
+
+def _read(paths: Iterable[str], predictor: Predictor) -> Iterator[Event]:
+    """The events of all files, one file after another; the first piece of the next ones is decoded meanwhile."""
+    with ThreadPoolExecutor() as pool:
+        opened: deque[tuple[Future[Event], Iterator[Event]]] = deque()
+        for path in paths:
+            events = _events(path, predictor)
+            opened.append((pool.submit(next, events), events))
+            if len(opened) == _OPENED:
+                first, rest = opened.popleft()
+                yield from chain([first.result()], rest)
+        for first, rest in opened:
+            yield from chain([first.result()], rest)
+
+
+def _events(path: str, predictor: Predictor) -> Iterator[Event]:
+    """The pieces of a file, and then either None, for its end, or why it cannot be read."""
+    try:
+        for piece in cut(blocks(path, predictor.sample_rate), predictor.window):
+            yield path, piece.astype(np.float32) / np.float32(FULL_SCALE)
+    except UserError as error:
+        yield path, error
+    else:
+        yield path, None
+
+
+def _batched(events: Iterable[Event], pieces: int, samples: float) -> Iterator[list[Event]]:
+    """Events in lists of so many pieces or samples, about."""
+    batch: list[Event] = []
+    lengths: list[int] = []
+    for event in events:
+        batch.append(event)
+        if isinstance(event[1], np.ndarray):
+            lengths.append(len(event[1]))
+        if len(lengths) >= pieces or sum(lengths) >= samples:
+            yield batch
+            batch, lengths = [], []
+    yield batch
 
 
 def audio_paths(paths: Iterable[str]) -> Iterator[str]:
@@ -206,33 +154,6 @@ def audio_paths(paths: Iterable[str]) -> Iterator[str]:
         elif not path.exists() and glob.has_magic(name):
             found = [file for file in sorted(glob.glob(str(path), recursive=True)) if not Path(file).is_dir()]
         yield from found or [str(path)]
-
-
-def _decoded(path: str, sample_rate: int) -> npt.NDArray[np.float32] | UserError:
-    try:
-        return decode(path, sample_rate).astype(np.float32) / np.float32(FULL_SCALE)
-    except UserError as error:
-        return error
-
-
-def _predict_decoded(
-    predictor: Predictor, outcomes: Sequence[tuple[str, npt.NDArray[np.float32] | UserError]]
-) -> Iterator[tuple[str, Prediction | UserError]]:
-    # Sorted by length and cut where a clip is twice as long as the shortest, a batch has little padding.
-    readable = [(path, samples) for path, samples in outcomes if not isinstance(samples, UserError)]
-    results: dict[int, Prediction] = {}
-    group: list[int] = []
-    order = sorted(range(len(readable)), key=lambda index: len(readable[index][1]))
-    for index in order:
-        if group and len(readable[index][1]) > 2 * len(readable[group[0]][1]):
-            results |= zip(group, predictor.predict_batch([readable[i][1] for i in group]), strict=True)
-            group = []
-        group.append(index)
-    if group:
-        results |= zip(group, predictor.predict_batch([readable[i][1] for i in group]), strict=True)
-    ranked = iter([results[index] for index in range(len(readable))])
-    for path, outcome in outcomes:
-        yield path, outcome if isinstance(outcome, UserError) else next(ranked)
 
 
 @contextmanager

@@ -43,9 +43,14 @@ class Classifier(nn.Module):
         labels: the classes, in the order of the logits.
         augment: what happens to clips while training; none by default.
 
+    Attributes:
+        longest: int64 (), samples of the longest clip that it was trained on; saved with the weights.
+
     Raises:
         UserError: a stage refuses its settings.
     """
+
+    longest: Tensor
 
     def __init__(self, stages: Mapping[str, Any], labels: Sequence[str], augment: Augment | None = None) -> None:
         super().__init__()
@@ -57,6 +62,7 @@ class Classifier(nn.Module):
         self.pooling: Pooling = build(
             stages["pooling"], "pooling", input_size=self.encoder.output_size, directions=self.encoder.directions
         )
+        self.register_buffer("longest", torch.ones((), dtype=torch.int64))
         self.head = build(stages["head"], "head", input_size=self.pooling.output_size, classes=len(self.labels))
 
     @property

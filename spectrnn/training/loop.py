@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,10 +14,12 @@ from torch.optim import Optimizer
 
 from spectrnn.config import Count, Fraction, Positive
 from spectrnn.data.batches import Batch, Batches
-from spectrnn.errors import SettingError, UserError
+from spectrnn.devices import pick_precision
+from spectrnn.errors import UserError
 from spectrnn.inference.evaluate import classify
 from spectrnn.inference.metrics import score
 from spectrnn.model.classifier import Classifier
+from spectrnn.progress import Stopwatch
 from spectrnn.training.logs import RunLog
 from spectrnn.training.optimization import Average, Schedule
 
@@ -41,14 +43,15 @@ class Settings:
 
 
 class Meter:
-    """Loss and accuracy so far, summed on the device, which has to be waited for only when they are read.
+    """Loss and accuracy so far, and the last gradient's norm, on the device, which is waited for when they are read.
 
     Args:
         device: of the batches.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.loss, self.right, self.seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
+        self.loss, self.right, self.norm = torch.zeros(3, device=device).unbind()
+        self.seen = 0
 
     def add(self, logits: Tensor, targets: Tensor, loss: Tensor) -> None:
         """Counts a batch: logits and targets (batch, classes), and its mean loss."""
@@ -57,8 +60,9 @@ class Meter:
         self.seen += len(targets)
 
     def read(self) -> dict[str, float]:
-        """Mean loss and accuracy."""
-        return {"loss": float(self.loss) / self.seen, "accuracy": float(self.right) / self.seen}
+        """Mean loss and accuracy, and the norm of the last gradient."""
+        loss, right, norm = torch.stack([self.loss, self.right, self.norm]).tolist()  # waits once, and not thrice
+        return {"loss": loss / self.seen, "accuracy": right / self.seen, "gradient_norm": norm}
 
 
 class Trainer:
@@ -70,6 +74,7 @@ class Trainer:
         optimizer, schedule: of its weights.
         train, val: batches; ``val=None`` takes each epoch's classifier for the best.
         seed: every epoch draws from generators seeded by it and the epoch's number.
+        clock: counts where the time goes.
 
     Raises:
         SettingError: a precision that the device does not have.
@@ -84,11 +89,12 @@ class Trainer:
         train: Batches,
         val: Batches | None,
         seed: int,
+        clock: Stopwatch,
     ) -> None:
         self.settings, self.classifier, self.optimizer, self.schedule = settings, classifier, optimizer, schedule
-        self.train_batches, self.val_batches, self.seed = train, val, seed
+        self.train_batches, self.val_batches, self.seed, self.clock = train, val, seed, clock
         self.device = train.device
-        self.precision = _precision(settings.precision, self.device)
+        self.precision = pick_precision(settings.precision, self.device)
         # With bf16 too: autocast runs cuDNN's recurrent layers in fp16, whatever it is asked for.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is not None)
         self.average = Average(classifier, settings.ema) if settings.ema is not None else None
@@ -115,7 +121,9 @@ class Trainer:
             after_epoch: called with whether the epoch's classifier is the best so far, to save what is worth saving.
         """
         while self.epoch < self.settings.epochs and not self.exhausted:
-            figures = {"train": self._train_epoch(run_log), "val": self._validate()}
+            figures: dict[str, Any] = {"train": self._train_epoch(run_log)}
+            with self.clock.measure("evaluation"):
+                figures["val"] = self._validate()
             value = self._value(figures)
             # On small validation splits many epochs tie: then the surer one is the better, though it is no progress.
             rank = [value, -figures["val"]["loss"]] if figures["val"] else [float(self.epoch), 0.0]
@@ -125,8 +133,9 @@ class Trainer:
             self.schedule.after_epoch(value)
             self.epoch += 1
             self.history.append({"epoch": self.epoch, **figures})
-            run_log.epoch(self.clips_seen, self.history[-1], better)
-            after_epoch(better)
+            with self.clock.measure("saving"):
+                run_log.epoch(self.clips_seen, self.history[-1], better)
+                after_epoch(better)
 
     @property
     def exhausted(self) -> bool:
@@ -137,27 +146,33 @@ class Trainer:
         seed_everything(self.seed, self.epoch)
         self.classifier.train()
         batches, meter, start = self.train_batches, Meter(self.device), time.perf_counter()
-        norm: Tensor | float = 0.0  # until the first step
         with run_log.progress(self.epoch, self.settings.epochs, len(batches.rows)) as progress:
-            for number, batch in enumerate(batches.epoch(self.epoch), 1):
-                logits, targets, loss = self._forward(batch)
-                # Batches of outliers are small: every clip weighs the same.
-                share = len(targets) * len(batches) / len(batches.rows)
-                self.scaler.scale(loss * share / self._group_size(number)).backward()
-                meter.add(logits, targets, loss)
-                progress.update(len(targets))
-                if number % self.settings.accumulate == 0 or number == len(batches):
-                    norm = self._step()
-                if number % self.settings.log_every == 0 or number == len(batches):
-                    figures = meter.read()
-                    progress.set_postfix_str(
-                        f"loss {figures['loss']:.3f}, acc {figures['accuracy']:.3f}, lr {self.lr:.1e}"
-                    )
-                    figures["learning_rate"] = self.lr
-                    run_log.step(self.clips_seen + meter.seen, {**figures, "gradient_norm": float(norm)})
+            for number, batch in enumerate(self.clock.each("data", batches.epoch(self.epoch)), 1):
+                with self.clock.measure("step"):
+                    self._train_batch(number, batch, meter)
+                    progress.update(len(batch.rows))
+                    if number % self.settings.log_every == 0 or number == len(batches):
+                        figures = meter.read()
+                        run_log.step(self.clips_seen + meter.seen, {**figures, "learning_rate": self.lr})
+                        progress.set_postfix_str(self._state(figures), refresh=False)
         if not math.isfinite(figures["loss"]):
             raise UserError(f"the loss became {figures['loss']} in epoch {self.epoch + 1}; try a lower optimizer.lr")
-        return {**figures, "clips_per_second": meter.seen / (time.perf_counter() - start)}
+        speed = meter.seen / (time.perf_counter() - start)
+        return {"loss": figures["loss"], "accuracy": figures["accuracy"], "clips_per_second": speed}
+
+    def _state(self, figures: Mapping[str, float]) -> str:
+        shares = self.clock.shares("data", "step")
+        return f"{shares}, loss {figures['loss']:.3f}, acc {figures['accuracy']:.3f}, lr {self.lr:.1e}"
+
+    def _train_batch(self, number: int, batch: Batch, meter: Meter) -> None:
+        """A batch, counted from 1, forward and backward; and the optimizer's step where one is due."""
+        logits, targets, loss = self._forward(batch)
+        # Every clip weighs the same, though batches of outliers are small.
+        share = len(targets) * len(self.train_batches) / len(self.train_batches.rows)
+        self.scaler.scale(loss * share / self._group_size(number)).backward()
+        meter.add(logits, targets, loss)
+        if number % self.settings.accumulate == 0 or number == len(self.train_batches):
+            meter.norm = self._step()
 
     def _group_size(self, number: int) -> int:
         """How many batches share the optimizer step of a batch, counted from 1: fewer in the epoch's last group."""
@@ -228,15 +243,6 @@ class Trainer:
 def seed_everything(seed: int, epoch: int) -> None:
     """Seeds the generators of all devices (dropout and augmentation draw from them) for an epoch."""
     torch.manual_seed(int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> np.uint64(1)))
-
-
-def _precision(name: str, device: torch.device) -> torch.dtype | None:
-    if name == "auto":
-        has_it = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if has_it else None
-    if name != "fp32" and device.type != "cuda":
-        raise SettingError("precision", f"{name} needs a GPU; this run is on {device.type}, take fp32 or auto")
-    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
 def _class_weights(train: Batches) -> Tensor:

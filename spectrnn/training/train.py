@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from spectrnn.config import Whole, build, check, plain
+from spectrnn.data.batches import Batch
 from spectrnn.data.clips import Source
 from spectrnn.data.corpus import Corpus, open_corpus
 from spectrnn.devices import pick_device
@@ -24,6 +25,7 @@ from spectrnn.inference.evaluate import classify, write_json
 from spectrnn.inference.metrics import confusion, score
 from spectrnn.model import file as model_file
 from spectrnn.model.classifier import Classifier
+from spectrnn.progress import Stopwatch
 from spectrnn.runs import CHECKPOINT, MODEL, accept_resumed
 from spectrnn.training import checkpoint
 from spectrnn.training.logs import RunLog, table
@@ -87,22 +89,21 @@ def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[
     Raises:
         UserError: any mistake in the config, the corpus or the folder.
     """
+    clock = Stopwatch()
     plain_config = plain(config, "")
     check(plain_config, TrainConfig, "")
     settings: Settings = build(config.trainer, "trainer")
     source: Source = build(config.data, "data")
     device = pick_device(settings.device, "trainer.device")
     augment = Augment([build(node, f"augment.{name}") for name, node in (config.get("augment") or {}).items()])
-    rate = Classifier(plain_config, ["a", "b"]).sample_rate  # a mistake in a stage shows before any audio is read
-    if rate != source.sample_rate:
-        raise UserError(f"features.sample_rate={rate}: the corpus has data.sample_rate={source.sample_rate} Hz")
+    _try_stages(plain_config, source.sample_rate)
     state = checkpoint.load(folder, plain_config) if config.resume else None
 
     corpus = open_corpus(source, device)
     log.info("%s", corpus.describe())
     seed_everything(config.seed, 0)
     classifier = Classifier(plain_config, corpus.labels, augment).to(device)
-    trainer = _trainer(config, settings, classifier, corpus, device)
+    trainer = _trainer(config, settings, classifier, corpus, clock)
     if state is None:
         _fit_normalization(classifier, corpus, settings.batch_size, device)
     else:
@@ -112,20 +113,20 @@ def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[
     _log_summary(classifier, corpus)
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
 
-    shown = max(islice(trainer.train_batches.epoch(0), 8), key=lambda batch: len(batch.rows))
-    titles = [corpus.clips[int(row)].label for row in shown.rows]
+    shown = _shown(trainer, corpus)
 
     def after_epoch(better: bool) -> None:
         if better:
             model_file.save(trainer.candidate, plain_config, folder / MODEL)
         checkpoint.save(trainer.state_dict(), plain_config, folder)
         if trainer.epoch == 1:  # not before: drawing them takes longer than anything else before the first step
-            run_log.batch(classifier, shown, titles, trainer.clips_seen)
+            run_log.batch(classifier, *shown, trainer.clips_seen)
 
     with RunLog(folder, trainer.clips_seen if state else None) as run_log:
+        clock.begun("start")
         trainer.fit(run_log, after_epoch)
         best, _ = model_file.load(folder / MODEL, device)
-        run_log.attention(best, shown, titles, trainer.clips_seen)
+        run_log.attention(best, *shown, trainer.clips_seen)
         return _finish(run_log, trainer, best, corpus, hyperparameters(plain_config, choices), folder)
 
 
@@ -141,17 +142,32 @@ def hyperparameters(config: Mapping[str, Any], choices: Mapping[str, str]) -> di
 
 
 def _trainer(
-    config: DictConfig, settings: Settings, classifier: Classifier, corpus: Corpus, device: torch.device
+    config: DictConfig, settings: Settings, classifier: Classifier, corpus: Corpus, clock: Stopwatch
 ) -> Trainer:
+    device = next(classifier.parameters()).device
     batches = corpus.batches("train", settings.batch_size, device, config.seed)
+    classifier.longest.fill_(int(batches.lengths.max()))
     val = corpus.batches("val", settings.batch_size, device) if len(corpus.rows("val")) else None
     optimizer = build(config.optimizer, "optimizer", params=classifier.parameters())
     steps = settings.epochs * -(-len(batches) // settings.accumulate)
     schedule = build(config.scheduler, "scheduler", optimizer=optimizer, steps=steps)
     try:
-        return Trainer(settings, classifier, optimizer, schedule, batches, val, config.seed)
+        return Trainer(settings, classifier, optimizer, schedule, batches, val, config.seed, clock)
     except SettingError as error:
         raise UserError(f"trainer.{error}") from error
+
+
+def _try_stages(config: dict[str, Any], sample_rate: int) -> None:
+    """Builds the classifier once for nothing, so that a mistake in a stage shows before any audio is read."""
+    rate = Classifier(config, ["a", "b"]).sample_rate
+    if rate != sample_rate:
+        raise UserError(f"features.sample_rate={rate}: the corpus has data.sample_rate={sample_rate} Hz")
+
+
+def _shown(trainer: Trainer, corpus: Corpus) -> tuple[Batch, list[str]]:
+    """The batch whose clips TensorBoard shows, and their labels; a full one, if the first few hold one."""
+    batch = max(islice(trainer.train_batches.epoch(0), 8), key=lambda batch: len(batch.rows))
+    return batch, [corpus.clips[int(row)].label for row in batch.rows]
 
 
 def _fit_normalization(classifier: Classifier, corpus: Corpus, batch_size: int, device: torch.device) -> None:
@@ -186,12 +202,15 @@ def _finish(
     final = {"clips_per_second": metrics["train"]["clips_per_second"]}
     for split in ("val", "test"):
         if len(corpus.rows(split)):
-            probabilities, targets = classify(best, corpus.batches(split, trainer.settings.batch_size, trainer.device))
+            with trainer.clock.measure("evaluation"):
+                batches = corpus.batches(split, trainer.settings.batch_size, trainer.device)
+                probabilities, targets = classify(best, batches)
             metrics[split] = score(probabilities, targets)
             final |= {f"{split}_{name}": metrics[split][name] for name in ("accuracy", "macro_f1", "loss")}
             run_log.confusion(split, confusion(probabilities, targets), best.labels, trainer.clips_seen)
     write_json(metrics, folder / "metrics.json")
     run_log.finish(hyperparameters, final)
+    log.info("\nwhere the time went\n%s", trainer.clock.table())
     log.info("\n%s\n", table({split: metrics.get(split) for split in ("val", "test")}, _COLUMNS))
     log.info("%.0f clips/s; the run is in %s", metrics["train"]["clips_per_second"], folder)
     return metrics

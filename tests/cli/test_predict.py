@@ -86,3 +86,39 @@ def test_another_rate_in_python_is_resampled(trained, tones):
 def test_an_empty_waveform_is_refused(trained):
     with pytest.raises(ValueError, match="shape"):
         package.load(trained).predict(np.zeros(0), 8000)
+
+
+def test_a_long_recording_is_the_mean_of_its_pieces(spectrnn, trained, tones, tmp_path):
+    model = package.load(trained)
+    samples = np.concatenate([soundfile.read(tones / label / "07.wav", dtype="float32")[0]
+                              for label in ("low", "high", "middle", "high")] * 50)  # fmt: skip
+    soundfile.write(tmp_path / "long.wav", samples, 8000)
+    count = round(len(samples) / model.window)
+    assert count > 100
+    starts = [*range(0, model.window * (count - 1), model.window)]
+    pieces = [samples[start : start + model.window] for start in starts[:-1]] + [samples[starts[-1] :]]
+    pieces[-1:] = np.array_split(pieces[-1], round(len(pieces[-1]) / model.window))
+    expected = np.zeros(3)
+    for piece in pieces:
+        found = model.predict(piece, 8000).probabilities
+        expected += [len(piece) * found[label] for label in model.labels]
+    (row,) = rows(spectrnn("predict", tmp_path / "long.wav", f"run={trained}").out)
+    for probability, place in (("probability", 0), ("probability_2", 1), ("probability_3", 2)):
+        assert float(row[probability]) == pytest.approx(sorted(expected / len(samples), reverse=True)[place], abs=2e-6)
+    whole = model.predict(samples, 8000)
+    assert whole.probability == pytest.approx(float(row["probability"]), abs=2e-6)
+
+
+def test_the_window_is_the_longest_clip_that_was_trained_on(trained, tones):
+    lengths = [soundfile.info(path).frames for path in tones.rglob("*.wav")]
+    assert sorted(lengths)[-6] <= package.load(trained).window <= max(lengths)
+
+
+def test_a_file_that_breaks_off_after_its_first_pieces_is_reported(spectrnn, trained, tones, tmp_path):
+    noise = np.random.default_rng(0).normal(0, 0.1, 600_000).astype(np.float32)
+    noise[-10] = np.nan
+    soundfile.write(tmp_path / "bad.wav", noise, 8000, subtype="FLOAT")
+    outcome = spectrnn("predict", tmp_path / "bad.wav", tones / "low" / "00.wav", f"run={trained}")
+    assert outcome.mistake() == "spectrnn: 1 of 2 files could not be predicted; the others were"
+    assert "bad.wav: holds values that are not finite" in outcome.err
+    assert [row["path"] for row in rows(outcome.out)] == [str(tones / "low" / "00.wav")]

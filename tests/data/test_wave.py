@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,29 +47,6 @@ def test_a_corpus_in_memory_is_read_and_one_on_disk_is_not(path: Path):
 def test_a_gpu_that_is_not_there(path: Path):
     with pytest.raises(UserError, match=r"^data.resident=gpu: the run has no GPU; use auto, ram or disk$"):
         place(path, "gpu", CPU)
-
-
-def test_the_disk_is_read_two_batches_ahead_and_no_further(path: Path):
-    asked = []
-
-    def watched() -> Iterator[Request]:
-        for number in range(100):
-            asked.append(number)
-            yield np.array([number]), 1
-
-    answers = OnDisk(path, CPU).gather(watched())
-    assert next(answers).tolist() == [[0]]
-    assert next(answers).tolist() == [[1]]
-    assert asked == [0, 1, 2, 3]
-
-
-def test_the_reading_thread_ends_with_its_reader(path: Path):
-    before = threading.active_count()
-    answers = OnDisk(path, CPU).gather(requests())
-    next(answers)
-    assert threading.active_count() == before + 1
-    answers.close()
-    assert threading.active_count() == before
 
 
 def test_two_readers_at_once_do_not_disturb_each_other(path: Path):

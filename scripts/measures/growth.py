@@ -1,0 +1,124 @@
+"""Growth: what a corpus of a million clips costs, beside one of a thousand."""
+
+import csv
+import json
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+RATE, SAMPLES, CLIPS_A_FILE = 8000, 400, 10000
+
+
+def growth(counts: list[int], rounds: int) -> dict[str, dict[str, float]]:
+    """Figures of made-up corpora of so many clips of 0.05 s, each in a process of its own."""
+    from measures.commands import run
+
+    with tempfile.TemporaryDirectory() as scratch:
+        for count in counts:
+            make(Path(scratch), count)
+        command = [sys.executable, "-m", "measures.growth", scratch, str(rounds), *map(str, counts)]
+        here = str(Path(__file__).resolve().parents[1])
+        found: dict[str, dict[str, float]] = {}
+        for count in counts:  # the first opening decodes, the second is measured
+            for _ in range(2):
+                outcome = run([*command[:5], str(count)], PYTHONPATH=here, SPECTRNN_CACHE=f"{scratch}/cache")
+            found[f"{count:,} clips"] = json.loads(outcome.text.splitlines()[-1])
+        together = run([*command, "--together"], PYTHONPATH=here, SPECTRNN_CACHE=f"{scratch}/cache")
+        for count, ratio in json.loads(together.text.splitlines()[-1]).items():
+            found[f"{int(count):,} clips"] |= ratio
+    return found
+
+
+def make(scratch: Path, count: int) -> None:
+    """Writes files of noise, and a manifest of their parts."""
+    generator = np.random.default_rng(0)
+    with (scratch / f"{count}.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "split", "start", "end"])
+        for first in range(0, count, CLIPS_A_FILE):
+            name, clips = f"{first}.wav", min(CLIPS_A_FILE, count - first)
+            if not (scratch / name).exists():
+                noise = generator.integers(-3000, 3000, SAMPLES * CLIPS_A_FILE, dtype=np.int16)
+                soundfile.write(scratch / name, noise, RATE)
+            for number in range(clips):
+                start = number * SAMPLES / RATE
+                split = "val" if number % 10 == 0 else "train"
+                writer.writerow([name, f"class {number % 7}", split, f"{start:.3f}", f"{start + SAMPLES / RATE:.3f}"])
+
+
+def opened(scratch: Path, count: int) -> Any:
+    """The corpus, as training opens it."""
+    import torch
+
+    from measures.steps import composed
+    from spectrnn.config import build
+    from spectrnn.data.corpus import open_corpus
+
+    config = composed(["data=manifest", f"data.path={scratch}/{count}.csv", f"data.sample_rate={RATE}"])
+    return open_corpus(build(config.data, "data"), torch.device("cpu"))
+
+
+def resident_mb() -> float:
+    """Memory of this process now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+def alone(scratch: Path, count: int) -> dict[str, float]:
+    """Opens a corpus, draws an epoch's batches, and says what it took."""
+    import torch
+
+    from measures.steps import composed
+
+    composed([])
+    before, start = resident_mb(), time.perf_counter()
+    corpus = opened(scratch, count)
+    batches = corpus.batches("train", 64, torch.device("cpu"), 0)
+    epoch = batches.epoch(0)
+    next(epoch)
+    first = time.perf_counter() - start
+    drawn = resident_mb()
+    for _ in islice(epoch, 2000):
+        pass
+    # A tuple, its two floats; the strings are shared by many clips.
+    clip = corpus.clips[-1]
+    table = sys.getsizeof(clip) + sys.getsizeof(clip.start) + sys.getsizeof(clip.end) + 8
+    return {
+        "seconds to the first batch": first,
+        "clip table, bytes a clip": table,
+        "memory, bytes a clip": (drawn - before) * 1e6 / count,
+        "memory of 2,000 batches, MB": resident_mb() - drawn,
+    }
+
+
+def together(scratch: Path, counts: list[int], rounds: int) -> dict[int, dict[str, float]]:
+    """Time per batch over whole epochs, in turn, of as many batches each as the largest corpus has."""
+    import torch
+
+    corpora = {count: opened(scratch, count).batches("train", 64, torch.device("cpu"), 0) for count in counts}
+    wanted = len(corpora[max(counts)])
+    times: dict[int, list[float]] = {count: [] for count in counts}
+    for _ in range(rounds):
+        for count, batches in corpora.items():
+            start, drawn, epoch = time.perf_counter(), 0, 0
+            while drawn < wanted:
+                drawn += sum(1 for _ in batches.epoch(epoch))
+                epoch += 1
+            times[count].append((time.perf_counter() - start) / drawn)
+    return {count: {"ms to gather a batch": 1000 * statistics.median(values)} for count, values in times.items()}
+
+
+if __name__ == "__main__":
+    folder, repetitions, *sizes = sys.argv[1:]
+    if sizes[-1] == "--together":
+        print(json.dumps(together(Path(folder), [int(size) for size in sizes[:-1]], int(repetitions))))
+    else:
+        print(json.dumps(alone(Path(folder), int(sizes[0]))))

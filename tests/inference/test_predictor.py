@@ -1,0 +1,25 @@
+"""Cutting recordings into pieces: every sample once, and no piece far from the window."""
+
+import numpy as np
+import pytest
+
+from spectrnn.inference.predictor import cut
+
+
+@pytest.mark.parametrize("block", [1, 7, 100, 10_000])
+@pytest.mark.parametrize("length", [1, 60, 99, 100, 149, 150, 151, 199, 200, 250, 1234])
+def test_pieces_are_the_recording_in_windows(length, block):
+    samples = np.arange(length)
+    blocks = [samples[start : start + block] for start in range(0, length, block)]
+    pieces = list(cut(blocks, 100))
+    assert np.concatenate(pieces).tolist() == samples.tolist()
+    assert {len(piece) for piece in pieces[:-2]} <= {100}
+    if length >= 100:
+        assert all(75 <= len(piece) <= 150 for piece in pieces[-2:])
+    if length < 150:
+        assert len(pieces) == 1
+
+
+def test_nothing_has_no_pieces():
+    assert list(cut([], 100)) == []
+    assert list(cut([np.empty(0)], 100)) == []
