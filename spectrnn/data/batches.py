@@ -67,7 +67,7 @@ class Batches:
         limit = np.inf if max_seconds is None else round(max_seconds * store.sample_rate)
         self.lengths = np.minimum(available, limit).astype(np.int64)
         self.slack = available - self.lengths
-        self.cuts = _cuts(np.sort(self.lengths), batch_size)
+        self.cuts = cuts_by_length(np.sort(self.lengths), batch_size)
 
     def __len__(self) -> int:
         return len(self.cuts) + 1
@@ -99,10 +99,18 @@ class Batches:
         return Batch(waveform, lengths, send(one_hot, self.device), torch.from_numpy(self.rows[members]))
 
 
-def _cuts(lengths: np.ndarray, batch_size: int) -> list[int]:
-    """Where ascending lengths are cut into batches, from the longest down."""
+def cuts_by_length(lengths: np.ndarray, batch_size: int) -> list[int]:
+    """Where to cut clips into batches with little padding.
+
+    Args:
+        lengths: int64 (clips,), ascending.
+        batch_size: clips a batch, at most.
+
+    Returns:
+        The first clip of each batch but the first.
+    """
     cuts = [len(lengths)]
-    while cuts[-1] > 0:
+    while cuts[-1] > 0:  # from the longest down
         near = int(np.searchsorted(lengths, lengths[cuts[-1] - 1] / _SPREAD))
         cuts.append(max(cuts[-1] - batch_size, near))
     return cuts[-2:0:-1]

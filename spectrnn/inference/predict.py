@@ -4,6 +4,7 @@ import csv
 import glob
 import json
 import logging
+import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -28,7 +29,8 @@ from spectrnn.progress import bar
 log = logging.getLogger(__name__)
 
 _OPENED = 32  # files that are decoded while others are computed
-_BATCH_SECONDS = 240  # of sound that are computed at once: bounds the memory
+_BATCHES = 8  # that are sorted by length together
+_HEAP_SECONDS = 240  # of sound that they hold, at most: bounds the memory
 
 Event = tuple[str, Piece | UserError | None]  # a file's piece, its end, or why it cannot be read
 
@@ -88,12 +90,13 @@ def predict_files(
     Yields:
         Each path with its prediction, or with why it could not be read, in the order of the paths.
     """
-    batches = _batched(_read(paths, predictor), batch_size, _BATCH_SECONDS * predictor.sample_rate)
+    events = _read(paths, predictor)
+    heaps = _heaped(events, _BATCHES * batch_size, _HEAP_SECONDS * predictor.sample_rate)
     weights = np.zeros(len(predictor.labels))
-    for batch in ahead(batches, 1):
-        pieces = [content for _, content in batch if isinstance(content, np.ndarray)]
-        probabilities = iter(predictor.probabilities(pieces))
-        for path, content in batch:
+    for heap in ahead(heaps, 1):
+        pieces = [content for _, content in heap if isinstance(content, np.ndarray)]
+        probabilities = iter(predictor.probabilities(pieces, batch_size))
+        for path, content in heap:
             if isinstance(content, np.ndarray):
                 weights += len(content) * next(probabilities)
             else:
@@ -103,7 +106,7 @@ def predict_files(
 
 def _read(paths: Iterable[str], predictor: Predictor) -> Iterator[Event]:
     """The events of all files, one file after another; the first piece of the next ones is decoded meanwhile."""
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         opened: deque[tuple[Future[Event], Iterator[Event]]] = deque()
         for path in paths:
             events = _events(path, predictor)
@@ -126,18 +129,18 @@ def _events(path: str, predictor: Predictor) -> Iterator[Event]:
         yield path, None
 
 
-def _batched(events: Iterable[Event], pieces: int, samples: float) -> Iterator[list[Event]]:
-    """Events in lists of so many pieces or samples, about."""
-    batch: list[Event] = []
+def _heaped(events: Iterable[Event], pieces: int, samples: float) -> Iterator[list[Event]]:
+    """Events in lists of so many pieces or samples, about: enough for batches of pieces of like length."""
+    heap: list[Event] = []
     lengths: list[int] = []
     for event in events:
-        batch.append(event)
+        heap.append(event)
         if isinstance(event[1], np.ndarray):
             lengths.append(len(event[1]))
         if len(lengths) >= pieces or sum(lengths) >= samples:
-            yield batch
-            batch, lengths = [], []
-    yield batch
+            yield heap
+            heap, lengths = [], []
+    yield heap
 
 
 def audio_paths(paths: Iterable[str]) -> Iterator[str]:

@@ -10,10 +10,13 @@ import soxr
 import torch
 
 from spectrnn.data.audio import mono
+from spectrnn.data.batches import cuts_by_length
 from spectrnn.devices import pick_device
 from spectrnn.model import file as model_file
 from spectrnn.model.classifier import Classifier
 from spectrnn.runs import find_model
+
+_BATCH_SIZE = 64  # pieces of one recording
 
 Piece = npt.NDArray[Any]  # (samples,) of a recording
 
@@ -71,25 +74,23 @@ class Predictor:
             samples = soxr.resample(samples, sample_rate, self.sample_rate)
         pieces = list(cut([samples], self.window))
         lengths = np.array([len(piece) for piece in pieces])
-        return self.prediction(lengths @ self.probabilities(pieces))
+        return self.prediction(lengths @ self.probabilities(pieces, _BATCH_SIZE))
 
-    def probabilities(self, waveforms: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float64]:
-        """Classifies pieces at the classifier's own rate.
+    def probabilities(self, waveforms: Sequence[Piece], batch_size: int) -> npt.NDArray[np.float64]:
+        """Classifies pieces at the classifier's own rate, those of like length together.
 
         Args:
             waveforms: float32 arrays (samples,).
+            batch_size: of them that are computed at once, at most.
 
         Returns:
             float64 (waveforms, classes).
         """
-        # Sorted by length and cut where a piece is twice as long as the shortest, a batch has little padding.
         found = np.zeros((len(waveforms), len(self.labels)))
-        lengths = np.array([len(waveform) for waveform in waveforms])
-        left = lengths.argsort(kind="stable")
-        while len(left):
-            alike = int(np.searchsorted(lengths[left], 2 * lengths[left[0]], "right"))
-            found[left[:alike]] = self._classified([waveforms[row] for row in left[:alike]])
-            left = left[alike:]
+        lengths = np.array([len(waveform) for waveform in waveforms], dtype=np.int64)
+        order = lengths.argsort(kind="stable")
+        for rows in np.split(order, cuts_by_length(lengths[order], batch_size)) if waveforms else []:
+            found[rows] = self._classified([waveforms[row] for row in rows])
         return found
 
     @torch.inference_mode()
