@@ -1,6 +1,5 @@
-"""Which device computes, and what this process asks of it."""
+"""Which device computes, and in which precision."""
 
-import ctypes
 import os
 
 import torch
@@ -18,7 +17,6 @@ def pick_device(name: str, key: str = "device") -> torch.device:
     Raises:
         UserError: there is no such device on this machine.
     """
-    _keep_freed_memory()
     # The same run from the same seed, and 1e-5 between a clip alone and in a batch: cuDNN's defaults promise neither.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.deterministic = True
@@ -46,12 +44,3 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
     if name != "fp32" and device.type != "cuda":
         raise SettingError("precision", f"{name} needs a GPU; this run is on {device.type}, take fp32 or auto")
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
-
-
-def _keep_freed_memory() -> None:
-    """Keeps glibc from giving every large tensor back to the system: a fifth of a step went into page faults."""
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:
-        mallopt(mmap_threshold, 1 << 30)
-        mallopt(trim_threshold, 1 << 30)

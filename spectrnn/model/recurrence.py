@@ -57,21 +57,22 @@ class Gru(torch.autograd.Function):
         x, weight_ih, weight_hh, rz, n, hidden_n, states = ctx.saved_tensors
         frames, directions, batch, size = n.shape
         r, z = rz[..., :size], rz[..., size:]
-        # What a gradient of 1 at a state means for the inputs of r and z, and for the hidden part of n.
-        slopes = n.new_empty(frames, directions, batch, 3, size)
+        # What a gradient of 1 at a state means for the inputs of r and z, and for the hidden part of n; then, in the
+        # loop, what the gradient there is means for them.
+        of_gates = n.new_empty(frames, directions, batch, 3, size)
         to_n = aten.tanh_backward(1 - z, n)
-        aten.sigmoid_backward.grad_input(hidden_n * to_n, r, grad_input=slopes[..., 0, :])
-        aten.sigmoid_backward.grad_input(states[:-1] - n, z, grad_input=slopes[..., 1, :])
-        torch.mul(to_n, r, out=slopes[..., 2, :])
-        of_gates = torch.empty_like(slopes)
+        aten.sigmoid_backward.grad_input(hidden_n * to_n, r, grad_input=of_gates[..., 0, :])
+        aten.sigmoid_backward.grad_input(states[:-1] - n, z, grad_input=of_gates[..., 1, :])
+        torch.mul(to_n, r, out=of_gates[..., 2, :])
         of_states = gradient.transpose(0, 1).clone(memory_format=torch.contiguous_format)
         flat = of_gates.flatten(3)
         for t in range(frames - 1, 0, -1):
-            torch.mul(of_states[t].unsqueeze(2), slopes[t], out=of_gates[t])
+            of_gates[t].mul_(of_states[t].unsqueeze(2))
             of_states[t - 1].addcmul_(of_states[t], z[t]).baddbmm_(flat[t], weight_hh)
-        torch.mul(of_states[0].unsqueeze(2), slopes[0], out=of_gates[0])
+        of_gates[0].mul_(of_states[0].unsqueeze(2))
 
         by_direction = flat.transpose(0, 1).flatten(1, 2)
+        del of_gates, flat
         of_weight_hh = by_direction.transpose(1, 2) @ states[:-1].transpose(0, 1).flatten(1, 2)
         of_bias_hh = by_direction.sum(1)
         by_direction[..., 2 * size :] = of_states.mul_(to_n).transpose(0, 1).flatten(1, 2)
