@@ -1,5 +1,6 @@
 """Batches of clips of like length, gathered from the corpus's wave."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -111,6 +112,7 @@ def cuts_by_length(lengths: np.ndarray, batch_size: int) -> list[int]:
     """
     cuts = [len(lengths)]
     while cuts[-1] > 0:  # from the longest down
-        near = int(np.searchsorted(lengths, lengths[cuts[-1] - 1] / _SPREAD))
+        # An integer: for a fraction, all lengths would be turned into fractions each time.
+        near = int(np.searchsorted(lengths, math.ceil(lengths[cuts[-1] - 1] / _SPREAD)))
         cuts.append(max(cuts[-1] - batch_size, near))
     return cuts[-2:0:-1]

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 from spectrnn.data.audio import EXTENSIONS
@@ -75,35 +76,43 @@ class Manifest(Source):
         path = Path(self.path).expanduser()
         if not path.is_file():
             raise UserError(f"data.path={self.path}: no such file")
-        clips = [self._clip(path, line, row) for line, row in _rows(path)]
+        found: dict[str, str] = {}  # a file is looked for once, however many clips it holds
+        clips = [self._clip(path, line, row, found) for line, row in _rows(path)]
         if not clips:
             raise UserError(f"{path}: holds no clips")
         return clips
 
-    def _clip(self, manifest: Path, line: int, row: dict[str, Any]) -> Clip:
-        where = f"{manifest}, line {line}"
+    def _clip(self, manifest: Path, line: int, row: dict[str, Any], found: dict[str, str]) -> Clip:
         values = {name: str(value).strip() for name, value in row.items() if value is not None and name}
-        for column in ("path", "label"):
-            if not values.get(column):
-                raise UserError(f"{where}: {column} is empty")
-        split = values.get("split", "").lower() or None
-        if split is not None and split not in _SPLIT_FOLDERS:
-            raise UserError(f"{where}: split {split!r} is none of {', '.join(SPLITS)}")
-        path = manifest.parent / values["path"]
-        if not path.is_file():
-            raise UserError(f"{where}: no such file: {path}")
-        start, end = _seconds(values, "start", where), _seconds(values, "end", where)
-        if end is not None and end <= (start or 0.0):
-            raise UserError(f"{where}: end {end} is not after start {start or 0.0}")
+        try:
+            for column in ("path", "label"):
+                if not values.get(column):
+                    raise UserError(f"{column} is empty")
+            split = values.get("split", "").lower() or None
+            if split is not None and split not in _SPLIT_FOLDERS:
+                raise UserError(f"split {split!r} is none of {', '.join(SPLITS)}")
+            if values["path"] not in found:
+                found[values["path"]] = _existing_file(os.path.join(manifest.parent, values["path"]))
+            start, end = _seconds(values, "start"), _seconds(values, "end")
+            if end is not None and end <= (start or 0.0):
+                raise UserError(f"end {end} is not after start {start or 0.0}")
+        except UserError as error:
+            raise UserError(f"{manifest}, line {line}: {error}") from error
         return Clip(
-            path=os.path.normpath(path),
-            label=values["label"],
+            path=found[values["path"]],
+            label=intern(values["label"]),  # a million clips share their few labels
             split=split and _SPLIT_FOLDERS[split],
             fold=values.get("fold") or None,
             group=values.get("group") or None,
             start=start or 0.0,
             end=end,
         )
+
+
+def _existing_file(path: str) -> str:
+    if not os.path.isfile(path):
+        raise UserError(f"no such file: {path}")
+    return os.path.normpath(path)
 
 
 def existing_folder(root: str) -> Path:
@@ -172,7 +181,7 @@ def _columns(where: str, row: Any) -> dict[str, Any]:
     return row
 
 
-def _seconds(values: dict[str, str], column: str, where: str) -> float | None:
+def _seconds(values: dict[str, str], column: str) -> float | None:
     text = values.get(column)
     if not text:
         return None
@@ -181,5 +190,5 @@ def _seconds(values: dict[str, str], column: str, where: str) -> float | None:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise UserError(f"{where}: {column} {text!r} is no time in seconds")
+        raise UserError(f"{column} {text!r} is no time in seconds")
     return seconds

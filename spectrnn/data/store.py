@@ -66,17 +66,17 @@ def open_store(clips: Sequence[Clip], sample_rate: int, cache: Path) -> Store:
 def fingerprint(clips: Sequence[Clip], sample_rate: int) -> str:
     """32 hex digits that differ where the decoded samples could."""
     digest = hashlib.sha256(f"{_FORMAT} {sample_rate}".encode())
-    stats: dict[str, os.stat_result] = {}
+    files: dict[str, tuple[str, int, int]] = {}
     missing = []
     for clip in clips:
-        if clip.path not in stats:
+        if clip.path not in files:
             try:
-                stats[clip.path] = os.stat(clip.path)
+                stat = os.stat(clip.path)
             except OSError:
                 missing.append(f"{clip.path}: no such file")
                 continue
-        stat = stats[clip.path]
-        row = (os.path.abspath(clip.path), clip.start, clip.end, stat.st_size, stat.st_mtime_ns)
+            files[clip.path] = (os.path.abspath(clip.path), stat.st_size, stat.st_mtime_ns)
+        row = (*files[clip.path], clip.start, clip.end)
         digest.update(repr(row).encode("utf-8", "surrogateescape"))
     _refuse(missing)
     return digest.hexdigest()[:32]
