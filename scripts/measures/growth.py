@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-RATE, SAMPLES, CLIPS_A_FILE = 8000, 400, 10000
+RATE, SECONDS = 8000, 0.05  # of the clips here
 
 
 def growth(counts: list[int], rounds: int) -> dict[str, dict[str, float]]:
@@ -22,8 +22,6 @@ def growth(counts: list[int], rounds: int) -> dict[str, dict[str, float]]:
     from measures.commands import run
 
     with tempfile.TemporaryDirectory() as scratch:
-        for count in counts:
-            make(Path(scratch), count)
         command = [sys.executable, "-m", "measures.growth", scratch, str(rounds), *map(str, counts)]
         here = str(Path(__file__).resolve().parents[1])
         found: dict[str, dict[str, float]] = {}
@@ -37,21 +35,23 @@ def growth(counts: list[int], rounds: int) -> dict[str, dict[str, float]]:
     return found
 
 
-def make(scratch: Path, count: int) -> None:
-    """Writes files of noise, and a manifest of their parts."""
+def make(scratch: Path, count: int, rate: int = RATE, seconds: float = SECONDS) -> list[str]:
+    """Writes files of noise, and a manifest of their parts; the overrides that choose it."""
     generator = np.random.default_rng(0)
+    clips_a_file = round(500 / seconds)
     with (scratch / f"{count}.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "split", "start", "end"])
-        for first in range(0, count, CLIPS_A_FILE):
-            name, clips = f"{first}.wav", min(CLIPS_A_FILE, count - first)
+        for first in range(0, count, clips_a_file):
+            name, clips = f"{first}.wav", min(clips_a_file, count - first)
             if not (scratch / name).exists():
-                noise = generator.integers(-3000, 3000, SAMPLES * CLIPS_A_FILE, dtype=np.int16)
-                soundfile.write(scratch / name, noise, RATE)
+                noise = generator.integers(-3000, 3000, round(seconds * rate) * clips_a_file, dtype=np.int16)
+                soundfile.write(scratch / name, noise, rate)
             for number in range(clips):
-                start = number * SAMPLES / RATE
                 split = "val" if number % 10 == 0 else "train"
-                writer.writerow([name, f"class {number % 7}", split, f"{start:.3f}", f"{start + SAMPLES / RATE:.3f}"])
+                start, end = number * seconds, (number + 1) * seconds
+                writer.writerow([name, f"class {number % 7}", split, f"{start:.3f}", f"{end:.3f}"])
+    return ["data=manifest", f"data.path={scratch}/{count}.csv", f"data.sample_rate={rate}"]
 
 
 def opened(scratch: Path, count: int) -> Any:
@@ -62,7 +62,7 @@ def opened(scratch: Path, count: int) -> Any:
     from spectrnn.config import build
     from spectrnn.data.corpus import open_corpus
 
-    config = composed(["data=manifest", f"data.path={scratch}/{count}.csv", f"data.sample_rate={RATE}"])
+    config = composed(make(scratch, count))
     return open_corpus(build(config.data, "data"), torch.device("cpu"))
 
 
@@ -78,7 +78,7 @@ def alone(scratch: Path, count: int) -> dict[str, float]:
 
     from measures.steps import composed
 
-    composed([])
+    composed(make(scratch, count))
     before, start = resident_mb(), time.perf_counter()
     corpus = opened(scratch, count)
     batches = corpus.batches("train", 64, torch.device("cpu"), 0)

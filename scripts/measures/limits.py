@@ -10,9 +10,9 @@ import torch
 
 def limits(device: torch.device) -> dict[str, float]:
     """Matrix product rate in GFLOP/s and copy bandwidth in GB/s (read and written), medians."""
-    found = {"float32 matrix product, GFLOP/s": _product(device, torch.float32)}
+    found = {"float32 matrix product, GFLOP/s": product_rate(device)}
     if device.type == "cuda":
-        found["bfloat16 matrix product, GFLOP/s"] = _product(device, torch.bfloat16)
+        found["bfloat16 matrix product, GFLOP/s"] = product_rate(device, torch.bfloat16)
     a = torch.ones(1 << 26, device=device)
     b = torch.empty_like(a)
     found["copy, GB/s"] = 2 * a.nbytes / 1e9 / seconds(lambda: b.copy_(a), device)
@@ -48,7 +48,8 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _product(device: torch.device, dtype: torch.dtype) -> float:
+def product_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
+    """Of a large matrix product, GFLOP/s."""
     size = 8192 if device.type == "cuda" else 2048
     a, b = torch.randn(2, size, size, device=device).to(dtype)
     return 2 * size**3 / 1e9 / seconds(lambda: a @ b, device)

@@ -9,11 +9,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import nn
 
-from measures.limits import wait
+from measures.limits import product_rate, wait
 from spectrnn import CONFIGS
 from spectrnn.config import build, plain
 from spectrnn.data.corpus import Corpus, open_corpus
-from spectrnn.devices import pick_device, pick_precision
+from spectrnn.devices import pick_precision
 from spectrnn.frontend.augment import Augment
 from spectrnn.model.classifier import Classifier
 
@@ -84,34 +84,33 @@ class Step:
         self._now = now
 
 
-def steps(overrides: list[str], device: str, product_rate: float, epochs: int) -> dict[str, Any]:
+def steps(overrides: list[str], device: torch.device, epochs: int) -> dict[str, Any]:
     """Milliseconds a step by stage, the encoder's share of the matrix product limit, and the share of padding.
 
     Args:
         overrides: of train.yaml.
-        device: as ``trainer.device``.
-        product_rate: of this machine, GFLOP/s.
+        device: of the classifier.
         epochs: to take the mean over, after one that warms up.
     """
-    step = Step(composed(overrides), pick_device(device))
+    step = Step(composed(overrides), device)
     step.epoch(0)
     step.seconds, step.frames, step.padded = {}, 0, 0
+    limit = []
     for number in range(1, epochs + 1):
+        limit.append(product_rate(device))  # between the epochs: other users of the machine slow both down
         step.epoch(number)
-    count = epochs * len(step.batches)
-    stages = {stage: 1000 * sum(times) / count for stage, times in step.seconds.items()}
-    encoder = sum(value for stage, value in stages.items() if stage.startswith("encoder"))
-    operations = operations_a_frame(step.classifier.encoder) * step.frames
+    seconds = {stage: sum(times) for stage, times in step.seconds.items()}
+    total = sum(seconds.values())
+    encoder = seconds["encoder forward"] + seconds["encoder backward"]
+    rate = operations_a_frame(step.classifier.encoder) * step.frames / encoder / 1e9
     return {
-        "ms a step": stages,
-        "everything but the encoder": 1 - encoder / sum(stages.values()),
-        "encoder, share of the matrix product limit": operations / (encoder / 1000 * count) / (product_rate * 1e9),
+        "ms a step": {stage: 1000 * value / epochs / len(step.batches) for stage, value in seconds.items()},
+        "everything but the encoder": 1 - encoder / total,
+        "encoder, share of the matrix product limit": rate / statistics.mean(limit),
         "padding": 1 - step.frames / step.padded,
-        "clips/s": epochs * len(step.batches.rows) / (sum(stages.values()) / 1000 * count),
-        "frames/s": step.frames / (sum(stages.values()) / 1000 * count),
-        "median ms of the encoder": 1000 * sum(statistics.median(times) for stage, times in step.seconds.items()
-                                               if stage.startswith("encoder")),
-    }  # fmt: skip
+        "clips/s": epochs * len(step.batches.rows) / total,
+        "frames/s": step.frames / total,
+    }
 
 
 def operations_a_frame(encoder: nn.Module) -> float:

@@ -13,14 +13,16 @@ VARIANTS = {
     "spectrnn, GRU": PLAIN,
     "spectrnn, LSTM": [*PLAIN, "model=bilstm"],
     "spectrnn's default: GRU, attention, augmentation": [],
-}
+}  # of a training, where nothing else is asked for
 
 
-def trainings(corpus: list[str], digits: str | None, recipes: list[Path], epochs: int, rounds: int) -> dict[str, dict]:
+def trainings(
+    variants: dict[str, list[str]], digits: str | None, recipes: list[Path], epochs: int, rounds: int
+) -> dict[str, dict[str, float]]:
     """Medians over rounds, and over their epochs but the first; ratios are to the recipes' fastest.
 
     Args:
-        corpus: overrides that choose the corpus.
+        variants: of our trainings, a name and the overrides of train.yaml.
         digits: folder of the Free Spoken Digit Dataset, which the recipes read.
         recipes: scripts that take that folder and a number of epochs, and print ``epoch N ... CLIPS clips/s``.
         epochs: of each training.
@@ -32,9 +34,9 @@ def trainings(corpus: list[str], digits: str | None, recipes: list[Path], epochs
             outcome = run([sys.executable, str(recipe), str(digits), str(epochs)])
             speeds = [float(speed) for speed in re.findall(r"^epoch.* ([\d.]+) clips/s", outcome.text, re.MULTILINE)]
             found.setdefault(recipe.stem, []).append((statistics.median(speeds[1:]), outcome.peak_mb))
-        for name, overrides in VARIANTS.items():
+        for name, overrides in variants.items():
             with tempfile.TemporaryDirectory() as folder:
-                settings = [*corpus, *overrides, f"trainer.epochs={epochs}", f"hydra.run.dir={folder}/run"]
+                settings = [*overrides, f"trainer.epochs={epochs}", f"hydra.run.dir={folder}/run"]
                 outcome = run([*SPECTRNN, "train", *settings])
             # A bar that was on the screen stands before the epoch's line.
             speeds = [float(speed) for speed in re.findall(r" ([\d.]+) clips/s(?:  \*)?$", outcome.text, re.MULTILINE)]
