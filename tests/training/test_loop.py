@@ -1,0 +1,45 @@
+"""The training loop's arithmetic: every clip weighs the same, however uneven the batches."""
+
+import copy
+
+import torch
+from hydra import compose, initialize_config_dir
+
+from spectrnn import CONFIGS
+from spectrnn.config import build, plain
+from spectrnn.data.corpus import open_corpus
+from spectrnn.model.classifier import Classifier
+from spectrnn.progress import Stopwatch
+from spectrnn.training.loop import Meter, Trainer
+
+CPU = torch.device("cpu")
+SETTINGS = [
+    "data=folder", "data.sample_rate=8000", "augment=[]", "model=gru", "model.hidden_size=4", "model.dropout=0",
+    "pooling=mean", "head.dropout=0", "optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false",
+    "optimizer.weight_decay=0", "optimizer.lr=1", "scheduler=constant", "scheduler.warmup=0", "trainer.clip_norm=null",
+    "trainer.batch_size=10", "trainer.accumulate=100", "trainer.label_smoothing=0",
+]  # fmt: skip
+
+
+def test_every_clip_weighs_the_same_in_uneven_batches(tones):
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose("train", overrides=[f"data.root={tones}", *SETTINGS])
+    corpus = open_corpus(build(config.data, "data"), CPU)
+    classifier = Classifier(plain(config, ""), corpus.labels)
+    alone = copy.deepcopy(classifier)
+    batches = corpus.batches("train", 10, CPU, 0)
+    assert len({len(batch.rows) for batch in batches.epoch(0)}) > 1
+    optimizer = build(config.optimizer, "optimizer", params=classifier.parameters())
+    schedule = build(config.scheduler, "scheduler", optimizer=optimizer, steps=1)
+    trainer = Trainer(build(config.trainer, "trainer"), classifier, optimizer, schedule, batches, None, 0, Stopwatch())
+    meter = Meter(CPU)
+    for number, batch in enumerate(batches.epoch(0), 1):
+        trainer._train_batch(number, batch, meter)  # one optimizer step, after the last
+
+    losses = [torch.nn.functional.cross_entropy(alone(batch.waveform, batch.lengths), batch.targets)
+              for batch in corpus.batches("train", 1, CPU).epoch()]  # fmt: skip
+    mean = torch.stack(losses).mean()
+    mean.backward()
+    assert abs(meter.read()["loss"] - mean.item()) < 1e-5
+    for moved, parameter in zip(classifier.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(parameter - parameter.grad, moved, atol=1e-5, rtol=1e-4)
