@@ -6,7 +6,7 @@ from typing import Any
 
 from spectrnn.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 KEY = "spectrnn"  # in the metadata of the safetensors file
 
 

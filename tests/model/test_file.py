@@ -110,7 +110,7 @@ def test_safetensors_of_others_are_refused(model):
 
 
 def test_a_newer_format_is_refused(model):
-    refused(rewritten(model, lambda header: header | {"format": 2}), "is of format 2, and this spectrnn reads format 1")
+    refused(rewritten(model, lambda header: header | {"format": 3}), "is of format 3, and this spectrnn reads format 2")
 
 
 @pytest.mark.parametrize("share", [0.0001, 0.3, 0.9, 0.9999])
@@ -122,7 +122,7 @@ def test_a_truncated_file_is_refused(model, share):
 
 @pytest.mark.parametrize(
     "header",
-    [[], 5, {}, {"format": 1}, {"format": 1, "labels": ["a"], "config": []}, {"format": 1, "config": {}}],
+    [[], 5, {}, {"format": 2}, {"format": 2, "labels": ["a"], "config": []}, {"format": 2, "config": {}}],
     ids=str,
 )
 def test_a_header_with_holes_is_refused(model, header):
