@@ -73,7 +73,7 @@ def _prediction(arguments: argparse.Namespace, corpus: list[str], _: Variants) -
         model = Path(scratch) / "run"
         clips = build(composed(corpus).data, "data").clips()
         return {"a folder of short files": folder(model, [clip.path for clip in clips], arguments.rounds),
-                **long_recordings(model, Path(scratch), [1, 10, 60], arguments.rounds)}  # fmt: skip
+                **long_recordings(model, Path(scratch), [1, 60, 180], arguments.rounds)}  # fmt: skip
 
 
 MEASURES = {

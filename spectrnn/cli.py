@@ -26,8 +26,9 @@ _TAKES_VALUE = {
     "-p",
     "--info",
     "-i",
+    "--cfg",
+    "-c",
 }
-_TAKES_VALUE |= {"--cfg", "-c"}
 
 
 def main() -> None:

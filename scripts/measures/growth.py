@@ -22,16 +22,19 @@ def growth(counts: list[int], rounds: int) -> dict[str, dict[str, float]]:
     from measures.commands import run
 
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-m", "measures.growth", scratch, str(rounds), *map(str, counts)]
-        here = str(Path(__file__).resolve().parents[1])
+        environment = {"PYTHONPATH": str(Path(__file__).resolve().parents[1]), "SPECTRNN_CACHE": f"{scratch}/cache"}
+
+        def measured(question: str, *sizes: int) -> dict[str, Any]:
+            command = [sys.executable, "-m", "measures.growth", question, scratch, str(rounds), *map(str, sizes)]
+            return json.loads(run(command, **environment).text.splitlines()[-1])
+
         found: dict[str, dict[str, float]] = {}
-        for count in counts:  # the first opening decodes, the second is measured
-            for _ in range(2):
-                outcome = run([*command[:5], str(count)], PYTHONPATH=here, SPECTRNN_CACHE=f"{scratch}/cache")
-            found[f"{count:,} clips"] = json.loads(outcome.text.splitlines()[-1])
-        together = run([*command, "--together"], PYTHONPATH=here, SPECTRNN_CACHE=f"{scratch}/cache")
-        for count, ratio in json.loads(together.text.splitlines()[-1]).items():
-            found[f"{int(count):,} clips"] |= ratio
+        for count in counts:
+            make(Path(scratch), count)
+            measured("alone", count)  # the first opening decodes, the second is measured
+            found[f"{count:,} clips"] = measured("alone", count)
+        for count, figures in measured("together", *counts).items():
+            found[f"{int(count):,} clips"] |= figures
     return found
 
 
@@ -51,6 +54,11 @@ def make(scratch: Path, count: int, rate: int = RATE, seconds: float = SECONDS) 
                 split = "val" if number % 10 == 0 else "train"
                 start, end = number * seconds, (number + 1) * seconds
                 writer.writerow([name, f"class {number % 7}", split, f"{start:.3f}", f"{end:.3f}"])
+    return made(scratch, count, rate)
+
+
+def made(scratch: Path, count: int, rate: int = RATE) -> list[str]:
+    """The overrides that choose a corpus that was made."""
     return ["data=manifest", f"data.path={scratch}/{count}.csv", f"data.sample_rate={rate}"]
 
 
@@ -62,7 +70,7 @@ def opened(scratch: Path, count: int) -> Any:
     from spectrnn.config import build
     from spectrnn.data.corpus import open_corpus
 
-    config = composed(make(scratch, count))
+    config = composed(made(scratch, count))
     return open_corpus(build(config.data, "data"), torch.device("cpu"))
 
 
@@ -78,7 +86,7 @@ def alone(scratch: Path, count: int) -> dict[str, float]:
 
     from measures.steps import composed
 
-    composed(make(scratch, count))
+    composed([])  # Hydra's start is not the corpus's
     before, start = resident_mb(), time.perf_counter()
     corpus = opened(scratch, count)
     batches = corpus.batches("train", 64, torch.device("cpu"), 0)
@@ -117,8 +125,8 @@ def together(scratch: Path, counts: list[int], rounds: int) -> dict[int, dict[st
 
 
 if __name__ == "__main__":
-    folder, repetitions, *sizes = sys.argv[1:]
-    if sizes[-1] == "--together":
-        print(json.dumps(together(Path(folder), [int(size) for size in sizes[:-1]], int(repetitions))))
+    asked, folder, repetitions, *sizes = sys.argv[1:]
+    if asked == "together":
+        print(json.dumps(together(Path(folder), [int(size) for size in sizes], int(repetitions))))
     else:
         print(json.dumps(alone(Path(folder), int(sizes[0]))))

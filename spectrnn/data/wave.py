@@ -64,10 +64,11 @@ class OnDisk:
 
     def _read(self, starts: np.ndarray, samples: int) -> Tensor:
         rows = np.empty((len(starts), samples), np.int16)
-        with self.path.open("rb", buffering=0) as file:
+        with self.path.open("rb") as file:
             for row, start in zip(rows, starts.tolist(), strict=True):
                 file.seek(start * row.itemsize)
-                file.readinto(row.data.cast("B"))
+                if file.readinto(row.data.cast("B")) != row.nbytes:
+                    raise OSError(f"{self.path}: is shorter than when it was opened")
         return send(torch.from_numpy(rows), self.device)
 
 

@@ -137,7 +137,7 @@ def _heaped(events: Iterable[Event], pieces: int, samples: float) -> Iterator[li
         heap.append(event)
         if isinstance(event[1], np.ndarray):
             lengths.append(len(event[1]))
-        if len(lengths) >= pieces or sum(lengths) >= samples:
+        if len(lengths) >= pieces or sum(lengths) >= samples or len(heap) >= 2 * pieces:  # or nothing can be read
             yield heap
             heap, lengths = [], []
     yield heap

@@ -63,6 +63,13 @@ def test_a_file_that_vanishes_while_it_is_read_is_an_error(path: Path):
         list(answers)
 
 
+def test_a_file_that_shrinks_while_it_is_read_is_an_error_and_no_noise(path: Path):
+    with path.open("r+b") as file:
+        file.truncate(2 * 500)
+    with pytest.raises(OSError, match=r"wave\.int16: is shorter than when it was opened"):
+        next(OnDisk(path, CPU).gather([(np.array([0, 450]), 100)]))
+
+
 READING = """
 import resource, sys
 from pathlib import Path

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from spectrnn.errors import UserError
+from spectrnn.inference.predict import _heaped
 from spectrnn.inference.predictor import cut
 
 
@@ -23,3 +25,10 @@ def test_pieces_are_the_recording_in_windows(length, block):
 def test_nothing_has_no_pieces():
     assert list(cut([], 100)) == []
     assert list(cut([np.empty(0)], 100)) == []
+
+
+def test_files_that_cannot_be_read_are_told_before_the_last_of_them():
+    events = [(f"{number}.wav", UserError("broken")) for number in range(100)]
+    heaps = list(_heaped(events, 8, 1e9))
+    assert [event for heap in heaps for event in heap] == events
+    assert max(map(len, heaps)) == 16
