@@ -1,11 +1,13 @@
 """Files and folders that appear whole or not at all."""
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -43,6 +45,12 @@ def new_folder(path: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(content: dict[str, Any], path: Path) -> None:
+    """Writes JSON, atomically."""
+    with new_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _umask() -> int:

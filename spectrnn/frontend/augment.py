@@ -267,8 +267,8 @@ class SpecAugment(SpectrogramAugmentation):
         bands = torch.full_like(frames, bins)
         for _ in range(self.frequency_masks):
             hidden_bins |= _band(bands.clamp(max=self.frequency_width), bands, bins)
-        mean = masked_mean(x, valid(frames, size), frames).mean(1)
-        return torch.where(hidden_frames[:, :, None] | hidden_bins[:, None], mean[:, None, None], x)
+        mean = masked_mean(x.mean(2, keepdim=True), valid(frames, size), frames)
+        return torch.where(hidden_frames[:, :, None] | hidden_bins[:, None], mean[:, :, None], x)
 
 
 def _band(widest: Tensor, extent: Tensor, size: int) -> Tensor:

@@ -1,6 +1,5 @@
 """Evaluation: a classifier over a split, its figures, tables and pictures."""
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from spectrnn.data.clips import Source
 from spectrnn.data.corpus import open_for_evaluation
 from spectrnn.devices import pick_device
 from spectrnn.errors import UserError
-from spectrnn.files import new_file
+from spectrnn.files import new_file, write_json
 from spectrnn.inference.figures import confusion_figure
 from spectrnn.inference.metrics import Array, confusion, intervals, per_class, score
 from spectrnn.model import file as model_file
@@ -148,12 +147,6 @@ def _write_files(split: str, metrics: dict[str, Any], folder: Path) -> None:
     labels, counts = report["confusion"]["labels"], np.array(report["confusion"]["counts"])
     with new_file(folder / "confusion.png") as path:
         confusion_figure(counts, labels).savefig(path, format="png")
-
-
-def write_json(content: dict[str, Any], path: Path) -> None:
-    """Writes JSON, atomically."""
-    with new_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def text_report(split: str, report: dict[str, Any]) -> str:

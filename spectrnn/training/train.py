@@ -20,8 +20,9 @@ from spectrnn.data.clips import Source
 from spectrnn.data.corpus import Corpus, open_corpus
 from spectrnn.devices import pick_device
 from spectrnn.errors import SettingError, UserError
+from spectrnn.files import write_json
 from spectrnn.frontend.augment import Augment
-from spectrnn.inference.evaluate import classify, write_json
+from spectrnn.inference.evaluate import classify
 from spectrnn.inference.metrics import confusion, score
 from spectrnn.model import file as model_file
 from spectrnn.model.classifier import Classifier
