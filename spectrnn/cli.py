@@ -32,7 +32,7 @@ _TAKES_VALUE = {
 
 
 def main() -> None:
-    """Entry point of the console script. Exits with 0, 1 after a user's mistake, or 130 after Ctrl-C."""
+    """Entry point of the console script. Exits with 0, 1 after a user's mistake, or 130 or 143 after a signal."""
     arguments = sys.argv[1:]
     try:
         if _completing(arguments):
@@ -48,8 +48,8 @@ def main() -> None:
             print(f"spectrnn {__version__}")
             return
         _run(arguments[0], arguments[1:])
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
+    except KeyboardInterrupt as error:
+        _fail(str(error) or "interrupted", getattr(error, "code", 130))
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -84,8 +84,13 @@ def _run(command: str, arguments: list[str]) -> None:
 def _hydra(command: str, arguments: list[str]) -> None:
     import hydra
 
-    from spectrnn import CONFIGS
+    from omegaconf import OmegaConf
 
+    from spectrnn import CONFIGS
+    from spectrnn.files import claim_folder
+
+    # Cached as `now` is, so that a run, and all runs of a sweep, see the same folder.
+    OmegaConf.register_new_resolver("new_folder", claim_folder, use_cache=True, replace=True)
     task = {"train": _train, "eval": _eval, "predict": _predict}[command]
     mistakes: list[str] = []
 

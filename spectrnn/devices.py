@@ -22,13 +22,17 @@ def pick_device(name: str, key: str = "device") -> torch.device:
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":  # torchrun gives each of its processes on a machine a GPU of its own
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{key}={name}: not to be had on this machine ({reason}); auto takes what there is") from error
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     return device
 
 

@@ -1,4 +1,4 @@
-"""The one error type for mistakes that a user can make and mend."""
+"""The one error type for mistakes that a user can make and mend; and the way out of a run that was told to stop."""
 
 
 class UserError(Exception):
@@ -19,3 +19,16 @@ class SettingError(UserError):
     def __init__(self, setting: str, message: str) -> None:
         super().__init__(f"{setting}: {message}")
         self.setting, self.message = setting, message
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal ended a run early, after it was saved.
+
+    Args:
+        message: one sentence for the user: where it stopped, and how it goes on.
+        code: the exit code, 128 and the signal's number.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code

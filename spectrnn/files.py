@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all."""
 
+import itertools
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 def new_file(path: Path) -> Iterator[Path]:
     """Yields a temporary name beside `path`; what is written there becomes `path` when the block ends well.
 
-    A kill or a full disk leaves the previous file as it was.
+    A kill, a full disk or a power cut leaves the previous file as it was.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -23,6 +24,7 @@ def new_file(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -47,10 +49,38 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def claim_folder(path: str) -> str:
+    """Makes a folder that nobody else has: `path` itself, or `path` with -2, -3, ... behind it."""
+    for number in itertools.count(1):
+        claimed = path if number == 1 else f"{path}-{number}"
+        try:
+            os.makedirs(claimed)
+        except FileExistsError:
+            continue
+        return claimed
+    raise AssertionError("numbers do not end")
+
+
 def write_json(content: dict[str, Any], path: Path) -> None:
     """Writes JSON, atomically."""
     with new_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what `new_file` left in a folder when it was killed; nobody else may be writing there."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    # A file's new name outlives a power cut only when the folder has been written, too. Windows has no such thing.
+    if os.name != "nt":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _umask() -> int:

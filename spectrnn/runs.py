@@ -43,7 +43,9 @@ def find_unfinished(resume: str) -> Path:
     if resume == "latest":
         return _newest(CHECKPOINT, "resume=latest").parent
     folder = Path(resume).expanduser()
-    if not (folder / CHECKPOINT).is_file():
+    # A run that was killed before its first checkpoint begins again, from what Hydra wrote of its command line.
+    begun = not (folder / MODEL).exists() and _started(folder) is not None
+    if not begun and not (folder / CHECKPOINT).is_file():
         kind = f"the folder holds no {CHECKPOINT}" if folder.is_dir() else "no such run folder"
         raise UserError(f"resume={resume}: {kind}, so there is nothing to go on from")
     return folder
@@ -69,16 +71,20 @@ def resumed_overrides(resume: str, overrides: Iterable[str]) -> list[str]:
         resume: as for `find_unfinished`.
         overrides: of this command line.
     """
-    import yaml
-
     folder = find_unfinished(resume)
-    started = folder / ".hydra" / "overrides.yaml"
-    before = yaml.safe_load(started.read_text()) if started.is_file() else []
-    kept = [override for override in before or [] if not override.startswith("resume=")]
+    kept = [override for override in _started(folder) or [] if not override.startswith("resume=")]
     new = [override for override in overrides if not override.startswith("resume=")]
     # Hydra writes its files before the checkpoint is asked: a refused command must not become the run's own.
     place = [f"hydra.run.dir={quoted(str(folder))}", f"hydra.output_subdir={RESUMED}"]
     return [*kept, *new, f"resume={quoted(str(folder))}", *place]
+
+
+def _started(folder: Path) -> list[str] | None:
+    """The overrides that a run was started with, as far as Hydra came to write them."""
+    import yaml
+
+    file = folder / ".hydra" / "overrides.yaml"
+    return yaml.safe_load(file.read_text()) if file.is_file() else None
 
 
 def accept_resumed(folder: Path) -> None:

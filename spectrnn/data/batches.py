@@ -23,7 +23,8 @@ class Batch(NamedTuple):
         waveform: float32 (batch, samples) in [-1, 1), zero beyond each clip's length.
         lengths: int64 (batch,), in samples.
         targets: float32 (batch, classes), the probability of each class.
-        rows: int64 (batch,), the clips' rows in the clip table, on the CPU.
+        rows: int64 (batch,), the clips' rows in the clip table, on the CPU; -1 for a clip that only stands in where
+            a process has no share of a batch, and counts for nothing.
     """
 
     waveform: Tensor
@@ -48,6 +49,7 @@ class Batches:
         max_seconds: crop longer clips to it, at random when shuffling, else in the middle; None: whole clips.
         seed: of order and crops; None: the order of length, for evaluation.
         device: where the batch goes.
+        share: of each batch: the number of a process, from 0, and how many of them share the work.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class Batches:
         max_seconds: float | None,
         seed: int | None,
         device: torch.device,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
+        self.share = share
         self.wave, self.classes, self.seed, self.device = wave, classes, seed, device
         self.rows, self.targets = np.asarray(rows), np.asarray(targets)
         self.starts, available = store.offsets[self.rows], store.lengths[self.rows]
@@ -73,23 +77,35 @@ class Batches:
     def __len__(self) -> int:
         return len(self.cuts) + 1
 
-    def epoch(self, epoch: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int = 0, done: int = 0) -> Iterator[Batch]:
         """The batches of an epoch; each clip comes once.
 
         Args:
             epoch: with the seed it determines the batches, their order and the crops.
+            done: batches to leave out at the start.
         """
+        drawn, crops = self._drawn(epoch)
+        drawn, (first, step) = drawn[done:], self.share
+        # A process for which a batch is too small computes its first clip for nothing, as the others wait for it.
+        shares = [members[first::step] if first < len(members) else members[:1] for members in drawn]
+        requests = ((self.starts[m] + crops[m], int(self.lengths[m].max())) for m in shares)
+        for whole, members, samples in zip(drawn, shares, self.wave.gather(requests), strict=True):
+            batch = self._batch(members, samples)
+            yield batch if first < len(whole) else batch._replace(rows=torch.full_like(batch.rows, -1))
+
+    def clips_of(self, epoch: int, number: int) -> np.ndarray:
+        """The rows of a batch, counted from 1, in the clip table, all processes' shares together: int64 (batch,)."""
+        return self.rows[self._drawn(epoch)[0][number - 1]]
+
+    def _drawn(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
+        """Batches as indices of clips, in their order, and where each clip's crop begins."""
         if self.seed is None:
-            batches, crops = np.split(np.argsort(self.lengths, kind="stable"), self.cuts), self.slack // 2
-        else:
-            generator = np.random.default_rng((self.seed, epoch))
-            jittered = self.lengths * generator.uniform(1 - _JITTER, 1 + _JITTER, len(self.lengths))
-            batches = np.split(np.argsort(jittered, kind="stable"), self.cuts)
-            generator.shuffle(batches)
-            crops = generator.integers(0, self.slack + 1)
-        requests = ((self.starts[m] + crops[m], int(self.lengths[m].max())) for m in batches)
-        for members, samples in zip(batches, self.wave.gather(requests), strict=True):
-            yield self._batch(members, samples)
+            return np.split(np.argsort(self.lengths, kind="stable"), self.cuts), self.slack // 2
+        generator = np.random.default_rng((self.seed, epoch))
+        jittered = self.lengths * generator.uniform(1 - _JITTER, 1 + _JITTER, len(self.lengths))
+        batches = np.split(np.argsort(jittered, kind="stable"), self.cuts)
+        generator.shuffle(batches)
+        return batches, generator.integers(0, self.slack + 1)
 
     def _batch(self, members: np.ndarray, samples: Tensor) -> Batch:
         """Float, with silence beyond each clip, and what belongs to it: samples int16 (batch, samples)."""

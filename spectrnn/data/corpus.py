@@ -48,7 +48,14 @@ class Corpus:
         index = {label: number for number, label in enumerate(self.labels)}
         return np.array([index[self.clips[row].label] for row in rows], dtype=np.int64)
 
-    def batches(self, part: str, batch_size: int, device: torch.device, seed: int | None = None) -> Batches:
+    def batches(
+        self,
+        part: str,
+        batch_size: int,
+        device: torch.device,
+        seed: int | None = None,
+        share: tuple[int, int] = (0, 1),
+    ) -> Batches:
         """The batches of a split.
 
         Args:
@@ -56,10 +63,11 @@ class Corpus:
             batch_size: clips a batch, at most.
             device: where batches go.
             seed: of order and crops; None for evaluation.
+            share: of each batch, as for `Batches`.
         """
         rows = self.rows(part)
         return Batches(self.store, self.wave, rows, self.targets(rows), len(self.labels), batch_size,
-                       self.max_seconds, seed, device)  # fmt: skip
+                       self.max_seconds, seed, device, share)  # fmt: skip
 
     def describe(self) -> str:
         """How many clips, classes and minutes there are, in a line."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
+from spectrnn import processes
 from spectrnn.config import Count, build, check, plain
 from spectrnn.data.batches import Batches
 from spectrnn.data.clips import Source
@@ -94,7 +95,8 @@ def classify(classifier: Classifier, batches: Batches, progress: bool = False) -
         progress: show a bar.
 
     Returns:
-        Probabilities float32 (clips, classes) and targets int64 (clips,), in the order of the batches' rows.
+        Probabilities float32 (clips, classes) and targets int64 (clips,), in the order of the batches' rows. Where
+        processes share the batches, all of them must ask, and all get the whole.
     """
     training = classifier.training
     classifier.eval()
@@ -105,8 +107,11 @@ def classify(classifier: Classifier, batches: Batches, progress: bool = False) -
             rows.append(batch.rows)
             shown.update(len(batch.rows))
     classifier.train(training)
-    in_order = torch.cat(rows).argsort().numpy()
-    return torch.cat(probabilities).cpu().numpy()[in_order], batches.targets
+    found = torch.cat(probabilities).cpu().numpy(), torch.cat(rows).numpy()
+    parts = processes.gathered(found) if batches.share[1] > 1 else [found]
+    values, order = (np.concatenate(column) for column in zip(*parts, strict=True))
+    values, order = values[order >= 0], order[order >= 0]
+    return values[order.argsort()], batches.targets
 
 
 def full_report(probabilities: Array, targets: Array, labels: list[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from spectrnn import processes
 from spectrnn.config import Count, Fraction
 from spectrnn.errors import SettingError
 from spectrnn.frontend.masking import valid
@@ -34,7 +35,7 @@ class ConvBlock(nn.Module):
 
 
 class MaskedBatchNorm(nn.Module):
-    """Batch normalization (Ioffe & Szegedy, 2015) whose statistics are those of valid frames alone.
+    """Batch normalization (Ioffe & Szegedy, 2015) whose statistics are those of valid frames alone, of all processes.
 
     Args:
         channels: of the input.
@@ -58,9 +59,9 @@ class MaskedBatchNorm(nn.Module):
         shape = [-1 if dim == 1 else 1 for dim in range(x.dim())]
         mean, variance = self.mean, self.variance
         if self.training:
-            count = mask.sum() * (x[0, 0, 0].numel())
-            mean = (x * mask).sum(others) / count
-            variance = ((x - mean.view(shape)) * mask).square().sum(others) / count
+            count = processes.total(mask.sum() * (x[0, 0, 0].numel()))
+            mean = processes.total((x * mask).sum(others)) / count
+            variance = processes.total(((x - mean.view(shape)) * mask).square().sum(others)) / count
             with torch.no_grad():
                 self.mean.lerp_(mean, self._MOMENTUM)
                 self.variance.lerp_(variance, self._MOMENTUM)

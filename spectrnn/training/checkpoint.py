@@ -10,7 +10,7 @@ from spectrnn.files import new_file
 from spectrnn.runs import CHECKPOINT
 
 # What may change when a run goes on: how long and where it runs, and where its data lies.
-_FREE = {"trainer.epochs", "trainer.device", "trainer.log_every", "resume"}
+_FREE = {"trainer.epochs", "trainer.device", "trainer.log_every", "trainer.save_minutes", "trainer.on_nan", "resume"}
 _FREE |= {"data.resident", "data.cache", "data.root", "data.path"}
 
 
@@ -41,11 +41,9 @@ def load(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         config: of the run that goes on; what decides its result must be as it was.
 
     Raises:
-        UserError: no checkpoint, a damaged one, or one of another config.
+        UserError: a damaged checkpoint, or one of another config.
     """
     path = folder / CHECKPOINT
-    if not path.is_file():
-        raise UserError(f"resume={folder}: holds no {CHECKPOINT}, so there is nothing to go on from")
     try:
         checkpoint = torch.load(path, weights_only=True, map_location="cpu")
         before, state = checkpoint["config"], checkpoint["state"]

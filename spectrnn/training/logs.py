@@ -40,10 +40,14 @@ class RunLog:
     def __exit__(self, *_: object) -> None:
         self.writer.close()
 
-    def progress(self, epoch: int, epochs: int, clips: int) -> "tqdm[Any]":
-        """The bar of an epoch, counted in clips."""
+    def flush(self) -> None:
+        """Writes what is still held back."""
+        self.writer.flush()
+
+    def progress(self, epoch: int, epochs: int, clips: int, done: int) -> "tqdm[Any]":
+        """The bar of an epoch, counted in clips, of which some may be done already."""
         width = len(str(epochs))
-        return bar(clips, f"epoch {epoch + 1:>{width}}/{epochs}", "clip")
+        return bar(clips, f"epoch {epoch + 1:>{width}}/{epochs}", "clip", initial=done)
 
     def step(self, step: int, figures: Mapping[str, float]) -> None:
         """Logs the curves within an epoch: its loss and accuracy so far, the learning rate, the gradient's norm."""
@@ -111,12 +115,13 @@ class RunLog:
         """Shows a confusion matrix (classes, classes)."""
         self.writer.add_figure(f"{split}/confusion", confusion_figure(matrix, labels), step)
 
-    def finish(self, hyperparameters: Mapping[str, Any], figures: Mapping[str, float]) -> None:
+    def finish(self, hyperparameters: Mapping[str, Any], figures: Mapping[str, float], step: int) -> None:
         """Logs what the HPARAMS tab compares runs by.
 
         Args:
             hyperparameters: names and scalars.
             figures: final metrics.
+            step: clips seen.
         """
         # The writer's own add_hparams would open another run in a folder of its own.
         metrics = {f"final/{name}": value for name, value in figures.items()}
@@ -125,7 +130,27 @@ class RunLog:
         for summary in hparams(dict(hyperparameters), metrics):
             file_writer.add_summary(summary)
         for name, value in metrics.items():
-            self.writer.add_scalar(name, value)
+            self.writer.add_scalar(name, value, step)
+
+
+class Silence(RunLog):
+    """The log of a process that is not the first one: tells nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def progress(self, epoch: int, epochs: int, clips: int, done: int) -> "tqdm[Any]":
+        """No bar."""
+        return bar(clips, "", "clip", disable=True)
+
+    def step(self, step: int, figures: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def epoch(self, step: int, figures: Mapping[str, Any], best: bool) -> None:
+        """Nothing."""
 
 
 def _per_clip(x: Tensor, frames: Tensor) -> list[Array]:

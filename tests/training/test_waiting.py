@@ -12,8 +12,8 @@ from spectrnn.data.batches import Batch
 from spectrnn.data.corpus import open_corpus
 from spectrnn.frontend.augment import Augment
 from spectrnn.model.classifier import Classifier
-from spectrnn.progress import Stopwatch
-from spectrnn.training.loop import Meter, Trainer
+from spectrnn.training.learner import Learner
+from spectrnn.training.meter import Meter
 
 MODELS = ["gru", "bigru", "lstm", "bilstm", "crnn", "conv1d_rnn"]
 SPEECH = ["augment=[speech,gain]", "augment.speed.probability=1"]
@@ -62,14 +62,14 @@ def test_a_step_on_a_gpu_waits_for_nothing(model, resident, tones):
     optimizer = build(config.optimizer, "optimizer", params=classifier.parameters())
     schedule = build(config.scheduler, "scheduler", optimizer=optimizer, steps=100)
     settings = build(config.trainer, "trainer")
-    trainer = Trainer(settings, classifier, optimizer, schedule, batches, None, 0, Stopwatch())
+    learner = Learner(settings, classifier, optimizer, schedule, batches, 0)
     meter = Meter(device)
     for number, batch in enumerate(batches.epoch(0), 1):  # what is built once may wait
-        trainer._train_batch(number, batch, meter)
+        learner.learn(0, number, batch, meter)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for number, batch in enumerate(batches.epoch(1), 1):
-            trainer._train_batch(number, batch, meter)
+            learner.learn(1, number, batch, meter)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert meter.read()["loss"] > 0

@@ -9,8 +9,8 @@ from spectrnn import CONFIGS
 from spectrnn.config import build, plain
 from spectrnn.data.corpus import open_corpus
 from spectrnn.model.classifier import Classifier
-from spectrnn.progress import Stopwatch
-from spectrnn.training.loop import Meter, Trainer
+from spectrnn.training.learner import Learner
+from spectrnn.training.meter import Meter
 
 CPU = torch.device("cpu")
 SETTINGS = [
@@ -31,10 +31,10 @@ def test_every_clip_weighs_the_same_in_uneven_batches(tones):
     assert len({len(batch.rows) for batch in batches.epoch(0)}) > 1
     optimizer = build(config.optimizer, "optimizer", params=classifier.parameters())
     schedule = build(config.scheduler, "scheduler", optimizer=optimizer, steps=1)
-    trainer = Trainer(build(config.trainer, "trainer"), classifier, optimizer, schedule, batches, None, 0, Stopwatch())
+    learner = Learner(build(config.trainer, "trainer"), classifier, optimizer, schedule, batches, 0)
     meter = Meter(CPU)
     for number, batch in enumerate(batches.epoch(0), 1):
-        trainer._train_batch(number, batch, meter)  # one optimizer step, after the last
+        learner.learn(0, number, batch, meter)  # one optimizer step, after the last
 
     losses = [torch.nn.functional.cross_entropy(alone(batch.waveform, batch.lengths), batch.targets)
               for batch in corpus.batches("train", 1, CPU).epoch()]  # fmt: skip

@@ -1,0 +1,72 @@
+"""The processes that train together, as torchrun starts them. One on its own is the first of one, and sends nothing."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+import torch.distributed
+import torch.distributed.nn.functional
+from torch import Tensor
+
+from spectrnn.errors import UserError
+
+T = TypeVar("T")
+
+_LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe")  # in what torch says of a dead peer
+
+
+def rank() -> int:
+    """The number of this process, from 0; the first one alone writes."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def count() -> int:
+    """How many processes there are."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[None]:
+    """Within the block the processes can talk: over gloo on the CPU, over NCCL between GPUs.
+
+    Args:
+        device: of this process.
+
+    Raises:
+        UserError: another process died, so that this one cannot go on.
+    """
+    if count() == 1:
+        yield
+        return
+    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    except RuntimeError as error:
+        if any(word in str(error) for word in _LOST):
+            raise UserError(f"process {rank()} of {count()} lost another one, and cannot go on without it") from error
+        raise
+    torch.distributed.destroy_process_group()
+
+
+def from_first(value: T) -> T:
+    """What the first process has; all of them must ask."""
+    if count() == 1:
+        return value
+    held = [value]
+    torch.distributed.broadcast_object_list(held)
+    return held[0]
+
+
+def gathered(value: T) -> list[T]:
+    """What each process has, in their order; all of them must ask."""
+    found = [value] * count()
+    if count() > 1:
+        torch.distributed.all_gather_object(found, value)
+    return found
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum over all processes of a tensor of any shape, through which gradients flow; all of them must ask."""
+    return x if count() == 1 else torch.distributed.nn.functional.all_reduce(x)
