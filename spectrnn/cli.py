@@ -83,7 +83,6 @@ def _run(command: str, arguments: list[str]) -> None:
 
 def _hydra(command: str, arguments: list[str]) -> None:
     import hydra
-
     from omegaconf import OmegaConf
 
     from spectrnn import CONFIGS
@@ -146,6 +145,8 @@ def _expanded(command: str, arguments: list[str]) -> list[str]:
         overrides = runs.evaluation_overrides(given.get("run", "latest").strip("'\""), overrides)
     elif paths:
         overrides.append(f"paths={runs.quoted(paths)}")
+    if command == "train":
+        overrides += runs.overrides_of_process()
     return [*flags, *overrides]
 
 

@@ -1,13 +1,12 @@
 """The processes that train together, as torchrun starts them. One on its own is the first of one, and sends nothing."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed
-import torch.distributed.nn.functional
 from torch import Tensor
 
 from spectrnn.errors import UserError
@@ -59,6 +58,13 @@ def from_first(value: T) -> T:
     return held[0]
 
 
+def align(tensors: Iterable[Tensor]) -> None:
+    """Makes tensors of any shape, in place, what they are in the first process; all of them must ask."""
+    if count() > 1:
+        for tensor in tensors:
+            torch.distributed.broadcast(tensor, 0)
+
+
 def gathered(value: T) -> list[T]:
     """What each process has, in their order; all of them must ask."""
     found = [value] * count()
@@ -69,4 +75,16 @@ def gathered(value: T) -> list[T]:
 
 def total(x: Tensor) -> Tensor:
     """The sum over all processes of a tensor of any shape, through which gradients flow; all of them must ask."""
-    return x if count() == 1 else torch.distributed.nn.functional.all_reduce(x)
+    return x if count() == 1 else _Total.apply(x)
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.clone()
+        torch.distributed.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _Total.forward(ctx, gradient)  # every process's result depends on every process's x

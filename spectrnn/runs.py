@@ -1,6 +1,10 @@
 """Runs on disk: where they are, and what a later command takes over from them."""
 
+import atexit
 import json
+import os
+import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -85,6 +89,16 @@ def _started(folder: Path) -> list[str] | None:
 
     file = folder / ".hydra" / "overrides.yaml"
     return yaml.safe_load(file.read_text()) if file.is_file() else None
+
+
+def overrides_of_process() -> list[str]:
+    """Of torchrun's processes the first holds the run's folder; Hydra gives the others one that goes when they end."""
+    if os.environ.get("RANK", "0") == "0":
+        return []
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    places = [f"hydra.{key}.dir={quoted(folder)}" for key in ("run", "sweep")]
+    return [*places, "hydra.output_subdir=null", "hydra/job_logging=quiet"]
 
 
 def accept_resumed(folder: Path) -> None:

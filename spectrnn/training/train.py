@@ -103,8 +103,9 @@ def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[
         log.info("%s", corpus.describe())
         seed_everything(config.seed, 0)
         classifier = Classifier(plain_config, corpus.labels, augment).to(device)
-        if state is None and processes.rank() == 0:  # the others get its weights and buffers
+        if state is None and processes.rank() == 0:
             _fit_normalization(classifier, corpus, settings.batch_size, device)
+        processes.align(classifier.buffers())  # weights are aligned by what learns them
         trainer = _trainer(config, settings, classifier, corpus, clock)
         if state is not None:
             trainer.load_state_dict(state)
