@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError
 
 from spectrnn import processes
 from spectrnn.data.batches import Batch
@@ -61,7 +62,10 @@ class Run:
             return
         trainer = self.trainer
         if better:
-            model_file.save(trainer.learner.candidate, self.config, self.folder / MODEL)
+            try:
+                model_file.save(trainer.learner.candidate, self.config, self.folder / MODEL)
+            except SafetensorError as error:
+                raise OSError(f"{self.folder / MODEL} cannot be written: {error}") from error
         if trainer.epoch == 1 and not trainer.done:  # not before: drawing takes longer than all before the first step
             run_log.batch(self.classifier, *self.shown, trainer.clips_seen)
         run_log.flush()  # the curves reach as far as the checkpoint

@@ -112,13 +112,16 @@ def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[
             log.info("going on after epoch %d%s", trainer.epoch, f", batch {trainer.done}" if trainer.done else "")
         run = Run(folder, plain_config, trainer, corpus)
         run.begin(config, state is None)
-        with Silence() if processes.rank() else RunLog(folder, trainer.clips_seen if state else None) as run_log:
-            clock.begun("start")
-            try:
+        clock.begun("start")
+        try:
+            with Silence() if processes.rank() else RunLog(folder, trainer.clips_seen if state else None) as run_log:
                 trainer.fit(run_log, partial(run.save, run_log))
-            except Stopped as stopped:
-                raise Stopped(f"{stopped}; spectrnn train resume={folder} goes on from there", stopped.code) from None
-            return run.finish(run_log, choices)
+                return run.finish(run_log, choices)
+        except Stopped as stopped:
+            raise Stopped(f"{stopped}; spectrnn train resume={folder} goes on from there", stopped.code) from None
+        except OSError as error:
+            place = error.filename or folder
+            raise UserError(f"{place}: {error.strerror or error}; resume={folder} goes on from {CHECKPOINT}") from error
 
 
 def _trainer(
