@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+
 from fuzzing.decoding import DECODED, REPORTED, Decoder, Outcome
 from fuzzing.mutations import Mutant, mutant
 from fuzzing.originals import originals
@@ -117,7 +118,7 @@ def predicted(files: Sequence[Original], count: int, seed: int, scratch: Path, m
         path.write_bytes(broken.content)
     named = [str(path) for path in paths if path.suffix not in EXTENSIONS]  # a folder's are left out
     command = [*SPECTRNN, "predict", str(folder), *named, f"run={model}", f"out={table}"]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS * count, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=600)
     labelled = {row["path"] for row in csv.DictReader(table.open())} if table.exists() else set()
     reported = {line.split(": ")[0].rpartition(" ")[2] for line in done.stderr.splitlines()}
     lost = [path for path in map(str, paths) if (path in labelled) == (path in reported)]

@@ -3,6 +3,7 @@
 import re
 import struct
 from collections.abc import Callable
+from itertools import pairwise
 from random import Random
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ ABSURD = {
 }
 MARKERS = re.compile(b"|".join(sorted({re.escape(marker) for fields in FIELDS.values() for marker, _, _ in fields})))
 MAGICS = (b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"fLaC", b"OggS", b"caff", b"riff\x2e\x91\xcf\x11", b"ID3\x04",
-          b"\xff\xfb\x90\x44", b"\0\0\0\0", b"2BIT", b"MATLAB 5", b"NIST_1A\n", b"Crea", b"SDS ", b"\x64\xa3")  # fmt: skip
+          b"\xff\xfb\x90\x44", b"\0\0\0\0", b"2BIT", b"MATLAB 5", b"NIST_1A\n", b"Crea", b"SDS ")  # fmt: skip
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".au", ".caf", ".w64", ".raw", ".txt", "")
 NOT_FINITE = (struct.pack("<f", float("nan")), struct.pack("<f", float("inf")), struct.pack(">f", float("-inf")),
               struct.pack("<d", float("nan")), struct.pack(">d", float("inf")), struct.pack("<f", 3e38))  # fmt: skip
@@ -121,7 +122,7 @@ def _magic(content: bytearray, random: Random) -> bytearray:
 def _shuffled(content: bytearray, random: Random) -> bytearray:
     """Chunks dropped, doubled or in another order; the first stays where it is."""
     cuts = [0, *(match.start() for match in MARKERS.finditer(content) if match.start()), len(content)]
-    first, *chunks = [content[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    first, *chunks = [content[a:b] for a, b in pairwise(cuts)]
     if not chunks:
         return content * 2
     change = random.randrange(3)
@@ -164,7 +165,7 @@ MUTATIONS: dict[str, Callable[[bytearray, Random], bytearray]] = {
 def _with_checksums(content: bytearray) -> bytearray:
     """Ogg's pages with their checksums made right (RFC 3533), so that a decoder looks at what is in them."""
     cuts = [*(match.start() for match in re.finditer(b"OggS", content)), len(content)]
-    for start, end in zip(cuts, cuts[1:], strict=False):
+    for start, end in pairwise(cuts):
         if end - start >= 27:
             content[start + 22 : start + 26] = bytes(4)
             content[start + 22 : start + 26] = struct.pack("<I", _checksum(content[start:end]))

@@ -48,6 +48,8 @@ def _encoded(samples: np.ndarray, rate: int, container: str, subtype: str | None
 def _mp3_in_wav(frames: bytes, rate: int, channels: int, samples: int) -> bytes:
     """A header as Microsoft's mmreg.h has it (MPEGLAYER3WAVEFORMAT), around frames that libsndfile would not write."""
     fmt = struct.pack("<HHIIHHHHIHHH", 0x55, channels, rate, 8000, 1, 0, 12, 1, 2, 144, 1, 1393)
-    chunks = b"".join(name + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2)
-                      for name, content in ((b"fmt ", fmt), (b"fact", struct.pack("<I", samples)), (b"data", frames)))
+    chunks = b"".join(
+        name + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2)
+        for name, content in ((b"fmt ", fmt), (b"fact", struct.pack("<I", samples)), (b"data", frames))
+    )
     return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
