@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all."""
 
+import glob
 import json
 import os
 import shutil
@@ -44,6 +45,12 @@ def new_folder(path: Path) -> Iterator[Path]:
             if not path.is_dir():
                 raise
     finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Removes what a kill left of `new_folder(path)`; the caller holds a lock, so that nobody is writing there now."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name[:40])}.*.tmp"):
         shutil.rmtree(temporary, ignore_errors=True)
 
 

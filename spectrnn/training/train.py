@@ -112,6 +112,7 @@ def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[
         accept_resumed(folder)
         log.info("going on after epoch %d", trainer.epoch)
     _log_summary(classifier, corpus)
+    corpus.list_skipped(folder)
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
 
     shown = _shown(trainer, corpus)
