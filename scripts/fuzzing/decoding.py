@@ -4,12 +4,15 @@ import multiprocessing
 import os
 import time
 import warnings
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
-from spectrnn.data.audio import decode
+from spectrnn.data.audio import Samples, decode
 from spectrnn.errors import UserError
+
+Decode = Callable[[str, int], Samples]
 
 DECODED, REPORTED = "decoded", "reported"
 _CONTEXT = multiprocessing.get_context("spawn")
@@ -32,10 +35,11 @@ class Decoder:
         sample_rate: to decode to, Hz.
         seconds: that a file may take.
         megabytes: of memory that it may take.
+        decode: what decodes a path to int16 samples (samples,) at a rate in Hz.
     """
 
-    def __init__(self, sample_rate: int, seconds: float, megabytes: float) -> None:
-        self.sample_rate, self.seconds, self.megabytes = sample_rate, seconds, megabytes
+    def __init__(self, sample_rate: int, seconds: float, megabytes: float, decode: Decode = decode) -> None:
+        self.sample_rate, self.seconds, self.megabytes, self.decoded_by = sample_rate, seconds, megabytes, decode
         self._start()
 
     def __enter__(self) -> "Decoder":
@@ -70,7 +74,7 @@ class Decoder:
 
     def _start(self) -> None:
         self.connection, theirs = _CONTEXT.Pipe()
-        self.process = _CONTEXT.Process(target=_serve, args=(theirs, self.sample_rate), daemon=True)
+        self.process = _CONTEXT.Process(target=_serve, args=(theirs, self.decoded_by, self.sample_rate), daemon=True)
         self.process.start()
         theirs.close()
         if not self.connection.poll(_START):
@@ -83,7 +87,7 @@ class Decoder:
         self.connection.close()
 
 
-def _serve(connection: Connection, sample_rate: int) -> None:
+def _serve(connection: Connection, decode: Decode, sample_rate: int) -> None:
     """Answers paths with outcomes."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libmpg123 complains at length
     warnings.simplefilter("error")  # they would reach the user
@@ -92,13 +96,13 @@ def _serve(connection: Connection, sample_rate: int) -> None:
         path = connection.recv()
         Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
         before, start = _memory(), time.perf_counter()
-        kind, text = _decoded(path, sample_rate)
+        kind, text = _decoded(path, decode, sample_rate)
         seconds, after = time.perf_counter() - start, _memory()
         grown = max(after["VmHWM"] - before["VmRSS"], after["VmPeak"] - before["VmPeak"])
         connection.send((kind, text, seconds, grown))
 
 
-def _decoded(path: str, sample_rate: int) -> tuple[str, str]:
+def _decoded(path: str, decode: Decode, sample_rate: int) -> tuple[str, str]:
     try:
         samples = decode(path, sample_rate)
     except UserError as error:
