@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all."""
 
+import glob
 import itertools
 import json
 import os
@@ -67,10 +68,18 @@ def write_json(content: dict[str, Any], path: Path) -> None:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Removes what `new_file` left in a folder when it was killed; nobody else may be writing there."""
-    for path in folder.glob(".*.tmp"):
-        path.unlink()
+def remove_unfinished(folder: Path, name: str = "") -> None:
+    """Removes what a kill left of `new_file` and `new_folder`; the caller holds a lock, so that nobody writes now.
+
+    Args:
+        folder: that holds it.
+        name: of the file or folder that did not come to be; "" for all in the folder.
+    """
+    for temporary in folder.glob(f".{glob.escape(name[:40])}*.tmp"):
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

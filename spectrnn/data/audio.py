@@ -16,6 +16,8 @@ EXTENSIONS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff",
 FULL_SCALE = 32768.0  # of int16
 _ROUNDING = 0.01  # s by which a clip's end may overshoot its file
 BLOCK = 1 << 18  # frames read at a time: bounds the memory, however long the recording
+_SLOWEST, _FASTEST = 1 / 100, 1000  # a file's rate over the result's: what a broken header claims is beyond
+_LOUDEST = 2.0**31  # of float samples: integers of 32 bits, written as floats
 
 Samples = npt.NDArray[np.int16]
 
@@ -32,7 +34,8 @@ def decode(path: str | Path, sample_rate: int, start: float = 0.0, end: float | 
         int16 of shape (samples,), mono, full scale 32768.
 
     Raises:
-        UserError: the file is missing, empty, truncated, no audio, or holds values that are not finite.
+        UserError: the file is missing, empty, truncated, no audio, of an absurd sample rate, or holds values that are
+            not finite.
     """
     return np.concatenate(list(blocks(path, sample_rate, start, end)))
 
@@ -40,6 +43,8 @@ def decode(path: str | Path, sample_rate: int, start: float = 0.0, end: float | 
 def blocks(path: str | Path, sample_rate: int, start: float = 0.0, end: float | None = None) -> Iterator[Samples]:
     """`decode` piece by piece: yields int16 arrays of shape (samples,)."""
     samples = 0
+    if Path(path).suffix.lower() == ".raw":
+        raise UserError(f"{path}: is raw, without a header that says its sample rate; save it as .wav")
     try:
         with soundfile.SoundFile(_native(path)) as file:
             for block in _resampled(file, path, sample_rate, start, end):
@@ -69,16 +74,22 @@ def _resampled(
                         f"{path}: is {length}, and does not hold {start} to {end} s")  # fmt: skip
     if _cut_short(file):
         raise UserError(f"{path}: is truncated; its header promises more samples than it holds")
-    file.seek(first)
+    if not _SLOWEST <= file.samplerate / sample_rate <= _FASTEST:
+        raise UserError(f"{path}: its sample rate, {file.samplerate} Hz, is absurd; {_SLOWEST * sample_rate:.0f} to "
+                        f"{_FASTEST * sample_rate} Hz can be resampled to {sample_rate} Hz")  # fmt: skip
+    if first:  # some formats can only be read from their start
+        file.seek(first)
     resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1) if file.samplerate != sample_rate else None
+    block = max(1, BLOCK // max(file.channels, sample_rate // file.samplerate // 8))  # as much memory, whatever comes
     left = last - first
     while left:
-        samples = mono(file.read(min(BLOCK, left), dtype="float32", always_2d=True))
-        if not len(samples):
+        channels = file.read(min(block, left), dtype="float32", always_2d=True)
+        if not len(channels):
             raise UserError(f"{path}: is truncated; {left} of {last - first} frames are missing")
-        left -= len(samples)
-        if not np.isfinite(samples).all():
-            raise UserError(f"{path}: holds values that are not finite (NaN or Inf)")
+        left -= len(channels)
+        if not (np.abs(channels) <= _LOUDEST).all():
+            raise UserError(f"{path}: holds values that are not finite (NaN or Inf), or far beyond full scale")
+        samples = mono(channels)
         yield to_int16(resampler.resample_chunk(samples, last=not left) if resampler else samples)
 
 

@@ -31,6 +31,7 @@ class Source(ABC):
     val_fraction: Fraction
     test_fraction: Fraction
     split_seed: Whole
+    on_error: Literal["fail", "skip"]
     resident: Literal["auto", "gpu", "ram", "disk"]
     cache: str
 

@@ -15,6 +15,7 @@ from spectrnn.data.splits import require_classes, require_training_clips, split
 from spectrnn.data.store import Store, open_store
 from spectrnn.data.wave import Wave, place
 from spectrnn.errors import UserError
+from spectrnn.files import new_file
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ class Corpus:
         wave: the store's samples, where batches are gathered from.
         labels: the classes, in the order of a classifier's logits.
         max_seconds: longer clips are cropped to it.
+        skipped: why a clip was left out, for each that cannot be read.
     """
 
     clips: Sequence[Clip]
@@ -36,6 +38,7 @@ class Corpus:
     wave: Wave
     labels: list[str]
     max_seconds: float | None
+    skipped: list[str]
 
     def rows(self, part: str) -> np.ndarray:
         """The rows of a split (or of ``all``) whose labels are among `labels`: int64 (clips,)."""
@@ -77,6 +80,16 @@ class Corpus:
         return (f"{len(self.clips)} clips ({splits or 'no splits'}) of {len(self.labels)} classes, "
                 f"{minutes:.1f} minutes at {self.store.sample_rate} Hz")  # fmt: skip
 
+    def list_skipped(self, folder: Path) -> None:
+        """Writes ``skipped.txt`` into a run's folder, a line a clip that cannot be read, and warns of them."""
+        path = folder / "skipped.txt"
+        path.unlink(missing_ok=True)
+        if self.skipped:
+            with new_file(path) as temporary:
+                temporary.write_text("\n".join(self.skipped) + "\n", encoding="utf-8", errors="surrogateescape")
+            log.warning("%d of %d clips cannot be read and are left out; they are listed in %s",
+                        len(self.skipped), len(self.skipped) + len(self.clips), path)  # fmt: skip
+
 
 def open_corpus(source: Source, device: torch.device) -> Corpus:
     """The corpus of a run: splits assigned, every clip decoded.
@@ -86,19 +99,38 @@ def open_corpus(source: Source, device: torch.device) -> Corpus:
         device: of the batches.
 
     Raises:
-        UserError: the source, a split or a file is not as it should be.
+        UserError: the source, a split or a file is not as it should be; with ``on_error=skip`` a class or a split that
+            cannot be read at all.
     """
     clips = source.clips()
     require_classes(clips)
     clips = split(clips, source)
     require_training_clips(clips)
     _warn_of_leaks(clips)
-    return _corpus(clips, source, sorted({clip.label for clip in clips}), device)
+    return _corpus(clips, source, sorted({clip.label for clip in clips}), device, "all")
 
 
-def _corpus(clips: Sequence[Clip], source: Source, labels: list[str], device: torch.device) -> Corpus:
-    store = open_store(clips, source.sample_rate, cache_folder(source))
-    return Corpus(clips, store, place(store.path, source.resident, device), labels, source.max_seconds)
+def _corpus(clips: Sequence[Clip], source: Source, labels: list[str], device: torch.device, part: str) -> Corpus:
+    """The corpus of a table whose splits are as they would be if every clip could be read."""
+    store = open_store(clips, source.sample_rate, cache_folder(source), source.on_error)
+    if store.problems:
+        readable = [clip for clip, length in zip(clips, store.lengths, strict=True) if length]
+        _require_rest(*([clip for clip in table if clip.label in labels and part in (clip.split, "all")]
+                        for table in (clips, readable)))  # fmt: skip
+        clips, store = readable, store.without_gaps()
+    return Corpus(clips, store, place(store.path, source.resident, device), labels, source.max_seconds, store.problems)
+
+
+def _require_rest(clips: Sequence[Clip], readable: Sequence[Clip]) -> None:
+    """Refuses what would leave a class, a split, or the training of a class without a clip."""
+
+    def parts(table: Sequence[Clip]) -> set[str]:
+        return ({f"label {clip.label!r}" for clip in table} | {f"split {clip.split}" for clip in table}
+                | {f"label {clip.label!r} in split train" for clip in table if clip.split == "train"})  # fmt: skip
+
+    lost = sorted(parts(clips) - parts(readable))
+    if lost:
+        raise UserError(f"data.on_error=skip: no clip of {', '.join(lost)} can be read; data.on_error=fail names them")
 
 
 def _warn_of_leaks(clips: Sequence[Clip]) -> None:
@@ -137,7 +169,7 @@ def open_for_evaluation(
     foreign = Counter({label: count for label, count in of_part.items() if label not in set(labels)})
     if len(foreign) == len(of_part):
         raise UserError(f"the model knows none of the corpus's labels ({_some(foreign)}); it knows {_some(labels)}")
-    return _corpus(clips, source, labels, device), foreign
+    return _corpus(clips, source, labels, device, part), foreign
 
 
 def cache_folder(source: Source) -> Path:

@@ -92,7 +92,7 @@ class Manifest(Source):
             if split is not None and split not in _SPLIT_FOLDERS:
                 raise UserError(f"split {split!r} is none of {', '.join(SPLITS)}")
             if values["path"] not in found:
-                found[values["path"]] = _existing_file(os.path.join(manifest.parent, values["path"]))
+                found[values["path"]] = self._file(os.path.join(manifest.parent, values["path"]))
             start, end = _seconds(values, "start"), _seconds(values, "end")
             if end is not None and end <= (start or 0.0):
                 raise UserError(f"end {end} is not after start {start or 0.0}")
@@ -108,11 +108,10 @@ class Manifest(Source):
             end=end,
         )
 
-
-def _existing_file(path: str) -> str:
-    if not os.path.isfile(path):
-        raise UserError(f"no such file: {path}")
-    return os.path.normpath(path)
+    def _file(self, path: str) -> str:
+        if self.on_error == "fail" and not os.path.isfile(path):  # else the store tells, with all that is broken
+            raise UserError(f"no such file: {path}")
+        return os.path.normpath(path)
 
 
 def existing_folder(root: str) -> Path:

@@ -1,25 +1,28 @@
 """The corpus as one wave: every clip decoded once to mono int16, end to end in a single file."""
 
 import hashlib
+import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from spectrnn.data.audio import Samples, decode
 from spectrnn.data.clips import Clip
 from spectrnn.errors import UserError
-from spectrnn.files import new_folder
+from spectrnn.files import new_folder, remove_unfinished, write_json
 from spectrnn.progress import bar
 
 log = logging.getLogger(__name__)
 
 _FORMAT = 2
 _CHUNK_CLIPS, _CHUNK_BYTES = 256, 1 << 26  # the work of one task of a decoding process
-_REPORTED = 20  # broken files that an error names
+_PROBLEMS = "problems.json"  # in a store whose clips could not all be read
 
 
 class Store(NamedTuple):
@@ -29,83 +32,128 @@ class Store(NamedTuple):
         path: of the samples of all clips, int16, with the silence that `Wave` wants behind them.
         offsets: int64 (clips + 1,); clip i is samples ``offsets[i]`` to ``offsets[i + 1]``.
         sample_rate: Hz.
+        problems: why a clip cannot be read, for each that has no samples, in their order.
     """
 
     path: Path
     offsets: np.ndarray
     sample_rate: int
+    problems: list[str]
 
     @property
     def lengths(self) -> np.ndarray:
         """Samples of each clip, int64 (clips,)."""
         return np.diff(self.offsets)
 
+    def without_gaps(self) -> "Store":
+        """The same samples, numbered without the clips that have none."""
+        return self._replace(offsets=np.append(self.offsets[:-1][self.lengths > 0], self.offsets[-1]))
 
-def open_store(clips: Sequence[Clip], sample_rate: int, cache: Path) -> Store:
+
+def open_store(clips: Sequence[Clip], sample_rate: int, cache: Path, on_error: str) -> Store:
     """Finds the store of these clips, or decodes them into a new one with all cores.
 
-    The store's name is a fingerprint of its sources: path, part, size and time of change of every file, and the rate.
+    The store's name is a fingerprint of its sources: path, part, size, permissions and time of change of every file,
+    and the rate. Of several processes that want the same store one builds it, and the others wait.
 
     Args:
         clips: the clip table; labels and splits may change without a new store.
         sample_rate: Hz.
         cache: the folder that holds the stores.
+        on_error: what files that are missing or cannot be read do: ``fail``, or ``skip``, which leaves clips without
+            samples in the store.
 
     Returns:
         The store.
 
     Raises:
-        UserError: files that are missing or unreadable, all named at once; nothing is left behind.
+        UserError: all files that cannot be read are named, one a line, and nothing is left behind; with ``skip`` only
+            where no file can be read.
     """
-    folder = cache / "stores" / fingerprint(clips, sample_rate)
+    name = fingerprint(clips, sample_rate)
+    folder = cache / "stores" / name
     if not folder.is_dir():
-        _build(clips, sample_rate, folder)
-    return _found(folder, sample_rate)
+        try:
+            with _lock(cache / "locks" / name):
+                if not folder.is_dir():
+                    remove_unfinished(folder.parent, folder.name)
+                    _build(clips, sample_rate, folder, on_error)
+        except OSError as error:
+            raise UserError(f"data.cache: the store cannot be written to {folder.parent}: {error.strerror}") from error
+    store = _found(folder, sample_rate)
+    _refuse(store.problems, len(clips), on_error)
+    return store
 
 
 def fingerprint(clips: Sequence[Clip], sample_rate: int) -> str:
     """32 hex digits that differ where the decoded samples could."""
     digest = hashlib.sha256(f"{_FORMAT} {sample_rate}".encode())
-    files: dict[str, tuple[str, int, int]] = {}
-    missing = []
+    files: dict[str, tuple[str | int, ...]] = {}
     for clip in clips:
         if clip.path not in files:
-            try:
-                stat = os.stat(clip.path)
-            except OSError:
-                missing.append(f"{clip.path}: no such file")
-                continue
-            files[clip.path] = (os.path.abspath(clip.path), stat.st_size, stat.st_mtime_ns)
+            files[clip.path] = (os.path.abspath(clip.path), *_facts(clip.path))
         row = (*files[clip.path], clip.start, clip.end)
         digest.update(repr(row).encode("utf-8", "surrogateescape"))
-    _refuse(missing)
     return digest.hexdigest()[:32]
 
 
-def _build(clips: Sequence[Clip], sample_rate: int, folder: Path) -> None:
+def _facts(path: str) -> tuple[int, ...]:
+    """Size, time of change and permissions of a file; nothing of one that is missing."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return ()
+    return stat.st_size, stat.st_mtime_ns, stat.st_mode
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        log.info("another run is decoding this corpus; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _build(clips: Sequence[Clip], sample_rate: int, folder: Path, on_error: str) -> None:
     lengths: list[int] = []
     problems: list[str] = []
-    try:
-        with new_folder(folder) as temporary, (temporary / "wave.int16").open("wb") as file:
-            with bar(len(clips), "decoding", "clip") as progress:
-                for decoded in _decode_all(clips, sample_rate):
-                    file.write(decoded.wave.tobytes())
-                    lengths += decoded.lengths
-                    problems += decoded.problems
-                    progress.update(len(decoded.lengths))
-            _refuse(problems)
-            file.truncate(2 * (sum(lengths) + max(lengths)))
-            np.save(temporary / "offsets.npy", np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
-    except OSError as error:
-        raise UserError(f"data.cache: the store cannot be written to {folder.parent}: {error.strerror}") from error
+    with new_folder(folder) as temporary, (temporary / "wave.int16").open("wb") as file:
+        with bar(len(clips), "decoding", "clip") as progress:
+            for decoded in _decode_all(clips, sample_rate):
+                file.write(decoded.wave.tobytes())
+                lengths += decoded.lengths
+                problems += decoded.problems
+                progress.update(len(decoded.lengths))
+        _refuse(problems, len(clips), on_error)
+        file.truncate(2 * (sum(lengths) + max(lengths)))
+        np.save(temporary / "offsets.npy", np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+        if problems:
+            write_json({"problems": problems}, temporary / _PROBLEMS)
     seconds = sum(lengths) / sample_rate
     log.info("decoded %d clips, %.1f minutes, %.0f MB", len(clips), seconds / 60, sum(lengths) * 2 / 1e6)
 
 
+def _refuse(problems: Sequence[str], clips: int, on_error: str) -> None:
+    if problems and on_error == "fail":
+        raise UserError("\n".join(dict.fromkeys(problems)))  # clips that are parts of one file have one problem
+    if len(problems) == clips:
+        raise UserError(f"data.on_error=skip: none of the {clips} clips can be read, such as {problems[0]}")
+
+
 def _found(folder: Path, sample_rate: int) -> Store:
+    path = folder / _PROBLEMS
     try:
-        store = Store(folder / "wave.int16", np.load(folder / "offsets.npy"), sample_rate)
+        problems = json.loads(path.read_text())["problems"] if path.exists() else []
+        store = Store(folder / "wave.int16", np.load(folder / "offsets.npy"), sample_rate, problems)
         whole = store.path.stat().st_size == 2 * (store.offsets[-1] + store.lengths.max())
+        whole = whole and (store.lengths == 0).sum() == len(problems)
     except (OSError, ValueError, EOFError):
         whole = False
     if not whole:
@@ -122,11 +170,20 @@ class _Decoded(NamedTuple):
 def _decode_all(clips: Sequence[Clip], sample_rate: int) -> Iterator[_Decoded]:
     """Decodes in the table's order, a few chunks ahead, in as many processes as there are cores."""
     from joblib import Parallel, cpu_count, delayed
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     chunks = list(_chunks(clips))
     workers = min(cpu_count(), len(chunks))
     parallel = Parallel(workers, return_as="generator", pre_dispatch="2*n_jobs", batch_size=1)
-    yield from parallel(delayed(_decode_chunk)(chunk, sample_rate) for chunk in chunks)
+    done = 0
+    try:
+        for decoded in parallel(delayed(_decode_chunk)(chunk, sample_rate) for chunk in chunks):
+            yield decoded
+            done += len(decoded.lengths)
+    except TerminatedWorkerError as error:
+        last = min(done + 2 * workers * _CHUNK_CLIPS, len(clips)) - 1
+        raise UserError(f"{clips[done].path}: a decoding process died, out of memory or of a broken file, while it read"
+                        f" this one or a later one up to {clips[last].path}") from error  # fmt: skip
 
 
 def _chunks(clips: Sequence[Clip]) -> Iterator[list[Clip]]:
@@ -134,7 +191,7 @@ def _chunks(clips: Sequence[Clip]) -> Iterator[list[Clip]]:
     size = 0
     for clip in clips:
         chunk.append(clip)
-        size += os.path.getsize(clip.path)
+        size += next(iter(_facts(clip.path)), 0)
         if len(chunk) == _CHUNK_CLIPS or size > _CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
@@ -153,9 +210,3 @@ def _decode_chunk(clips: Sequence[Clip], sample_rate: int) -> _Decoded:
         waves.append(wave)
         lengths.append(len(wave))
     return _Decoded(np.concatenate(waves), lengths, problems)
-
-
-def _refuse(problems: Sequence[str]) -> None:
-    if problems:
-        more = [f"and {len(problems) - _REPORTED} more"] if len(problems) > _REPORTED else []
-        raise UserError("\n".join([*problems[:_REPORTED], *more]))

@@ -27,7 +27,7 @@ from spectrnn.runs import find_model
 log = logging.getLogger(__name__)
 
 # Of data's settings, those that decide no split.
-_HARMLESS = {"root", "path", "cache", "resident", "download", "max_seconds", "sample_rate"}
+_HARMLESS = {"root", "path", "cache", "resident", "download", "max_seconds", "sample_rate", "on_error"}
 _WIDEST_TABLE = 40  # classes that a text confusion matrix shows
 
 
@@ -72,6 +72,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     folder = Path(config.out or path.parent / "eval" / config.split).expanduser()
     metrics = {config.split: report, "model": str(path), "unknown_labels": dict(foreign)}
     write_report(config.split, metrics, folder)
+    corpus.list_skipped(folder)
     log.info("%s\n\nthe report is in %s", text_report(config.split, report), folder)
     return metrics
 

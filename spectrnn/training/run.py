@@ -52,6 +52,7 @@ class Run:
             return
         _log_summary(self.classifier, self.corpus)
         accept_resumed(self.folder)
+        self.corpus.list_skipped(self.folder)
         OmegaConf.save(config, self.folder / "config.yaml", resolve=True)
         if fresh:
             checkpoint.save(self.trainer.state_dict(), self.config, self.folder)

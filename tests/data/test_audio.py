@@ -123,6 +123,24 @@ def test_a_block_is_never_longer_than_its_share(tmp_path: Path, monkeypatch: pyt
     assert {len(piece) for piece in blocks(path, 8000, 0.01, 0.31)} == {100}
 
 
+@pytest.mark.parametrize(("rate", "channels", "frames"), [(8000, 20, 5), (100, 1, 10), (100, 20, 5), (1000, 1, 100)])
+def test_many_channels_and_slow_rates_take_no_more_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: int, channels: int, frames: int
+):
+    monkeypatch.setattr(audio, "BLOCK", 100)
+    path = written(tmp_path / "a.wav", np.repeat(NOISE[:1000, None], channels, axis=1), rate)
+    pieces = list(blocks(path, 8000))
+    assert len(pieces) == 1000 / frames
+    assert sum(map(len, pieces)) == 1000 * 8000 / rate
+
+
+def test_a_format_that_cannot_be_sought_in_is_read_from_its_start(tmp_path: Path):
+    wave = sine(440, 8000, 16000)
+    decoded = decode(written(tmp_path / "a.wav", wave, subtype="GSM610"), 8000) / 32768
+    assert len(decoded) == len(wave)
+    assert np.abs(decoded - wave).std() < 0.1 * wave.std()
+
+
 @pytest.mark.parametrize(("start", "end"), [(0.0, 0.1), (0.05, None), (0.1, 0.25), (0.0, None), (0.25, 0.375)])
 def test_a_part_is_a_slice(tmp_path: Path, start: float, end: float | None):
     path = written(tmp_path / "a.flac", NOISE)
@@ -151,9 +169,16 @@ def encoded(container: str) -> bytes:
     return buffer.getvalue()
 
 
-def with_nan() -> bytes:
+def claiming(place: int, value: int) -> bytes:
+    """Two seconds at 8 kHz whose header claims something else."""
+    content = bytearray(encoded("WAV"))
+    content[place : place + 4] = value.to_bytes(4, "little")
+    return bytes(content)
+
+
+def with_sample(value: float) -> bytes:
     buffer = io.BytesIO()
-    soundfile.write(buffer, np.array([0.0, np.nan, 0.5]), 8000, format="WAV", subtype="FLOAT")
+    soundfile.write(buffer, np.array([0.0, value, 0.5]), 8000, format="WAV", subtype="FLOAT")
     return buffer.getvalue()
 
 
@@ -174,7 +199,13 @@ BROKEN = {
     "half.aiff": (encoded("AIFF")[:16000], "truncated"),
     "half.au": (encoded("AU")[:16000], "truncated"),
     "half.w64": (encoded("W64")[:16000], "truncated"),
-    "nan.wav": (with_nan(), "not finite"),
+    "nan.wav": (with_sample(np.nan), "not finite"),
+    "inf.wav": (with_sample(-np.inf), "not finite"),
+    "loud.wav": (with_sample(1e30), "far beyond full scale"),
+    "samples.raw": (encoded("WAV")[44:], "raw, without a header"),
+    "slow.wav": (claiming(24, 79), "its sample rate, 79 Hz, is absurd; 80 to 8000000 Hz can"),
+    "fast.wav": (claiming(24, 8_000_001), "its sample rate, 8000001 Hz, is absurd"),
+    "ten_hours.wav": (claiming(40, 10 * 3600 * 8000 * 2), "truncated"),
 }
 
 

@@ -1,8 +1,11 @@
 """The store: built once, found again, never taken for another's, and there as a whole or not at all."""
 
 import os
-import threading
-from collections.abc import Callable, Sequence
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import joblib
@@ -60,7 +63,7 @@ def files(clips: Sequence[Clip]) -> list[list[int]]:
 
 
 def test_every_clip_lies_where_the_offsets_say(clips: list[Clip], tmp_path: Path):
-    store = open_store(clips, RATE, tmp_path)
+    store = open_store(clips, RATE, tmp_path, "fail")
     assert store.offsets.dtype == np.int64
     assert store.offsets.tolist() == np.cumsum([0, *range(100, 1001, 100)]).tolist()
     assert store.lengths.tolist() == list(range(100, 1001, 100))
@@ -71,13 +74,13 @@ def test_every_clip_lies_where_the_offsets_say(clips: list[Clip], tmp_path: Path
 def test_parts_of_one_file_are_clips(clips: list[Clip], tmp_path: Path):
     parts = [clips[9]._replace(start=0.05, end=0.1), clips[9]._replace(end=0.025), clips[9]]
     whole = files(clips)[9]
-    assert samples(open_store(parts, RATE, tmp_path)) == [whole[400:800], whole[:200], whole]
+    assert samples(open_store(parts, RATE, tmp_path, "fail")) == [whole[400:800], whole[:200], whole]
 
 
 def test_it_is_built_once_and_found_again(clips: list[Clip], tmp_path: Path, decodings: list[str]):
-    first = open_store(clips, RATE, tmp_path)
+    first = open_store(clips, RATE, tmp_path, "fail")
     assert decodings == [clip.path for clip in clips]
-    second = open_store(clips, RATE, tmp_path)
+    second = open_store(clips, RATE, tmp_path, "fail")
     assert len(decodings) == 10
     assert first.path == second.path
     assert first.offsets.tolist() == second.offsets.tolist()
@@ -85,13 +88,13 @@ def test_it_is_built_once_and_found_again(clips: list[Clip], tmp_path: Path, dec
 
 
 def test_a_silence_as_long_as_the_longest_clip_comes_last(clips: list[Clip], tmp_path: Path):
-    store = open_store(clips, RATE, tmp_path)
+    store = open_store(clips, RATE, tmp_path, "fail")
     assert np.fromfile(store.path, np.int16)[store.offsets[-1] :].tolist() == [0] * 1000
 
 
 def test_labels_and_splits_may_change(clips: list[Clip], tmp_path: Path, decodings: list[str]):
-    open_store(clips, RATE, tmp_path)
-    open_store([clip._replace(label="x", split="test", fold="3", group="g") for clip in clips], RATE, tmp_path)
+    open_store(clips, RATE, tmp_path, "fail")
+    open_store([clip._replace(label="x", split="test", fold="3", group="g") for clip in clips], RATE, tmp_path, "fail")
     assert len(decodings) == 10
     assert len(folders(tmp_path)) == 1
 
@@ -122,9 +125,15 @@ def elsewhere(clips: list[Clip]) -> list[Clip]:
     return [Clip(str(moved), "noise"), *clips[1:]]
 
 
+def chmodded(clips: list[Clip]) -> list[Clip]:
+    os.chmod(clips[3].path, 0o600)  # a file that could not be read, perhaps
+    return clips
+
+
 CHANGES: dict[str, Callable[[list[Clip]], list[Clip]]] = {
     "the time of a file": touched,
     "the size of a file": longer,
+    "the permissions of a file": chmodded,
     "another file of the same name, size and time": elsewhere,
     "one clip less": lambda clips: clips[:-1],
     "one clip twice": lambda clips: [*clips, clips[0]],
@@ -137,10 +146,10 @@ CHANGES: dict[str, Callable[[list[Clip]], list[Clip]]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_changes_a_sample_makes_another_store(clips: list[Clip], tmp_path: Path, change: str):
     before = fingerprint(clips, RATE)
-    open_store(clips, RATE, tmp_path)
+    open_store(clips, RATE, tmp_path, "fail")
     changed = CHANGES[change](list(clips))
     assert fingerprint(changed, RATE) != before
-    store = open_store(changed, RATE, tmp_path)
+    store = open_store(changed, RATE, tmp_path, "fail")
     assert len(folders(tmp_path)) == 2
     stops = [clip.end and round(clip.end * RATE) for clip in changed]
     expected = [wave[round(clip.start * RATE) : stop]
@@ -149,7 +158,7 @@ def test_what_changes_a_sample_makes_another_store(clips: list[Clip], tmp_path: 
 
 
 def test_another_rate_makes_another_store(clips: list[Clip], tmp_path: Path):
-    first, second = open_store(clips, RATE, tmp_path), open_store(clips, 2 * RATE, tmp_path)
+    first, second = open_store(clips, RATE, tmp_path, "fail"), open_store(clips, 2 * RATE, tmp_path, "fail")
     assert len(folders(tmp_path)) == 2
     assert second.sample_rate == 2 * first.sample_rate
     assert second.lengths.tolist() == (2 * first.lengths).tolist()
@@ -164,9 +173,9 @@ def test_a_relative_path_is_the_same_file(clips: list[Clip], tmp_path: Path, mon
 def test_all_cores_decode_to_the_same_as_one(clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "_CHUNK_CLIPS", 3)
     monkeypatch.setattr(joblib, "cpu_count", lambda: 1)
-    serial = open_store(clips, RATE, tmp_path / "serial")
+    serial = open_store(clips, RATE, tmp_path / "serial", "fail")
     monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
-    parallel = open_store(clips, RATE, tmp_path / "parallel")
+    parallel = open_store(clips, RATE, tmp_path / "parallel", "fail")
     assert parallel.path.read_bytes() == serial.path.read_bytes()
     assert parallel.offsets.tolist() == serial.offsets.tolist()
     assert samples(parallel) == files(clips)
@@ -191,23 +200,22 @@ def test_broken_files_are_all_named_and_nothing_stays(
     Path(clips[5].path).write_text("no audio")
     Path(clips[7].path).write_bytes(Path(clips[7].path).read_bytes()[:-50])
     with pytest.raises(UserError) as caught:
-        open_store(clips, RATE, tmp_path)
+        open_store(clips, RATE, tmp_path, "fail")
     lines = str(caught.value).splitlines()
     assert [line.split(": ")[0] for line in lines] == [clips[2].path, clips[5].path, clips[7].path]
     assert [any(word in line for word in ("empty", "audio", "truncated")) for line in lines] == [True] * 3
     assert folders(tmp_path) == []
 
 
-@pytest.mark.parametrize("exist", [True, False])
-def test_of_many_broken_files_some_are_named(tmp_path: Path, exist: bool):
+def test_all_broken_files_are_named_missing_ones_too(tmp_path: Path):
     paths = [tmp_path / f"{number:02d}.wav" for number in range(30)]
-    if exist:
-        for path in paths:
-            path.touch()
-    with pytest.raises(UserError, match="is empty" if exist else "no such file") as caught:
-        open_store([Clip(str(path), "x") for path in paths], RATE, tmp_path)
+    for path in paths[::2]:
+        path.touch()
+    with pytest.raises(UserError) as caught:
+        open_store([Clip(str(path), "x") for path in paths], RATE, tmp_path, "fail")
     lines = str(caught.value).splitlines()
-    assert [line.split(": ")[0] for line in lines] == [*map(str, paths[:20]), "and 10 more"]
+    assert lines[::2] == [f"{path}: is empty (0 bytes)" for path in paths[::2]]
+    assert lines[1::2] == [f"{path}: no such file" for path in paths[1::2]]
     assert folders(tmp_path) == []
 
 
@@ -224,45 +232,110 @@ def test_an_interrupted_build_leaves_nothing(
 
     monkeypatch.setattr(module, "decode", interrupted)
     with pytest.raises(error):
-        open_store(clips, RATE, tmp_path)
+        open_store(clips, RATE, tmp_path, "fail")
     assert folders(tmp_path) == []
     monkeypatch.undo()
-    assert samples(open_store(clips, RATE, tmp_path)) == files(clips)
+    assert samples(open_store(clips, RATE, tmp_path, "fail")) == files(clips)
 
 
-def test_two_builders_at_once_leave_one_store(clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    together = threading.Barrier(2, timeout=20)
-    decode, built = module._decode_chunk, []
+# Opens the store of a folder's recordings in a folder, and decodes none before a file lets it.
+OPENING = """
+import logging, sys, time
+from pathlib import Path
+import joblib
+from spectrnn.data import store
+from spectrnn.data.clips import Clip
 
-    def meeting(*arguments: object) -> object:
-        together.wait()
-        return decode(*arguments)
+def waiting(*arguments):
+    while not Path(sys.argv[3]).exists():
+        time.sleep(0.01)
+    return decode(*arguments)
 
-    monkeypatch.setattr(module, "_decode_chunk", meeting)
-    threads = [threading.Thread(target=lambda: built.append(open_store(clips, RATE, tmp_path))) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [samples(store) for store in built] == [files(clips)] * 2
+joblib.cpu_count = lambda: 1
+logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+decode, store.decode = store.decode, waiting
+clips = [Clip(str(path), "noise") for path in sorted(Path(sys.argv[1]).iterdir())]
+store.open_store(clips, 8000, Path(sys.argv[2]), "fail")
+"""
+
+
+@pytest.fixture
+def opening(clips: list[Clip], tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Starts a process that opens the store of the clips, and builds it when the file ``go`` exists."""
+    command = [sys.executable, "-c", OPENING, str(Path(clips[0].path).parent), str(tmp_path), str(tmp_path / "go")]
+    started = []
+
+    def start() -> subprocess.Popen[str]:
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def begun(tmp_path: Path) -> None:
+    """Waits until a store is being built."""
+    until = time.monotonic() + 30
+    while not any(name.endswith(".tmp") for name in folders(tmp_path)):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_of_two_processes_one_builds_and_one_waits(
+    clips: list[Clip], tmp_path: Path, opening: Callable[[], subprocess.Popen[str]]
+):
+    first = opening()
+    begun(tmp_path)
+    second = opening()
+    assert second.stdout is not None
+    assert second.stdout.readline() == "another run is decoding this corpus; waiting for it\n"
+    (tmp_path / "go").touch()
+    assert "decoded 10 clips" in first.communicate(timeout=30)[0]
+    assert second.communicate(timeout=30)[0] == ""
+    assert (first.returncode, second.returncode) == (0, 0)
     assert folders(tmp_path) == [fingerprint(clips, RATE)]
+
+
+def test_a_killed_build_leaves_nothing_that_counts(
+    clips: list[Clip], tmp_path: Path, opening: Callable[[], subprocess.Popen[str]]
+):
+    process = opening()
+    begun(tmp_path)
+    process.kill()
+    process.wait()
+    (stale,) = folders(tmp_path)
+    assert stale.endswith(".tmp")
+    assert samples(open_store(clips, RATE, tmp_path, "fail")) == files(clips)
+    assert folders(tmp_path) == [fingerprint(clips, RATE)]
+
+
+def test_a_decoding_process_that_dies_is_told(clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "_CHUNK_CLIPS", 3)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
+    monkeypatch.setattr(module, "_decode_chunk", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(UserError, match=rf"^{clips[0].path}: a decoding process died") as caught:
+        open_store(clips, RATE, tmp_path, "fail")
+    assert "\n" not in str(caught.value)
+    assert folders(tmp_path) == []
 
 
 def test_a_cache_that_cannot_be_written_is_named(clips: list[Clip], tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"^data.cache: the store cannot be written to .*/file/stores: "):
-        open_store(clips, RATE, tmp_path / "file")
+        open_store(clips, RATE, tmp_path / "file", "fail")
 
 
 @pytest.mark.parametrize("name", ["wave.int16", "offsets.npy"])
 @pytest.mark.parametrize("kept", [0, 0.5, None])
 def test_a_damaged_store_is_refused(clips: list[Clip], tmp_path: Path, name: str, kept: float | None):
-    open_store(clips, RATE, tmp_path)
+    open_store(clips, RATE, tmp_path, "fail")
     folder = tmp_path / "stores" / fingerprint(clips, RATE)
     content = (folder / name).read_bytes()
     (folder / name).unlink()
     if kept is not None:
         (folder / name).write_bytes(content[: int(kept * len(content))])
     with pytest.raises(UserError, match=rf"{folder.name}: the store is damaged; delete the folder") as caught:
-        open_store(clips, RATE, tmp_path)
+        open_store(clips, RATE, tmp_path, "fail")
     assert "\n" not in str(caught.value)

@@ -1,0 +1,80 @@
+"""A short part of scripts/fuzz.py, and proof that its watch over the decoder can fail."""
+
+import importlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from fuzzing.decoding import DECODED, REPORTED, Decoder
+from fuzzing.mutations import MUTATIONS, mutant
+from fuzzing.originals import originals
+from spectrnn.data.clips import Source
+
+MUTANTS = 200
+# Answers a file by its name, and as badly as a decoder can.
+BAD = """
+import os, signal, time
+from pathlib import Path
+import numpy as np
+from spectrnn.errors import UserError
+
+def decode(path, rate):
+    name = Path(path).name
+    if name == "crashes":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if name == "hangs":
+        time.sleep(60)
+    if name == "allocates":
+        np.empty(1 << 28, np.int16)  # and touches none of it
+    if name == "raises":
+        raise ValueError("not a sentence")
+    if name == "blames nothing":
+        raise UserError("a file is broken")
+    return np.zeros(0 if name == "empty" else rate, np.int16)
+"""
+
+
+@pytest.fixture(scope="module")
+def recordings(source: Callable[..., Source]) -> list[tuple[str, str, bytes]]:
+    clips = source("spoken", words=["seven", "three"], takes=1).clips()
+    return list(originals([soundfile.read(clip.path)[0] for clip in clips[::40]]))
+
+
+def test_mutants_are_decoded_or_reported(recordings: list[tuple[str, str, bytes]], tmp_path: Path):
+    kinds = Counter[str]()
+    with Decoder(16000, seconds=20, megabytes=200) as decoder:
+        for name, suffix, content in recordings:
+            (tmp_path / f"whole{suffix}").write_bytes(content)
+            assert decoder.decode(tmp_path / f"whole{suffix}").kind == DECODED, name
+        for number in range(MUTANTS):
+            name, suffix, content = recordings[number % len(recordings)]
+            broken = mutant(content, suffix, f"0 {number}")
+            path = tmp_path / f"{number}{broken.suffix}"
+            path.write_bytes(broken.content)
+            outcome = decoder.decode(path)
+            kinds[outcome.kind] += 1
+            assert outcome.kind in (DECODED, REPORTED), (name, number, broken.what, outcome)
+    assert min(kinds[DECODED], kinds[REPORTED]) > MUTANTS / 10
+
+
+def test_a_mutant_is_what_its_seed_says():
+    content = np.arange(2000, dtype=np.int16).tobytes()
+    again = [[mutant(content, ".wav", f"{seed}") for seed in range(50)] for _ in range(2)]
+    assert again[0] == again[1]
+    assert len({broken.content for broken in again[0]}) > 40
+    assert {name for broken in again[0] for name in broken.what.split("+")} <= set(MUTATIONS)
+
+
+def test_the_watch_sees_whatever_goes_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "bad_decoder.py").write_text(BAD)
+    monkeypatch.syspath_prepend(tmp_path)
+    expected = {"works": DECODED, "crashes": "crashed", "hangs": "hung", "allocates": "took memory",
+                "raises": "not caught", "blames nothing": "reported badly", "empty": "decoded badly"}  # fmt: skip
+    with Decoder(8000, 1.0, 100.0, importlib.import_module("bad_decoder").decode) as decoder:
+        found = {name: decoder.decode(tmp_path / name).kind for name in expected}
+        assert decoder.decode(tmp_path / "works").kind == DECODED
+    assert found == expected
