@@ -4,7 +4,6 @@ import logging
 import shutil
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,11 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from spectrnn.config import Whole, build, check, plain
+from spectrnn.config import build, plain
 from spectrnn.data.batches import Batch
-from spectrnn.data.clips import Source
 from spectrnn.data.corpus import Corpus, open_corpus
-from spectrnn.devices import pick_device
 from spectrnn.errors import SettingError, UserError
 from spectrnn.files import write_json
-from spectrnn.frontend.augment import Augment
 from spectrnn.inference.evaluate import classify
 from spectrnn.inference.metrics import confusion, score
 from spectrnn.model import file as model_file
@@ -31,6 +27,7 @@ from spectrnn.runs import CHECKPOINT, MODEL, accept_resumed
 from spectrnn.training import checkpoint
 from spectrnn.training.logs import RunLog, table
 from spectrnn.training.loop import Settings, Trainer, seed_everything
+from spectrnn.training.rehearsal import rehearse
 
 log = logging.getLogger(__name__)
 
@@ -38,24 +35,6 @@ _COLUMNS = ["accuracy", "balanced_accuracy", "macro_f1", "loss", "ece"]
 _TURNED = ("features.n_mels", "model.hidden_size", "model.num_layers", "model.dropout", "head.dropout", "optimizer.lr",
            "optimizer.weight_decay", "trainer.batch_size", "trainer.epochs", "trainer.label_smoothing")  # fmt: skip
 _GROUPS = ("data", "augment", "features", "normalize", "model", "pooling", "optimizer", "scheduler")
-
-
-@dataclass(kw_only=True)
-class TrainConfig:
-    """The top level of train.yaml."""
-
-    data: dict[str, Any]
-    augment: dict[str, Any] | None = None
-    features: dict[str, Any]
-    normalize: dict[str, Any]
-    model: dict[str, Any]
-    pooling: dict[str, Any]
-    head: dict[str, Any]
-    optimizer: dict[str, Any]
-    scheduler: dict[str, Any]
-    trainer: dict[str, Any]
-    seed: Whole
-    resume: str | None
 
 
 def train_in(folder: Path, config: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
@@ -91,13 +70,8 @@ def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[
         UserError: any mistake in the config, the corpus or the folder.
     """
     clock = Stopwatch()
+    settings, source, device, augment = rehearse(config)
     plain_config = plain(config, "")
-    check(plain_config, TrainConfig, "")
-    settings: Settings = build(config.trainer, "trainer")
-    source: Source = build(config.data, "data")
-    device = pick_device(settings.device, "trainer.device")
-    augment = Augment([build(node, f"augment.{name}") for name, node in (config.get("augment") or {}).items()])
-    _try_stages(plain_config, source.sample_rate)
     state = checkpoint.load(folder, plain_config) if config.resume else None
 
     corpus = open_corpus(source, device)
@@ -156,13 +130,6 @@ def _trainer(
         return Trainer(settings, classifier, optimizer, schedule, batches, val, config.seed, clock)
     except SettingError as error:
         raise UserError(f"trainer.{error}") from error
-
-
-def _try_stages(config: dict[str, Any], sample_rate: int) -> None:
-    """Builds the classifier once for nothing, so that a mistake in a stage shows before any audio is read."""
-    rate = Classifier(config, ["a", "b"]).sample_rate
-    if rate != sample_rate:
-        raise UserError(f"features.sample_rate={rate}: the corpus has data.sample_rate={sample_rate} Hz")
 
 
 def _shown(trainer: Trainer, corpus: Corpus) -> tuple[Batch, list[str]]:
