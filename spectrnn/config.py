@@ -82,7 +82,8 @@ def named(error: SettingError, settings: Mapping[str, Any], key: str) -> UserErr
 
 def _refused(target: Callable[..., Any], settings: Mapping[str, Any], offered: Mapping[str, Any]) -> dict[str, str]:
     """The settings that a third party's constructor, which names no key, does not take beside the others; and why."""
-    taken, refused = {}, {}
+    taken: dict[str, Any] = {}
+    refused: dict[str, str] = {}
     for name in [*settings, *settings]:  # twice, as one may need another that comes later
         try:
             target(**{**taken, name: settings[name]}, **offered)
@@ -199,4 +200,4 @@ def _convert(value: Any, annotation: Any) -> Any:
             if problem["type"] != "is_instance_of":  # third-party classes, which no YAML can hold
                 messages.append(message[0].lower() + message[1:].split(", unable to")[0])
         nullable = ", or null" if type(None) in get_args(annotation) else ""
-        raise ValueError(" or ".join(dict.fromkeys(messages)) + nullable) from error
+        raise ValueError(" or ".join(dict.fromkeys(messages)).replace(" or should be", " or") + nullable) from error

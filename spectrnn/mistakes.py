@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -10,7 +11,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from spectrnn import CONFIGS
+from spectrnn.composition import compose, file_of, folders, options
 from spectrnn.config import unknown_name
 from spectrnn.errors import UserError
 
@@ -37,7 +38,7 @@ def sentence(error: Exception, command: str, arguments: list[str]) -> str | None
     text = str(error)
     cause = str(error.__cause__ or "")
     if match := re.search(r"Could not (?:find|load) '([^']+)'", text):
-        return _no_such_option(match[1])
+        return _no_such_option(match[1], folders(arguments))
     if match := re.search(r"Could not override '([^']+)'", text):
         return _no_such_key(match[1].split("@")[0], command, arguments)
     if match := re.search(r"full_key: (\S+)", text + "\n" + cause):
@@ -48,18 +49,29 @@ def sentence(error: Exception, command: str, arguments: list[str]) -> str | None
     return " ".join((text.splitlines() or [type(error).__name__])[0].split())
 
 
-def _no_such_option(path: str) -> str:
+def _no_such_option(path: str, places: list[Path]) -> str:
     group, _, option = path.rpartition("/")
-    folder = CONFIGS / group
-    if not group or not folder.is_dir():
+    known = options(group, places)
+    if not group or not known:
         return f"{path}: no such config"
-    known = sorted(file.stem for file in folder.glob("[!_]*.yaml"))
     return f"{group}={option}: no such option; " + unknown_name(option, known, f"{group}=")
 
 
 def _no_such_key(key: str, command: str, arguments: list[str]) -> str:
-    known = set(_keys(OmegaConf.to_container(_composed(command, arguments))))
-    groups = {path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name != "hydra"}
+    places = folders(arguments)
+    known = set(_keys(OmegaConf.to_container(_composed(command, arguments, places))))
+    groups = {path.name for place in places for path in place.iterdir() if path.is_dir() and path.name != "hydra"}
+    return unknown_key(key, known, groups)
+
+
+def unknown_key(key: str, known: set[str], groups: set[str]) -> str:
+    """The sentence on a key that does not exist, with the nearest that does.
+
+    Args:
+        key: as it was given.
+        known: the full keys that there are.
+        groups: the config groups that there are.
+    """
     parent, _, name = key.rpartition(".")
     siblings = {k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent} | (set() if parent else groups)
     if near := get_close_matches(name, siblings, n=1, cutoff=0.6):
@@ -72,17 +84,11 @@ def _no_such_key(key: str, command: str, arguments: list[str]) -> str:
     return f"{key}: no such key; known here: {listed}"
 
 
-def _composed(command: str, arguments: list[str]) -> DictConfig:
+def _composed(command: str, arguments: list[str], places: list[Path]) -> DictConfig:
     """The command's config, with the options that its arguments choose as far as they are valid."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
     choices = [argument for argument in arguments
-               if re.fullmatch(r"(\w+)=(\w+)", argument)
-               and (CONFIGS / argument.split("=")[0] / f"{argument.split('=')[1]}.yaml").is_file()]  # fmt: skip
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose(command, overrides=choices)
+               if re.fullmatch(r"(\w+)=(\w+)", argument) and file_of(argument.replace("=", "/"), places)]  # fmt: skip
+    return compose(command, choices, places).config
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:

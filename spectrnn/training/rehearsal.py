@@ -214,7 +214,7 @@ def _sort(mistakes: Mistakes, config: DictConfig) -> None:
 
 def _place(groups: list[str], key: str) -> int:
     """Of a key in the order of the groups, which is that of the data's flow."""
-    group = key.split(".")[0]
+    group = key.split(".", maxsplit=1)[0]
     return groups.index(group) if group in groups else len(groups)
 
 
