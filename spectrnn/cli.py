@@ -139,6 +139,11 @@ def _expanded(command: str, arguments: list[str]) -> list[str]:
     from spectrnn import runs
 
     given = dict(override.split("=", 1) for override in overrides if "=" in override)
+    multirun = bool({"-m", "--multirun"} & set(flags))
+    if multirun and command == "predict":
+        raise UserError("-m: predict takes no sweeps; name all paths in one command")
+    if not multirun and given.get("sweep", "null") not in ("null", ""):
+        raise UserError(f"sweep={given['sweep']}: needs -m, without which a single run would be trained")
     if command == "train" and given.get("resume", "null") not in ("null", ""):
         overrides = runs.resumed_overrides(given["resume"].strip("'\""), overrides)
     elif command == "train" and not {"--cfg", "-c"} & set(flags):
@@ -198,4 +203,5 @@ def _fail(text: str, code: int = 1) -> NoReturn:
 
 
 def _complain(text: str) -> None:
-    print(f"spectrnn: {text}", file=sys.stderr)
+    lines = text.splitlines()
+    print("spectrnn:", text if len(lines) < 2 else "\n  ".join(["several mistakes", *lines]), file=sys.stderr)

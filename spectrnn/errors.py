@@ -61,10 +61,7 @@ class Mistakes:
         """Raises all that was noted as one error, if anything was.
 
         Raises:
-            UserError: the sentence, or a line a sentence under a headline.
+            UserError: a line a sentence.
         """
-        if len(self.of_key) > 1:
-            lines = [f"{len(self.of_key)} mistakes, all of them to be mended:", *self.of_key.values()]
-            raise UserError("\n  ".join(lines))
-        for sentence in self.of_key.values():
-            raise UserError(sentence)
+        if self.of_key:
+            raise UserError("\n".join(self.of_key.values()))

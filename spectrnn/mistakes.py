@@ -13,11 +13,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from spectrnn.composition import compose, file_of, folders, options
 from spectrnn.config import unknown_name
-from spectrnn.errors import UserError
+from spectrnn.errors import Mistakes, UserError
+
+_OPTION = re.compile(r"Could not (?:find|load) '([^']+)'")
+_KEY = re.compile(r"Could not override '([^']+)'")
+_AMBIGUOUS = re.compile(r"Ambiguous value for argument '([^']+)'")
 
 
 def sentence(error: Exception, command: str, arguments: list[str]) -> str | None:
-    """What to tell the user.
+    """What to tell the user: what a command ended with, and whatever else is wrong on its command line.
 
     Args:
         error: what a command ended with.
@@ -25,8 +29,24 @@ def sentence(error: Exception, command: str, arguments: list[str]) -> str | None
         arguments: its flags and overrides.
 
     Returns:
-        A sentence that names the key or file and the nearest valid name; None where the mistake is ours.
+        A line a mistake, which names the key or file and the nearest valid name; None where the mistake is ours.
     """
+    mistakes = Mistakes()
+    found: Exception | None = error
+    while found is not None:
+        told = _told(found, command, arguments)
+        if told is None:
+            return None
+        mistakes.add(told)
+        mended = _mended(str(found), arguments)
+        if isinstance(found, UserError) or mended == arguments:
+            break
+        arguments = mended
+        found = _next(command, arguments, mistakes)
+    return "\n".join(mistakes.of_key.values())
+
+
+def _told(error: Exception, command: str, arguments: list[str]) -> str | None:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, yaml.YAMLError):
@@ -37,16 +57,49 @@ def sentence(error: Exception, command: str, arguments: list[str]) -> str | None
         return f"{error.override}: cannot be read; quote a value with special characters twice, \"key='value'\""
     text = str(error)
     cause = str(error.__cause__ or "")
-    if match := re.search(r"Could not (?:find|load) '([^']+)'", text):
+    if match := _OPTION.search(text):
         return _no_such_option(match[1], folders(arguments))
-    if match := re.search(r"Could not override '([^']+)'", text):
+    if match := _KEY.search(text):
         return _no_such_key(match[1].split("@")[0], command, arguments)
     if match := re.search(r"full_key: (\S+)", text + "\n" + cause):
         first = (cause or text).splitlines()[0]
         return f"{match[1]}: {first[0].lower() + first[1:]}"
-    if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
+    if match := _AMBIGUOUS.search(text):
         return f"{match[1]}: several values need -m (multirun), or quotes"
     return " ".join((text.splitlines() or [type(error).__name__])[0].split())
+
+
+def _mended(text: str, arguments: list[str]) -> list[str]:
+    """The arguments without that which Hydra's message is about; with the nearest option where there is one."""
+    if match := _OPTION.search(text):
+        group, _, option = match[1].rpartition("/")
+        near = get_close_matches(option, options(group, folders(arguments)), n=1, cutoff=0.5)
+        below = re.compile(rf"[+~]*{re.escape(group)}[.=@]")
+        return [re.sub(rf"\b{re.escape(option)}\b", near[0], argument) if near else ""
+                if below.match(argument) else argument for argument in arguments]  # fmt: skip
+    match = _KEY.search(text) or _AMBIGUOUS.search(text)
+    key = match[1].split("=")[0] if match else None
+    return [argument for argument in arguments if argument.lstrip("+~").split("=")[0] != key]
+
+
+def _next(command: str, arguments: list[str], mistakes: Mistakes) -> Exception | None:
+    """What is wrong with the command line besides: for Hydra, or else for the run that it would start."""
+    overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    sweeps = bool({"-m", "--multirun"} & set(arguments))
+    try:
+        composed = compose(command, overrides, folders(arguments))
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        return None if sweeps else error
+    if command == "train" and not sweeps:
+        from spectrnn.training.rehearsal import rehearse
+
+        meant = {name for told in mistakes.of_key.values() for name in re.findall(r"did you mean (.*)\?", told)}
+        others = Mistakes()
+        others.attempt(rehearse, composed.config)
+        for key, told in others.of_key.items():
+            if key not in meant:
+                mistakes.add(told)
+    return None
 
 
 def _no_such_option(path: str, places: list[Path]) -> str:
