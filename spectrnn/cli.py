@@ -136,13 +136,13 @@ def _predict(config: "DictConfig") -> None:
 def _expanded(command: str, arguments: list[str]) -> list[str]:
     """The arguments as Hydra is to read them: plain paths as `paths=[...]`, and what a named run brings along."""
     flags, overrides, paths = _sorted_out(command, arguments)
-    from spectrnn import runs
+    from spectrnn import CONFIGS, runs
 
     given = dict(override.split("=", 1) for override in overrides if "=" in override)
     multirun = bool({"-m", "--multirun"} & set(flags))
     if multirun and command == "predict":
         raise UserError("-m: predict takes no sweeps; name all paths in one command")
-    if not multirun and given.get("sweep", "null") not in ("null", ""):
+    if not multirun and "sweep" in given and (CONFIGS / "sweep" / f"{given['sweep']}.yaml").is_file():
         raise UserError(f"sweep={given['sweep']}: needs -m, without which a single run would be trained")
     if command == "train" and given.get("resume", "null") not in ("null", ""):
         overrides = runs.resumed_overrides(given["resume"].strip("'\""), overrides)

@@ -197,7 +197,9 @@ def _convert(value: Any, annotation: Any) -> Any:
         messages = []
         for problem in error.errors():
             message = problem["msg"].removeprefix("Value error, ").replace("Input should", "should", 1)
-            if problem["type"] != "is_instance_of":  # third-party classes, which no YAML can hold
+            if problem["type"] != "is_instance_of":
                 messages.append(message[0].lower() + message[1:].split(", unable to")[0])
+            elif problem["ctx"]["class"] == "Sequence":  # not a third party's class, which no YAML can hold
+                messages.append("should be a list")
         nullable = ", or null" if type(None) in get_args(annotation) else ""
         raise ValueError(" or ".join(dict.fromkeys(messages)).replace(" or should be", " or") + nullable) from error

@@ -51,6 +51,9 @@ def _told(error: Exception, command: str, arguments: list[str]) -> str | None:
         return str(error)
     if isinstance(error, yaml.YAMLError):
         return f"a YAML file cannot be read: {' '.join(str(error).split())}"
+    if isinstance(error, ValueError) and "Config group override must be" in str(error):
+        nothing = next((argument for argument in arguments if argument.endswith("=null")), "group=null")
+        return f"{nothing}: a stage of that kind is needed; choose an option"
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return None
     if isinstance(error, OverrideParseException):

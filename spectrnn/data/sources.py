@@ -75,7 +75,7 @@ class Manifest(Source):
     def __post_init__(self) -> None:
         path = Path(self.path).expanduser()
         refuse(path=(not path.is_file() and "no such file") or (
-            path.suffix.lower() not in _TABLES and f"the name should end in {', '.join(_TABLES)}"))  # fmt: skip
+            path.suffix.lower() not in _TABLES and "the name should end in .csv, .tsv or .jsonl"))  # fmt: skip
 
     def clips(self) -> list[Clip]:
         """The clip table, in the manifest's order."""

@@ -68,8 +68,9 @@ def rehearse(config: DictConfig) -> Parts:
     """
     mistakes = Mistakes()
     nodes = {str(name): mistakes.attempt(_resolved, config, str(name)) for name in config}
-    sound = {name: node for name, node in nodes.items() if name not in mistakes.of_key}
-    mistakes.attempt(check, sound, TrainConfig, "", given=mistakes.of_key)
+    broken = {key.split(".", maxsplit=1)[0] for key in mistakes.of_key}
+    sound = {name: node for name, node in nodes.items() if name not in broken}
+    mistakes.attempt(check, sound, TrainConfig, "", given=dict.fromkeys(broken))
     rehearsal = _Rehearsal(nodes, mistakes)
     parts = Parts(rehearsal.stage("trainer", Settings), rehearsal.stage("data", Source), rehearsal.device(),
                   Augment([stage for stage in rehearsal.augment() if stage is not None]))  # fmt: skip
@@ -204,7 +205,7 @@ def _check_precision(name: str, device: torch.device) -> None:
 
 def _sort(mistakes: Mistakes, config: DictConfig) -> None:
     """Leaves out a value that is taken over from another key, and wrong there; the rest in the config's order."""
-    taken = [key for key in mistakes.of_key if _is_taken_over(config, key)]
+    taken = [key for key, told in mistakes.of_key.items() if told.startswith(f"{key}=") and _is_taken_over(config, key)]
     if len(taken) < len(mistakes.of_key):
         for key in taken:
             del mistakes.of_key[key]

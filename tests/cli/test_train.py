@@ -138,7 +138,7 @@ def test_more_batches_a_step_than_a_report(train, tmp_path):
 
 def test_another_rate_of_the_features_is_refused(spectrnn, tones, tiny):
     told = spectrnn("train", *tiny, f"data.root={tones}", "features.sample_rate=16000").mistake()
-    assert "features.sample_rate=16000: the corpus has data.sample_rate=8000 Hz" in told
+    assert "features.sample_rate=16000: the corpus has data.sample_rate=8000 Hz; the same" in told
 
 
 def test_a_folder_that_holds_a_run_is_left_alone(spectrnn, tones, tiny, trained):
