@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Annotated, Any, get_args, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import Container, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from spectrnn.errors import SettingError, UserError
@@ -47,6 +47,8 @@ def build(node: Any, key: str, **runtime: Any) -> Any:
     except SettingError as error:
         raise named(error, plain(node, key), key) from error
     except (ValueError, RuntimeError) as error:
+        if "allocate memory" in str(error):
+            raise UserError(f"{key}: takes more memory than this machine has; smaller sizes") from error
         if target.__module__.startswith("spectrnn."):
             raise
         refused = _refused(target, checked, offered) or {"": str(error).splitlines()[0]}
@@ -65,7 +67,7 @@ def examine(node: Any, key: str, **runtime: Any) -> tuple[Callable[..., Any], di
     """
     settings = plain(node, key)
     if not isinstance(settings, Mapping) or not isinstance(settings.get("_target_"), str):
-        raise UserError(f"{key}: expected a mapping with a _target_, got {settings!r}")
+        raise UserError(f"{key}: expected a mapping with a _target_, got {written(settings)}")
     target = locate(settings["_target_"], f"{key}._target_")
     signature = inspect.signature(target)
     offered = {name: value for name, value in runtime.items() if name in signature.parameters}
@@ -147,7 +149,7 @@ def unknown_name(name: str, known: Iterable[str], prefix: str = "") -> str:
 
 def plain(node: Any, key: str) -> Any:
     """The node as dicts, lists and scalars with its interpolations resolved; what is missing stays ``???``."""
-    if not isinstance(node, DictConfig):
+    if not isinstance(node, Container):
         return node
     try:
         return OmegaConf.to_container(node, resolve=True)

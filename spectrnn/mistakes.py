@@ -132,7 +132,8 @@ def unknown_key(key: str, known: set[str], groups: set[str]) -> str:
     siblings = {k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent} | (set() if parent else groups)
     if near := get_close_matches(name, siblings, n=1, cutoff=0.6):
         return f"{key}: no such key; did you mean {f'{parent}.' if parent else ''}{near[0]}?"
-    near = get_close_matches(key, known | groups, n=1, cutoff=0.6)
+    others = {k for k in known if not parent or parent not in (k, k.rpartition(".")[0])}
+    near = get_close_matches(key, others | (set() if siblings and parent else groups), n=1, cutoff=0.6)
     elsewhere = [k for k in sorted(known) if k.rpartition(".")[2] == name]
     if elsewhere or near:
         return f"{key}: no such key; did you mean {(elsewhere or near)[0]}?"

@@ -190,7 +190,7 @@ def test_noise_from_a_folder(spectrnn, tones, tiny, tmp_path):
     outcome = spectrnn("train", *tiny, f"data.root={tones}", f"hydra.run.dir={tmp_path / 'run'}", *arguments)
     assert outcome.code == 0, outcome.err
     missing = spectrnn("train", *tiny, f"data.root={tones}", "augment=[noise_files]", "augment.noise_files.path=/none")
-    assert "augment.noise_files.path: /none: no folder with audio files" in missing.mistake()
+    assert "augment.noise_files.path=/none: no folder with audio files" in missing.mistake()
 
 
 def test_early_stopping_ends_before_the_last_epoch(train, tmp_path):
