@@ -137,7 +137,7 @@ def unknown_key(key: str, known: set[str], groups: set[str]) -> str:
     elsewhere = [k for k in sorted(known) if k.rpartition(".")[2] == name]
     if elsewhere or near:
         return f"{key}: no such key; did you mean {(elsewhere or near)[0]}?"
-    listed = ", ".join(sorted(siblings)) or ", ".join(sorted(k for k in known if "." not in k))
+    listed = ", ".join(sorted(siblings - {"_target_"})) or ", ".join(sorted(k for k in known if "." not in k))
     return f"{key}: no such key; known here: {listed}"
 
 
