@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train a classifier: from recordings and labels to a run below outputs/",
     "eval": "measure a trained classifier on a split of a corpus",
     "predict": "label recordings: files, folders and globs",
+    "explain": "say what a key means, what it may be, and where its value is set",
 }
 _TAKES_VALUE = {
     "--config-name",
@@ -60,7 +61,7 @@ def _run(command: str, arguments: list[str]) -> None:
         from spectrnn.config import unknown_name
 
         _fail(f"{command}: no such command; " + unknown_name(command, COMMANDS))
-    if {"-h", "--help"} & set(arguments):
+    if command != "explain" and {"-h", "--help"} & set(arguments):
         from spectrnn.help import of_command
 
         print(of_command(command, COMMANDS[command]))
@@ -69,13 +70,18 @@ def _run(command: str, arguments: list[str]) -> None:
     full_error = os.environ.setdefault("HYDRA_FULL_ERROR", "0") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
+        if command == "explain":
+            from spectrnn.explain import explain
+
+            print(explain(arguments))
+            return
         if not _completing(arguments):
             arguments = _expanded(command, arguments)
         _hydra(command, arguments)
     except Exception as error:
         from spectrnn.mistakes import sentence
 
-        text = None if full_error else sentence(error, command, arguments)
+        text = None if full_error else sentence(error, "train" if command == "explain" else command, arguments)
         if text is None:
             raise
         _fail(text)
@@ -134,9 +140,14 @@ def _predict(config: "DictConfig") -> None:
 def _expanded(command: str, arguments: list[str]) -> list[str]:
     """The arguments as Hydra is to read them: plain paths as `paths=[...]`, and what a named run brings along."""
     flags, overrides, paths = _sorted_out(command, arguments)
-    from spectrnn import runs
+    from spectrnn import CONFIGS, runs
 
     given = dict(override.split("=", 1) for override in overrides if "=" in override)
+    multirun = bool({"-m", "--multirun"} & set(flags))
+    if multirun and command == "predict":
+        raise UserError("-m: predict takes no sweeps; name all paths in one command")
+    if not multirun and "sweep" in given and (CONFIGS / "sweep" / f"{given['sweep']}.yaml").is_file():
+        raise UserError(f"sweep={given['sweep']}: needs -m, without which a single run would be trained")
     if command == "train" and given.get("resume", "null") not in ("null", ""):
         overrides = runs.resumed_overrides(given["resume"].strip("'\""), overrides)
     elif command == "train" and not {"--cfg", "-c"} & set(flags):
@@ -185,6 +196,7 @@ def _completion_arguments(arguments: list[str]) -> list[str]:
         print(" ".join(name for name in COMMANDS if name.startswith(start)))
         sys.exit(0)
     command = words[1] if words[1] in COMMANDS else sys.exit(0)
+    command = "train" if command == "explain" else command  # whose keys it explains
     shorter = " ".join([words[0], *words[2:]])
     os.environ["COMP_LINE"] = shorter
     os.environ["COMP_POINT"] = str(max(0, int(os.environ.get("COMP_POINT", len(line))) - (len(line) - len(shorter))))
@@ -197,4 +209,5 @@ def _fail(text: str, code: int = 1) -> NoReturn:
 
 
 def _complain(text: str) -> None:
-    print(f"spectrnn: {text}", file=sys.stderr)
+    lines = text.splitlines()
+    print("spectrnn:", text if len(lines) < 2 else "\n  ".join(["several mistakes", *lines]), file=sys.stderr)

@@ -6,15 +6,18 @@ key, a value out of range or a missing setting ends in a sentence that names the
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf import Container, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from spectrnn.errors import SettingError, UserError
+
+MISSING = "???"
 
 Count = Annotated[int, Gt(0)]
 Whole = Annotated[int, Ge(0)]
@@ -38,18 +41,60 @@ def build(node: Any, key: str, **runtime: Any) -> Any:
     Raises:
         UserError: all unknown, missing and ill-typed settings of the node at once, each with its full key.
     """
-    settings = plain(node, key)
-    if not isinstance(settings, Mapping) or not isinstance(settings.get("_target_"), str):
-        raise UserError(f"{key}: expected a mapping with a _target_, got {settings!r}")
-    target = _locate(settings["_target_"], f"{key}._target_")
-    signature = inspect.signature(target)
-    offered = {name: value for name, value in runtime.items() if name in signature.parameters}
-    settings = {name: value for name, value in settings.items() if name != "_target_"}
-    checked = check(settings, target, key, given=offered)
+    target, checked, offered = examine(node, key, **runtime)
     try:
         return target(**checked, **offered)
     except SettingError as error:
-        raise UserError(f"{key}.{error.setting}: {error.message}") from error
+        raise named(error, plain(node, key), key) from error
+    except (ValueError, RuntimeError) as error:
+        if "allocate memory" in str(error):
+            raise UserError(f"{key}: takes more memory than this machine has; smaller sizes") from error
+        if target.__module__.startswith("spectrnn."):
+            raise
+        refused = _refused(target, checked, offered) or {"": str(error).splitlines()[0]}
+        raise UserError("\n".join(f"{key}.{name}={written(checked[name])}: {reason}" if name else f"{key}: {reason}"
+                                  for name, reason in refused.items())) from error  # fmt: skip
+
+
+def examine(node: Any, key: str, **runtime: Any) -> tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]:
+    """All of `build` but the building.
+
+    Returns:
+        The constructor, the settings converted to its types, and those of the runtime values that it names.
+
+    Raises:
+        UserError: as `build`.
+    """
+    settings = plain(node, key)
+    if not isinstance(settings, Mapping) or not isinstance(settings.get("_target_"), str):
+        raise UserError(f"{key}: expected a mapping with a _target_, got {written(settings)}")
+    target = locate(settings["_target_"], f"{key}._target_")
+    signature = inspect.signature(target)
+    offered = {name: value for name, value in runtime.items() if name in signature.parameters}
+    settings = {name: value for name, value in settings.items() if name != "_target_"}
+    return target, check(settings, target, key, given=offered), offered
+
+
+def named(error: SettingError, settings: Mapping[str, Any], key: str) -> UserError:
+    """A stage's refusal with full keys and values: ``features.hop_ms=30: longer than features.window_ms=25 ...``."""
+    sibling = re.compile(rf"(?<![\w.])(?=(?:{'|'.join(map(re.escape, settings))})=)")
+    return UserError("\n".join(f"{key}.{name}={written(settings.get(name))}: {sibling.sub(f'{key}.', message)}"
+                               for name, message in error.problems.items()))  # fmt: skip
+
+
+def _refused(target: Callable[..., Any], settings: Mapping[str, Any], offered: Mapping[str, Any]) -> dict[str, str]:
+    """The settings that a third party's constructor, which names no key, does not take beside the others; and why."""
+    taken: dict[str, Any] = {}
+    refused: dict[str, str] = {}
+    for name in [*settings, *settings]:  # twice, as one may need another that comes later
+        try:
+            target(**{**taken, name: settings[name]}, **offered)
+        except (ValueError, RuntimeError, TypeError) as error:
+            refused[name] = f"{target.__name__} refuses it ({str(error).splitlines()[0]})"
+        else:
+            taken[name] = settings[name]
+            refused.pop(name, None)
+    return refused if taken else {}
 
 
 def check(
@@ -81,9 +126,12 @@ def check(
             problems.append(f"{full}: no such key; " + unknown_name(str(name), parameters, f"{key}." if key else ""))
             continue
         try:
-            checked[name] = _convert(value, hints.get(name, Any))
+            if value == MISSING:
+                problems.append(f"{full}: missing; it has no default")
+            else:
+                checked[name] = _convert(value, hints.get(name, Any))
         except ValueError as error:
-            problems.append(f"{full}={value!r}: {error}")
+            problems.append(f"{full}={written(value)}: {error}")
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in settings:
             problems.append(f"{key}.{name}: missing" if key else f"{name}: missing")
@@ -100,19 +148,31 @@ def unknown_name(name: str, known: Iterable[str], prefix: str = "") -> str:
 
 
 def plain(node: Any, key: str) -> Any:
-    """The node as dicts, lists and scalars with its interpolations resolved."""
-    if not isinstance(node, DictConfig):
+    """The node as dicts, lists and scalars with its interpolations resolved; what is missing stays ``???``."""
+    if not isinstance(node, Container):
         return node
     try:
-        return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+        return OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
-        message = (
-            "missing; it has no default" if isinstance(error, MissingMandatoryValue) else str(error).splitlines()[0]
-        )
-        raise UserError(f"{error.full_key or key}: {message}") from error
+        raise UserError(f"{error.full_key or key}: {str(error).splitlines()[0]}") from error
 
 
-def _locate(path: str, key: str) -> Callable[..., Any]:
+def written(value: Any) -> str:
+    """A value as YAML and the command line have it: ``null``, ``true``, ``[1, 2]``, text as it is."""
+    import yaml
+
+    if isinstance(value, str):
+        return value
+    flat = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(flat, default_flow_style=True, allow_unicode=True, width=10**6).removesuffix("...\n").strip()
+
+
+def locate(path: str, key: str) -> Callable[..., Any]:
+    """The class or function that a ``_target_`` names.
+
+    Raises:
+        UserError: there is none.
+    """
     module_name, _, name = path.rpartition(".")
     try:
         module = importlib.import_module(module_name)
@@ -139,5 +199,9 @@ def _convert(value: Any, annotation: Any) -> Any:
         messages = []
         for problem in error.errors():
             message = problem["msg"].removeprefix("Value error, ").replace("Input should", "should", 1)
-            messages.append(message[0].lower() + message[1:])
-        raise ValueError(" or ".join(dict.fromkeys(messages))) from error
+            if problem["type"] != "is_instance_of":
+                messages.append(message[0].lower() + message[1:].split(", unable to")[0])
+            elif problem["ctx"]["class"] == "Sequence":  # not a third party's class, which no YAML can hold
+                messages.append("should be a list")
+        nullable = ", or null" if type(None) in get_args(annotation) else ""
+        raise ValueError(" or ".join(dict.fromkeys(messages)).replace(" or should be", " or") + nullable) from error

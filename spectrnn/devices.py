@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from spectrnn.errors import SettingError, UserError
+from spectrnn.errors import UserError, refuse
 
 
 def pick_device(name: str, key: str = "device") -> torch.device:
@@ -45,6 +45,6 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
     if name == "auto":
         has_it = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if has_it else None
-    if name != "fp32" and device.type != "cuda":
-        raise SettingError("precision", f"{name} needs a GPU; this run is on {device.type}, take fp32 or auto")
+    has_none = name != "fp32" and device.type != "cuda"
+    refuse(precision=has_none and f"needs a GPU, and this run is on {device.type}; fp32 or auto")
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]

@@ -50,9 +50,10 @@ def defaults(text: str) -> dict[str, str]:
 def options(group: Path) -> dict[str, str]:
     """The options of a group, each with its file's first comment."""
     files = sorted(group.glob("[!_]*.yaml"))
-    return {file.stem: _first_comment(file) for file in files}
+    return {file.stem: first_comment(file) for file in files}
 
 
-def _first_comment(file: Path) -> str:
+def first_comment(file: Path) -> str:
+    """What a YAML file says that it is."""
     comments = (line.removeprefix("# ") for line in file.read_text().splitlines() if line.startswith("# "))
     return next(comment for comment in comments if not comment.startswith("@package"))

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -10,13 +11,17 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from spectrnn import CONFIGS
+from spectrnn.composition import compose, file_of, folders, options
 from spectrnn.config import unknown_name
-from spectrnn.errors import UserError
+from spectrnn.errors import Mistakes, UserError
+
+_OPTION = re.compile(r"Could not (?:find|load) '([^']+)'")
+_KEY = re.compile(r"Could not override '([^']+)'")
+_AMBIGUOUS = re.compile(r"Ambiguous value for argument '([^']+)'")
 
 
 def sentence(error: Exception, command: str, arguments: list[str]) -> str | None:
-    """What to tell the user.
+    """What to tell the user: what a command ended with, and whatever else is wrong on its command line.
 
     Args:
         error: what a command ended with.
@@ -24,65 +29,123 @@ def sentence(error: Exception, command: str, arguments: list[str]) -> str | None
         arguments: its flags and overrides.
 
     Returns:
-        A sentence that names the key or file and the nearest valid name; None where the mistake is ours.
+        A line a mistake, which names the key or file and the nearest valid name; None where the mistake is ours.
     """
+    mistakes = Mistakes()
+    found: Exception | None = error
+    while found is not None:
+        told = _told(found, command, arguments)
+        if told is None:
+            return None
+        mistakes.add(told)
+        mended = _mended(str(found), arguments)
+        if isinstance(found, UserError) or mended == arguments:
+            break
+        arguments = mended
+        found = _next(command, arguments, mistakes)
+    return "\n".join(mistakes.of_key.values())
+
+
+def _told(error: Exception, command: str, arguments: list[str]) -> str | None:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, yaml.YAMLError):
         return f"a YAML file cannot be read: {' '.join(str(error).split())}"
+    if isinstance(error, ValueError) and "Config group override must be" in str(error):
+        nothing = next((argument for argument in arguments if argument.endswith("=null")), "group=null")
+        return f"{nothing}: a stage of that kind is needed; choose an option"
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return None
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read; quote a value with special characters twice, \"key='value'\""
     text = str(error)
     cause = str(error.__cause__ or "")
-    if match := re.search(r"Could not (?:find|load) '([^']+)'", text):
-        return _no_such_option(match[1])
-    if match := re.search(r"Could not override '([^']+)'", text):
+    if match := _OPTION.search(text):
+        return _no_such_option(match[1], folders(arguments))
+    if match := _KEY.search(text):
         return _no_such_key(match[1].split("@")[0], command, arguments)
     if match := re.search(r"full_key: (\S+)", text + "\n" + cause):
         first = (cause or text).splitlines()[0]
         return f"{match[1]}: {first[0].lower() + first[1:]}"
-    if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
+    if match := _AMBIGUOUS.search(text):
         return f"{match[1]}: several values need -m (multirun), or quotes"
     return " ".join((text.splitlines() or [type(error).__name__])[0].split())
 
 
-def _no_such_option(path: str) -> str:
+def _mended(text: str, arguments: list[str]) -> list[str]:
+    """The arguments without that which Hydra's message is about; with the nearest option where there is one."""
+    if match := _OPTION.search(text):
+        group, _, option = match[1].rpartition("/")
+        near = get_close_matches(option, options(group, folders(arguments)), n=1, cutoff=0.5)
+        below = re.compile(rf"[+~]*{re.escape(group)}[.=@]")
+        return [re.sub(rf"\b{re.escape(option)}\b", near[0], argument) if near else ""
+                if below.match(argument) else argument for argument in arguments]  # fmt: skip
+    match = _KEY.search(text) or _AMBIGUOUS.search(text)
+    key = match[1].split("=")[0] if match else None
+    return [argument for argument in arguments if argument.lstrip("+~").split("=")[0] != key]
+
+
+def _next(command: str, arguments: list[str], mistakes: Mistakes) -> Exception | None:
+    """What is wrong with the command line besides: for Hydra, or else for the run that it would start."""
+    overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    sweeps = bool({"-m", "--multirun"} & set(arguments))
+    try:
+        composed = compose(command, overrides, folders(arguments))
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        return None if sweeps else error
+    if command == "train" and not sweeps:
+        from spectrnn.training.rehearsal import rehearse
+
+        meant = {name for told in mistakes.of_key.values() for name in re.findall(r"did you mean (.*)\?", told)}
+        others = Mistakes()
+        others.attempt(rehearse, composed.config)
+        for key, told in others.of_key.items():
+            if key not in meant:
+                mistakes.add(told)
+    return None
+
+
+def _no_such_option(path: str, places: list[Path]) -> str:
     group, _, option = path.rpartition("/")
-    folder = CONFIGS / group
-    if not group or not folder.is_dir():
+    known = options(group, places)
+    if not group or not known:
         return f"{path}: no such config"
-    known = sorted(file.stem for file in folder.glob("[!_]*.yaml"))
     return f"{group}={option}: no such option; " + unknown_name(option, known, f"{group}=")
 
 
 def _no_such_key(key: str, command: str, arguments: list[str]) -> str:
-    known = set(_keys(OmegaConf.to_container(_composed(command, arguments))))
-    groups = {path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name != "hydra"}
+    places = folders(arguments)
+    known = set(_keys(OmegaConf.to_container(_composed(command, arguments, places))))
+    groups = {path.name for place in places for path in place.iterdir() if path.is_dir() and path.name != "hydra"}
+    return unknown_key(key, known, groups)
+
+
+def unknown_key(key: str, known: set[str], groups: set[str]) -> str:
+    """The sentence on a key that does not exist, with the nearest that does.
+
+    Args:
+        key: as it was given.
+        known: the full keys that there are.
+        groups: the config groups that there are.
+    """
     parent, _, name = key.rpartition(".")
     siblings = {k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent} | (set() if parent else groups)
     if near := get_close_matches(name, siblings, n=1, cutoff=0.6):
         return f"{key}: no such key; did you mean {f'{parent}.' if parent else ''}{near[0]}?"
-    near = get_close_matches(key, known | groups, n=1, cutoff=0.6)
+    others = {k for k in known if not parent or parent not in (k, k.rpartition(".")[0])}
+    near = get_close_matches(key, others | (set() if siblings and parent else groups), n=1, cutoff=0.6)
     elsewhere = [k for k in sorted(known) if k.rpartition(".")[2] == name]
     if elsewhere or near:
         return f"{key}: no such key; did you mean {(elsewhere or near)[0]}?"
-    listed = ", ".join(sorted(siblings)) or ", ".join(sorted(k for k in known if "." not in k))
+    listed = ", ".join(sorted(siblings - {"_target_"})) or ", ".join(sorted(k for k in known if "." not in k))
     return f"{key}: no such key; known here: {listed}"
 
 
-def _composed(command: str, arguments: list[str]) -> DictConfig:
+def _composed(command: str, arguments: list[str], places: list[Path]) -> DictConfig:
     """The command's config, with the options that its arguments choose as far as they are valid."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
     choices = [argument for argument in arguments
-               if re.fullmatch(r"(\w+)=(\w+)", argument)
-               and (CONFIGS / argument.split("=")[0] / f"{argument.split('=')[1]}.yaml").is_file()]  # fmt: skip
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose(command, overrides=choices)
+               if re.fullmatch(r"(\w+)=(\w+)", argument) and file_of(argument.replace("=", "/"), places)]  # fmt: skip
+    return compose(command, choices, places).config
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:

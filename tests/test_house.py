@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from spectrnn import CONFIGS
+from spectrnn.composition import entries
 from spectrnn.frontend import augment, features, normalize
 from spectrnn.model import classifier, convolution, encoders, pooling
 
@@ -50,6 +51,16 @@ def test_every_yaml_says_what_it_is(path):
     comments = [line for line in path.read_text().splitlines() if line.startswith("# ") and "@package" not in line]
     assert comments
     assert yaml.safe_load(path.read_text()) is not None
+
+
+@pytest.mark.parametrize("path", YAMLS, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_every_setting_has_a_comment(path):
+    """Beside it, or beside the same key in another file of its group."""
+    group = path.parent.name if path.parent != CONFIGS else ""
+    below = "" if group in ("", "experiment", "sweep") else f"{group}."
+    said = {f"{file.parent.name}.{key}" for file in YAMLS for key, entry in entries(file).items() if entry.comment}
+    for key, entry in entries(path).items() if group not in ("job_logging", "sweep") else ():
+        assert entry.comment or f"{below}{key}" in said, key
 
 
 def test_the_rooms_import_one_way():

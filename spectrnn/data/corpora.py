@@ -14,7 +14,7 @@ import soundfile
 from spectrnn.data.clips import SPLITS, Clip, Source
 from spectrnn.data.download import Archive, fetch
 from spectrnn.data.sources import subfolders
-from spectrnn.errors import SettingError, UserError
+from spectrnn.errors import UserError, refuse
 
 # The later v1.0.10 adds a sixth speaker, lucas; of v1.0.9 the checksum is known (TensorFlow Datasets, spoken_digit).
 FSDD = Archive(
@@ -156,8 +156,7 @@ class SpeechCommands(PublishedCorpus):
 
     def __post_init__(self) -> None:
         words = len(WORDS[self.version])
-        if self.classes not in (12, words):
-            raise SettingError("classes", f"version {self.version} has 12 or {words} classes, not {self.classes}")
+        refuse(classes=self.classes not in (12, words) and f"version={self.version} has 12 or {words} classes")
 
     def clips(self) -> list[Clip]:
         """The clip table, sorted by word and file name; with 12 classes by split first."""

@@ -13,10 +13,11 @@ from typing import Any
 
 from spectrnn.data.audio import EXTENSIONS
 from spectrnn.data.clips import SPLITS, Clip, Source
-from spectrnn.errors import UserError
+from spectrnn.errors import UserError, refuse
 
 log = logging.getLogger(__name__)
 
+_TABLES = (".csv", ".tsv", ".jsonl")
 _SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 
 
@@ -33,9 +34,12 @@ class Folder(Source):
     root: str
     group: str | None
 
+    def __post_init__(self) -> None:
+        refuse(root=not Path(self.root).expanduser().is_dir() and "no such folder", group=_no_group(self.group))
+
     def clips(self) -> list[Clip]:
         """The clip table, sorted by path."""
-        root = existing_folder(self.root)
+        root = Path(self.root).expanduser()
         folders = subfolders(root)
         splits = {folder: _SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders}
         if folders and all(splits.values()):
@@ -52,12 +56,9 @@ class Folder(Source):
     def _group(self, path: Path) -> str | None:
         if self.group is None:
             return None
-        try:
-            match = re.search(self.group, path.as_posix())
-        except re.error as error:
-            raise UserError(f"data.group={self.group!r}: is no regular expression: {error}") from error
-        if match is None or not match.groups():
-            raise UserError(f"data.group={self.group!r}: finds no group (in parentheses) in {path}")
+        match = re.search(self.group, path.as_posix())
+        if match is None:
+            raise UserError(f"data.group={self.group}: finds no group in {path}")
         return match.group(1)
 
 
@@ -71,11 +72,14 @@ class Manifest(Source):
 
     path: str
 
+    def __post_init__(self) -> None:
+        path = Path(self.path).expanduser()
+        refuse(path=(not path.is_file() and "no such file") or (
+            path.suffix.lower() not in _TABLES and "the name should end in .csv, .tsv or .jsonl"))  # fmt: skip
+
     def clips(self) -> list[Clip]:
         """The clip table, in the manifest's order."""
         path = Path(self.path).expanduser()
-        if not path.is_file():
-            raise UserError(f"data.path={self.path}: no such file")
         found: dict[str, str] = {}  # a file is looked for once, however many clips it holds
         clips = [self._clip(path, line, row, found) for line, row in _rows(path)]
         if not clips:
@@ -114,12 +118,11 @@ class Manifest(Source):
         return os.path.normpath(path)
 
 
-def existing_folder(root: str) -> Path:
-    """``data.root`` as a path, or the sentence that says what is wrong with it."""
-    path = Path(root).expanduser()
-    if not path.is_dir():
-        raise UserError(f"data.root={root}: no such folder")
-    return path
+def _no_group(pattern: str | None) -> str | bool:
+    try:
+        return pattern is not None and not re.compile(pattern).groups and "names no group; put it in parentheses"
+    except re.error as error:
+        return f"is no regular expression ({error})"
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -147,8 +150,6 @@ def is_audio(path: Path) -> bool:
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The line number and the columns of every row."""
     kind = path.suffix.lower()
-    if kind not in (".csv", ".tsv", ".jsonl"):
-        raise UserError(f"data.path={path}: the name should end in .csv, .tsv or .jsonl")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             if kind == ".jsonl":

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from spectrnn.config import Count, Whole
 from spectrnn.data.clips import Clip, Source
-from spectrnn.errors import UserError
+from spectrnn.errors import UserError, refuse
 from spectrnn.files import new_folder
 from spectrnn.progress import bar
 
@@ -72,33 +72,29 @@ class Spoken(Source):
     volume: tuple[Percent, Percent]
     seed: Whole
 
+    def __post_init__(self) -> None:
+        words = [word.strip() for word in self.words]
+        twice = sorted({word for word in words if words.count(word) > 1})
+        refuse(
+            words=(len(words) < 2 and "a classifier needs two words or more")
+            or (not all(words) and f"word {words.index('') + 1} is empty")
+            or (bool(twice) and f"{', '.join(twice)} given twice; every word is one class"),
+            **{name: low > high and "the lowest should come first" for name in _PARAMETERS
+               for low, high in [getattr(self, name)]},
+        )  # fmt: skip
+
     def clips(self) -> list[Clip]:
         """The clip table, sorted by voice, word and take; the first call records it (about 1 ms a clip).
 
         Raises:
             UserError: a setting is wrong, eSpeak NG cannot be loaded, or the cache cannot be written.
         """
-        words = self._checked_words()
-        for name in _PARAMETERS:
-            low, high = getattr(self, name)
-            if low > high:
-                raise UserError(f"data.{name}=[{low}, {high}]: the lowest should come first")
+        words = [word.strip() for word in self.words]
         folder = Path(self.cache).expanduser() / "spoken" / self._fingerprint(words)
         if not folder.is_dir():
             self._record(words, folder)
         files = sorted(folder.glob("*/*.wav"), key=lambda path: (path.parent.name, path.name))
         return [Clip(str(path), words[int(path.name.split("_")[0])], group=_kin(path.parent.name)) for path in files]
-
-    def _checked_words(self) -> list[str]:
-        words = [word.strip() for word in self.words]
-        if len(words) < 2:
-            raise UserError(f"data.words={self.words}: a classifier needs two words or more")
-        if not all(words):
-            raise UserError(f"data.words={self.words}: word {words.index('') + 1} is empty")
-        twice = sorted({word for word in words if words.count(word) > 1})
-        if twice:
-            raise UserError(f"data.words: {', '.join(twice)} given twice; every word is one class")
-        return words
 
     def _fingerprint(self, words: list[str]) -> str:
         """Names the recordings: all that changes a sample is in it."""

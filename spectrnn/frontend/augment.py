@@ -16,7 +16,7 @@ from spectrnn.data.audio import decode
 from spectrnn.data.batches import Batch
 from spectrnn.data.sources import is_audio
 from spectrnn.data.wave import send
-from spectrnn.errors import SettingError
+from spectrnn.errors import refuse
 from spectrnn.frontend.masking import masked_mean, valid
 
 _NOISE_SAMPLES = 1 << 20  # that are drawn once; every clip then gets an excerpt of its own
@@ -72,7 +72,7 @@ class AddedNoise(WaveformAugmentation):
 
     def __init__(self, bank: Tensor, min_snr: float, max_snr: float, probability: Probability) -> None:
         super().__init__()
-        _ordered("max_snr", min_snr, max_snr)
+        refuse(max_snr=_disorder("min_snr", min_snr, max_snr))
         self.snr, self.probability = (min_snr, max_snr), probability
         self.register_buffer("bank", bank, persistent=False)
 
@@ -118,11 +118,9 @@ class NoiseFiles(AddedNoise):
     """
 
     def __init__(self, path: str, sample_rate: Count, min_snr: float, max_snr: float, probability: Probability) -> None:
-        _ordered("max_snr", min_snr, max_snr)  # before anything is read
         root = Path(path).expanduser()
         files = sorted(file for file in root.rglob("*") if is_audio(file.relative_to(root)) and file.is_file())
-        if not files:
-            raise SettingError("path", f"{path}: no folder with audio files")
+        refuse(path=not files and "no folder with audio files", max_snr=_disorder("min_snr", min_snr, max_snr))
         bank = torch.cat([torch.from_numpy(decode(file, sample_rate)) for file in files])
         super().__init__(bank, min_snr, max_snr, probability)
 
@@ -160,7 +158,7 @@ class Gain(WaveformAugmentation):
 
     def __init__(self, min_db: float, max_db: float, probability: Probability) -> None:
         super().__init__()
-        _ordered("max_db", min_db, max_db)
+        refuse(max_db=_disorder("min_db", min_db, max_db))
         self.range, self.probability = (min_db, max_db), probability
 
     def forward(self, batch: Batch) -> Batch:
@@ -183,7 +181,7 @@ class Speed(WaveformAugmentation):
 
     def __init__(self, min_factor: Positive, max_factor: Positive, probability: Probability) -> None:
         super().__init__()
-        _ordered("max_factor", min_factor, max_factor)
+        refuse(max_factor=_disorder("min_factor", min_factor, max_factor))
         self.range, self.probability = (min_factor, max_factor), probability
 
     def forward(self, batch: Batch) -> Batch:
@@ -295,6 +293,6 @@ def _chosen(batch: Batch, probability: float) -> Tensor:
     return torch.rand(len(batch.lengths), device=batch.waveform.device) < probability
 
 
-def _ordered(setting: str, low: float, high: float) -> None:
-    if low > high:
-        raise SettingError(setting, f"{high} is below the minimum, {low}")
+def _disorder(minimum: str, low: float, high: float) -> str | bool:
+    """What to refuse a range for, whose lower end bears the name `minimum`."""
+    return low > high and f"is below {minimum}={low:g}; at least that"

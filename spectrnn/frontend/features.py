@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from spectrnn.config import Count, NonNegative, Positive
-from spectrnn.errors import SettingError, UserError
+from spectrnn.errors import UserError, refuse
 
 try:
     from torchaudio.functional import create_dct, melscale_fbanks
@@ -55,21 +55,22 @@ class LogMel(nn.Module):
         deltas: Literal[0, 1, 2],
     ) -> None:
         super().__init__()
-        if hop_ms > window_ms:
-            raise SettingError(
-                "hop_ms", f"{hop_ms} ms is longer than the window of {window_ms} ms: samples would be lost"
-            )
         self.sample_rate, self.floor, self.deltas = sample_rate, floor, deltas
         self.window_size = max(1, round(window_ms * sample_rate / 1000))
         self.hop_size = max(1, round(hop_ms * sample_rate / 1000))
         self.n_fft = n_fft or 1 << (self.window_size - 1).bit_length()
-        if self.n_fft < self.window_size:
-            raise SettingError("n_fft", f"{n_fft} points do not hold the window of {self.window_size} samples")
-        fmax = sample_rate / 2 if fmax is None else fmax
-        if not fmin < fmax <= sample_rate / 2:
-            raise SettingError(
-                "fmax", f"{fmax} Hz must lie above fmin={fmin} Hz and up to half the rate, {sample_rate / 2} Hz"
-            )
+        half = sample_rate / 2
+        refuse(
+            hop_ms=hop_ms > window_ms
+            and f"longer than window_ms={window_ms:g}, so samples would be lost; at most {window_ms:g} ms",
+            n_fft=self.n_fft < self.window_size
+            and f"does not hold the {self.window_size} samples of window_ms={window_ms:g}; at least that, or null",
+            fmin=fmin >= half and f"not below half of sample_rate={sample_rate}; below {half:g} Hz",
+            fmax=fmax is not None and fmax > half
+            and f"above half of sample_rate={sample_rate}; at most {half:g} Hz, or null",
+        )  # fmt: skip
+        fmax = half if fmax is None else fmax
+        refuse(fmax=fmax <= fmin and f"not above fmin={fmin:g}; from there up to {half:g} Hz, or null")
         self.register_buffer("window", torch.hann_window(self.window_size), persistent=False)
         filters = _mel_filters(self.n_fft, fmin, fmax, n_mels, sample_rate, mel_scale)
         self.register_buffer("filters", filters.repeat_interleave(2, dim=0), persistent=False)
@@ -135,8 +136,7 @@ class Mfcc(LogMel):
         n_mfcc: Count,
     ) -> None:
         super().__init__(sample_rate, window_ms, hop_ms, n_fft, n_mels, fmin, fmax, mel_scale, floor, deltas)
-        if n_mfcc > n_mels:
-            raise SettingError("n_mfcc", f"{n_mfcc} coefficients cannot be made of {n_mels} mel bands")
+        refuse(n_mfcc=n_mfcc > n_mels and f"more coefficients than n_mels={n_mels} mel bands; at most that")
         self.register_buffer("dct", create_dct(n_mfcc, n_mels, "ortho"), persistent=False)
         self.bins = n_mfcc
 
@@ -184,9 +184,6 @@ def _mel_filters(n_fft: int, fmin: float, fmax: float, n_mels: int, sample_rate:
         warnings.simplefilter("ignore")  # torchaudio warns of what is refused below
         filters = melscale_fbanks(n_fft // 2 + 1, fmin, fmax, n_mels, sample_rate, None, scale)
     empty = int((filters.amax(0) == 0).sum())
-    if empty:
-        raise SettingError(
-            "n_mels", f"{empty} of {n_mels} mel bands hold no bin of the {n_fft}-point FFT at {sample_rate} Hz; "
-            f"use fewer bands or a larger n_fft, such as {2 * n_fft}"
-        )  # fmt: skip
+    refuse(n_mels=empty > 0 and f"{empty} of the mel bands hold no bin of the {n_fft}-point FFT at {sample_rate} Hz; "
+           f"fewer bands, or a larger n_fft={2 * n_fft}")  # fmt: skip
     return filters

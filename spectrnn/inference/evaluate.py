@@ -15,7 +15,7 @@ from spectrnn.data.batches import Batches
 from spectrnn.data.clips import Source
 from spectrnn.data.corpus import open_for_evaluation
 from spectrnn.devices import pick_device
-from spectrnn.errors import UserError
+from spectrnn.errors import Mistakes, UserError
 from spectrnn.files import new_file, write_json
 from spectrnn.inference.figures import confusion_figure
 from spectrnn.inference.metrics import Array, confusion, intervals, per_class, score
@@ -55,11 +55,13 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     Raises:
         UserError: any mistake in the config, the model or the corpus.
     """
-    check(plain(config, ""), EvalConfig, "")
-    path = find_model(config.run)
-    classifier, trained = model_file.load(path, pick_device(config.device))
-    device = next(classifier.parameters()).device
-    source: Source = build(config.data, "data")
+    mistakes = Mistakes()
+    mistakes.attempt(check, plain(config, ""), EvalConfig, "")
+    path: Path = mistakes.attempt(find_model, config.run)
+    device: torch.device = mistakes.attempt(pick_device, config.device)
+    source: Source = mistakes.attempt(build, config.data, "data")
+    mistakes.tell()
+    classifier, trained = model_file.load(path, device)
     if source.sample_rate != classifier.sample_rate:
         raise UserError(f"data.sample_rate={source.sample_rate}: the model takes {classifier.sample_rate} Hz")
     corpus, foreign = open_for_evaluation(source, config.split, classifier.labels, device)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from spectrnn import processes
 from spectrnn.config import Count, Fraction
-from spectrnn.errors import SettingError
+from spectrnn.errors import refuse
 from spectrnn.frontend.masking import valid
 from spectrnn.model.encoders import Encoder, Recurrent
 
@@ -159,10 +159,10 @@ def _mask(x: Tensor, frames: Tensor) -> Tensor:
 
 
 def _check_stack(channels: Sequence[int], kernel_size: int, **strides: Sequence[int]) -> None:
-    if not channels:
-        raise SettingError("channels", "one or more convolutions are needed; for none take model=bigru")
-    if kernel_size % 2 == 0:
-        raise SettingError("kernel_size", f"{kernel_size} is even; padding needs a middle, take {kernel_size + 1}")
-    for name, values in strides.items():
-        if len(values) != len(channels):
-            raise SettingError(name, f"{len(values)} strides for {len(channels)} convolutions; name one for each")
+    count = len(channels)
+    refuse(
+        channels=count == 0 and "one or more convolutions are needed; for none take model=bigru",
+        kernel_size=kernel_size % 2 == 0 and f"is even, and padding needs a middle; take {kernel_size + 1}",
+        **{name: 0 < count != len(values) and f"{len(values)} strides for {count} convolutions; name one for each"
+           for name, values in strides.items()},
+    )  # fmt: skip

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from spectrnn.config import Count, Positive
-from spectrnn.errors import SettingError
+from spectrnn.errors import refuse
 from spectrnn.frontend.masking import masked_mean, masked_variance, valid
 
 
@@ -97,8 +97,9 @@ class Attention(Pooling):
 
     def __init__(self, input_size: Count, heads: Count, hidden_size: Count) -> None:
         super().__init__(input_size)
-        if input_size % heads:
-            raise SettingError("heads", f"{heads} heads do not divide the encoder's {input_size} outputs")
+        divisors = [count for count in range(1, min(input_size, 16) + 1) if input_size % count == 0]
+        refuse(heads=input_size % heads > 0 and f"does not divide the encoder's {input_size} outputs; "
+               f"{', '.join(map(str, divisors))} do")  # fmt: skip
         self.heads = heads
         self.score = nn.Sequential(nn.Linear(input_size, hidden_size), nn.Tanh(), nn.Linear(hidden_size, heads))
 

@@ -3,7 +3,6 @@
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,10 @@ from omegaconf import DictConfig
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from spectrnn import processes
-from spectrnn.config import Whole, build, check, plain
-from spectrnn.data.clips import Source
+from spectrnn.config import build, plain
 from spectrnn.data.corpus import Corpus, open_corpus
-from spectrnn.devices import pick_device
-from spectrnn.errors import SettingError, Stopped, UserError
+from spectrnn.errors import Stopped, UserError
 from spectrnn.files import remove_unfinished
-from spectrnn.frontend.augment import Augment
 from spectrnn.model.classifier import Classifier
 from spectrnn.progress import Stopwatch
 from spectrnn.runs import CHECKPOINT, MODEL
@@ -28,27 +24,10 @@ from spectrnn.training import checkpoint
 from spectrnn.training.learner import Learner, Settings, seed_everything
 from spectrnn.training.logs import RunLog, Silence
 from spectrnn.training.loop import Trainer
+from spectrnn.training.rehearsal import rehearse
 from spectrnn.training.run import Run
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True)
-class TrainConfig:
-    """The top level of train.yaml."""
-
-    data: dict[str, Any]
-    augment: dict[str, Any] | None = None
-    features: dict[str, Any]
-    normalize: dict[str, Any]
-    model: dict[str, Any]
-    pooling: dict[str, Any]
-    head: dict[str, Any]
-    optimizer: dict[str, Any]
-    scheduler: dict[str, Any]
-    trainer: dict[str, Any]
-    seed: Whole
-    resume: str | None
 
 
 def train_in(folder: Path, config: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
@@ -89,13 +68,8 @@ def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[
         Stopped: a signal came; the run is saved.
     """
     clock = Stopwatch()
+    settings, source, device, augment = rehearse(config)
     plain_config = plain(config, "")
-    check(plain_config, TrainConfig, "")
-    settings: Settings = build(config.trainer, "trainer")
-    source: Source = build(config.data, "data")
-    device = pick_device(settings.device, "trainer.device")
-    augment = Augment([build(node, f"augment.{name}") for name, node in (config.get("augment") or {}).items()])
-    _try_stages(plain_config, source.sample_rate)
     with processes.joined(device):
         folder = processes.from_first(folder)
         state = checkpoint.load(folder, plain_config) if (folder / CHECKPOINT).exists() else None
@@ -134,18 +108,8 @@ def _trainer(
     optimizer = build(config.optimizer, "optimizer", params=classifier.parameters())
     steps = settings.epochs * -(-len(batches) // settings.accumulate)
     schedule = build(config.scheduler, "scheduler", optimizer=optimizer, steps=steps)
-    try:
-        learner = Learner(settings, classifier, optimizer, schedule, batches, config.seed)
-    except SettingError as error:
-        raise UserError(f"trainer.{error}") from error
+    learner = Learner(settings, classifier, optimizer, schedule, batches, config.seed)
     return Trainer(learner, val, lambda row: corpus.clips[row].path, clock)
-
-
-def _try_stages(config: dict[str, Any], sample_rate: int) -> None:
-    """Builds the classifier once for nothing, so that a mistake in a stage shows before any audio is read."""
-    rate = Classifier(config, ["a", "b"]).sample_rate
-    if rate != sample_rate:
-        raise UserError(f"features.sample_rate={rate}: the corpus has data.sample_rate={sample_rate} Hz")
 
 
 def _fit_normalization(classifier: Classifier, corpus: Corpus, batch_size: int, device: torch.device) -> None:

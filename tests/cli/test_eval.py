@@ -59,7 +59,7 @@ def test_the_printed_config_is_what_runs(spectrnn, trained, tones):
 
 def test_an_unknown_split_is_refused(spectrnn, trained):
     assert (
-        "split='tset': should be 'train', 'val', 'test' or 'all'"
+        "split=tset: should be 'train', 'val', 'test' or 'all'"
         in spectrnn("eval", f"run={trained}", "split=tset").mistake()
     )
 

@@ -81,8 +81,110 @@ def test_a_manifest_without_the_columns(refused, tmp_path):
     assert "clips.csv: no column path and no column label (found: file, class)" in told
 
 
+MANY = {
+    "features.hop_ms=30": "features.hop_ms=30: longer than features.window_ms=25, so samples would be lost; at most 25",
+    "features.n_fft=7": "features.n_fft=7: does not hold the 200 samples of features.window_ms=25; at least that",
+    "features.fmax=9000": "features.fmax=9000: above half of features.sample_rate=8000; at most 4000 Hz, or null",
+    "augment.noise.min_snr=60": "augment.noise.max_snr=40: is below augment.noise.min_snr=60; at least that",
+    "normalize.epsilon=0": "normalize.epsilon=0: should be greater than 0",
+    "model.hidden_size=10": "pooling.heads=3: does not divide the encoder's 20 outputs; 1, 2, 4, 5, 10 do",
+    "pooling.heads=3": "pooling.heads=3: does not divide",
+    "head.dropout=2": "head.dropout=2: should be less than 1",
+    "optimizer.lr=-1": "optimizer.lr=-1.0: AdamW refuses it (Invalid learning rate: -1.0)",
+    "scheduler.warmup=2": "scheduler.warmup=2: should be less than 1",
+    "trainer.precision=fp16": "trainer.precision=fp16: needs a GPU, and this run is on cpu; fp32 or auto",
+    "trainer.patience=0": "trainer.patience=0: should be greater than 0, or null",
+    "data.resident=gpu": "data.resident=gpu: the run has no GPU; use auto, ram or disk",
+    "data.group='('": "data.group=(: is no regular expression",
+    "seed=-1": "seed=-1: should be greater than or equal to 0",
+}
+
+
+def test_mistakes_of_all_groups_are_told_at_once_before_any_audio_is_read(spectrnn, tiny, corpus, tmp_path):
+    for path in corpus.rglob("*.wav"):
+        path.write_text("this is not a sound")
+    outcome = spectrnn("train", *tiny, f"data.root={corpus}", f"hydra.run.dir={tmp_path / 'run'}",
+                       "trainer.device=cpu", *MANY)  # fmt: skip
+    assert outcome.code == 1
+    lines = outcome.err.splitlines()
+    assert lines[0] == "spectrnn: several mistakes"
+    assert len(lines) == len(MANY)  # with the headline, and two overrides that make one mistake
+    for sentence in MANY.values():
+        assert any(line.startswith(f"  {sentence}") for line in lines), sentence
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["optimizer.betas=[0.9,2]"], "optimizer.betas=[0.9, 2.0]: AdamW refuses it"),
+        (["optimizer=sgd", "optimizer.momentum=0"], "optimizer.nesterov=true: SGD refuses it (Nesterov momentum"),
+        (["data.max_seconds=0.03"], "data.max_seconds=0.03: holds one frame of features.window_ms, and recurrent "
+         "layers need several; at least 0.035 s"),
+        (["model=crnn", "model.time_strides=[8,8]", "data.max_seconds=0.3"],
+         "model.time_strides=[8, 8]: leaves one of the 28 frames of data.max_seconds=0.3, and recurrent layers need"),
+        (["data.sample_rate=many"], "data.sample_rate=many: should be a valid integer"),
+        (["pooling._target_=spectrnn.model.encoders.Recurrent"], "is of another kind; a class derived from "
+         "spectrnn.model.pooling.Pooling is needed"),
+        (["augment.noise._target_=torch.nn.Linear"], "augment.noise._target_=torch.nn.Linear: is of another kind"),
+        (["model=null"], "model=null: a stage of that kind is needed"),
+        (["features.n_mels=${nowhere}"], "features.n_mels: Interpolation key 'nowhere' not found"),
+        (["augment=[noise_files]"], "augment.noise_files.path: missing; it has no default"),
+        (["sweep=seeds"], "sweep=seeds: needs -m"),
+        (["model.hidden_size=10000000"], "model: takes more memory than this machine has; smaller sizes"),
+        (["augment.noise=null"], "augment.noise: expected a mapping with a _target_, got null"),
+        (["pooling=stats", "pooling.epsilon=1e-5"], "pooling.heads: no such key; known here: epsilon"),
+    ],
+)  # fmt: skip
+def test_one_mistake_is_told_without_what_follows_from_it(refused, corpus, arguments, told):
+    assert told in refused(f"data.root={corpus}", *arguments)
+
+
+def test_strides_that_leave_two_frames_are_taken(spectrnn, tiny, tones, tmp_path):
+    outcome = spectrnn("train", *tiny, f"data.root={tones}", f"hydra.run.dir={tmp_path / 'run'}", "trainer.epochs=1",
+                       "model=crnn", "model.channels=[2,2]", "model.time_strides=[3,9]",
+                       "data.max_seconds=0.3")  # fmt: skip
+    assert outcome.code == 0, outcome.err
+
+
+def test_all_typos_of_a_command_line_are_told_at_once(spectrnn):
+    typos = ("trainer.epoch=3", "model=crn", "model.chanels=[8]", "augment=[noise,shfit]", "pooling.heads=3")
+    assert spectrnn("train", *typos).err.splitlines() == [
+        "spectrnn: several mistakes",
+        "  model=crn: no such option; did you mean model=crnn?",
+        "  augment=shfit: no such option; did you mean augment=shift?",
+        "  trainer.epoch: no such key; did you mean trainer.epochs?",
+        "  model.chanels: no such key; did you mean model.channels?",
+        "  pooling.heads=3: does not divide the encoder's 256 outputs; 1, 2, 4, 8, 16 do",
+    ]
+
+
+def test_a_misspelt_key_is_not_told_as_missing_too(spectrnn):
+    told = spectrnn("train", "data=folder", "data.rot=/none").mistake()
+    assert told == "spectrnn: data.rot: no such key; did you mean data.root?"
+
+
+def test_options_of_a_folder_of_one_s_own_are_offered(spectrnn, tmp_path):
+    (tmp_path / "conf" / "pooling").mkdir(parents=True)
+    (tmp_path / "conf" / "pooling" / "mine.yaml").write_text("defaults: [attention, _self_]\nheads: 8\n")
+    told = spectrnn("train", "--config-dir", tmp_path / "conf", "pooling=mene").mistake()
+    assert "pooling=mene: no such option; did you mean pooling=mine?" in told
+
+
+def test_mistakes_of_an_evaluation_are_told_at_once(spectrnn, trained):
+    err = spectrnn("eval", f"run={trained}", "split=tset", "batch_size=0", "device=cuda:7", "data.resident=x").err
+    for told in ("split=tset: should be", "batch_size=0: should be greater than 0", "device=cuda:7: not to be had",
+                 "data.resident=x: should be 'auto'"):  # fmt: skip
+        assert f"\n  {told}" in err
+
+
+def test_predict_takes_no_sweep(spectrnn, tmp_path):
+    assert "-m: predict takes no sweeps" in spectrnn("predict", "-m", "a.wav").mistake()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_hop_longer_than_the_window(refused, corpus):
-    assert "features.hop_ms: 50.0 ms is longer" in refused(f"data.root={corpus}", "features.hop_ms=50")
+    assert "features.hop_ms=50: longer than" in refused(f"data.root={corpus}", "features.hop_ms=50")
 
 
 def test_more_mel_bands_than_the_fft_resolves(refused, corpus):

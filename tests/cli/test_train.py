@@ -138,7 +138,7 @@ def test_more_batches_a_step_than_a_report(train, tmp_path):
 
 def test_another_rate_of_the_features_is_refused(spectrnn, tones, tiny):
     told = spectrnn("train", *tiny, f"data.root={tones}", "features.sample_rate=16000").mistake()
-    assert "features.sample_rate=16000: the corpus has data.sample_rate=8000 Hz" in told
+    assert "features.sample_rate=16000: the corpus has data.sample_rate=8000 Hz; the same" in told
 
 
 def test_a_folder_that_holds_a_run_is_left_alone(spectrnn, tones, tiny, trained):
@@ -190,7 +190,7 @@ def test_noise_from_a_folder(spectrnn, tones, tiny, tmp_path):
     outcome = spectrnn("train", *tiny, f"data.root={tones}", f"hydra.run.dir={tmp_path / 'run'}", *arguments)
     assert outcome.code == 0, outcome.err
     missing = spectrnn("train", *tiny, f"data.root={tones}", "augment=[noise_files]", "augment.noise_files.path=/none")
-    assert "augment.noise_files.path: /none: no folder with audio files" in missing.mistake()
+    assert "augment.noise_files.path=/none: no folder with audio files" in missing.mistake()
 
 
 def test_early_stopping_ends_before_the_last_epoch(train, tmp_path):

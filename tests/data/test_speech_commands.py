@@ -90,7 +90,7 @@ def test_silence_is_disjoint_in_time(corpus: Build, commands: Path):
 
 
 def test_classes_belong_to_the_version(corpus: Build, tmp_path: Path):
-    with pytest.raises(UserError, match=r"data.classes: version 1 has 12 or 30 classes, not 35"):
+    with pytest.raises(UserError, match=r"data.classes=35: data.version=1 has 12 or 30 classes"):
         corpus("speech_commands", tmp_path, version=1)
     with pytest.raises(UserError, match=r"data.classes=11"):
         corpus("speech_commands", tmp_path, classes=11)

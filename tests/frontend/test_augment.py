@@ -136,7 +136,7 @@ def test_noise_files_are_brought_to_the_rate_of_the_run(augmentation, batch, tmp
 def test_noise_files_refuse_a_folder_without_audio(augmentation, tmp_path, folder):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("no sound")
-    with pytest.raises(UserError, match=rf"augment\.noise_files\.path: .*{folder}: no folder with audio files"):
+    with pytest.raises(UserError, match=rf"augment\.noise_files\.path=.*{folder}: no folder with audio files"):
         augmentation("noise_files", path=str(tmp_path / folder))
 
 
@@ -250,11 +250,15 @@ def test_augmentations_run_in_order_waveforms_before_spectrograms(stage, batch):
 @pytest.mark.parametrize(
     ("option", "settings", "sentence"),
     [
-        ("noise", {"min_snr": 50}, r"augment\.noise\.max_snr: 40.* is below the minimum, 50"),
-        ("gain", {"max_db": -20}, r"augment\.gain\.max_db: -20.* is below the minimum, -12"),
-        ("speed", {"max_factor": 0.5}, r"augment\.speed\.max_factor: 0\.5 is below the minimum, 0\.9"),
-        ("noise_files", {"path": ".", "max_snr": -1}, r"augment\.noise_files\.max_snr: -1.* is below the minimum, 0"),
-        ("noise", {"color": "brown"}, r"augment\.noise\.color='brown': should be 'white' or 'pink'"),
+        ("noise", {"min_snr": 50}, r"augment\.noise\.max_snr=40: is below augment\.noise\.min_snr=50; at least that"),
+        ("gain", {"max_db": -20}, r"augment\.gain\.max_db=-20: is below augment\.gain\.min_db=-12"),
+        ("speed", {"max_factor": 0.5}, r"augment\.speed\.max_factor=0\.5: is below augment\.speed\.min_factor=0\.9"),
+        (
+            "noise_files",
+            {"path": ".", "max_snr": -1},
+            r"augment\.noise_files\.max_snr=-1: is below augment\.noise_files\.min_snr=0",
+        ),
+        ("noise", {"color": "brown"}, r"augment\.noise\.color=brown: should be 'white' or 'pink'"),
         ("noise", {"probability": 1.5}, r"augment\.noise\.probability=1\.5: should be less than or equal to 1"),
         ("shift", {"max_ms": 0}, r"augment\.shift\.max_ms=0: should be greater than 0"),
         ("speed", {"min_factor": 0}, r"augment\.speed\.min_factor=0: should be greater than 0"),

@@ -105,8 +105,8 @@ def test_dropout_lies_between_layers_and_only_in_training():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"cell": "rnn"}, "model.cell='rnn': should be 'gru' or 'lstm'"),
-        ({"hidden_size": "abc"}, "model.hidden_size='abc': should be a valid integer"),
+        ({"cell": "rnn"}, "model.cell=rnn: should be 'gru' or 'lstm'"),
+        ({"hidden_size": "abc"}, "model.hidden_size=abc: should be a valid integer"),
         ({"hidden_size": 0}, "model.hidden_size=0: should be greater than 0"),
         ({"num_layers": 0}, "model.num_layers=0: should be greater than 0"),
         ({"dropout": 1.0}, "model.dropout=1.0: should be less than 1"),

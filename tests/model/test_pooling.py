@@ -98,7 +98,7 @@ def test_gradients_are_finite_and_none_reach_the_padding(stage, option):
 @pytest.mark.parametrize(
     ("option", "settings", "sentence"),
     [
-        ("attention", {"heads": 3}, "pooling.heads: 3 heads do not divide the encoder's 8 outputs"),
+        ("attention", {"heads": 3}, "pooling.heads=3: does not divide the encoder's 8 outputs; 1, 2, 4, 8 do"),
         ("attention", {"heads": 0}, "pooling.heads=0: should be greater than 0"),
         ("stats", {"epsilon": 0}, "pooling.epsilon=0: should be greater than 0"),
         ("mean", {"heads": 2}, "pooling.heads: no such key"),
