@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, NoReturn
 
 from spectrnn.errors import UserError
@@ -209,5 +210,5 @@ def _fail(text: str, code: int = 1) -> NoReturn:
 
 
 def _complain(text: str) -> None:
-    lines = text.splitlines()
-    print("spectrnn:", text if len(lines) < 2 else "\n  ".join(["several mistakes", *lines]), file=sys.stderr)
+    several = sum(not line.startswith(" ") for line in text.splitlines()) > 1
+    print("spectrnn:", "several mistakes\n" + indent(text, "  ") if several else text, file=sys.stderr)

@@ -39,8 +39,8 @@ def test_they_are_skipped_and_listed_in_the_run(spectrnn, damaged, tiny, tmp_pat
 
 def test_they_are_all_named(spectrnn, damaged, tiny, tmp_path):
     outcome = spectrnn("train", *tiny, f"data.root={damaged}", f"hydra.run.dir={tmp_path}/run")
-    assert outcome.mistake() == f"spectrnn: {listed(damaged)[0]}"
-    assert listed(damaged)[1] in outcome.err.splitlines()
+    assert outcome.mistake() == "spectrnn: several mistakes"
+    assert outcome.err.splitlines()[-2:] == [f"  {line}" for line in listed(damaged)]
     assert not (tmp_path / "run").exists()
 
 
