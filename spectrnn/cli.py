@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 COMMANDS = {
+    "check": "examine a corpus before training: broken files, duplicates, leaks; exit code 1 where there are errors",
     "train": "train a classifier: from recordings and labels to a run below outputs/",
     "eval": "measure a trained classifier on a split of a corpus",
     "predict": "label recordings: files, folders and globs",
@@ -86,7 +87,7 @@ def _hydra(command: str, arguments: list[str]) -> None:
 
     from spectrnn import CONFIGS
 
-    task = {"train": _train, "eval": _eval, "predict": _predict}[command]
+    task = {"check": _check, "train": _train, "eval": _eval, "predict": _predict}[command]
     mistakes: list[str] = []
 
     def guarded(config: "DictConfig") -> float | None:
@@ -102,6 +103,14 @@ def _hydra(command: str, arguments: list[str]) -> None:
     hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=command)(guarded)()
     if mistakes:
         sys.exit(1)
+
+
+def _check(config: "DictConfig") -> None:
+    from spectrnn.check.check import check_corpus
+
+    findings = check_corpus(config)
+    if any(finding.level == "error" for finding in findings):
+        raise UserError("the corpus has errors; spectrnn check out=clean.csv writes a table without most of them")
 
 
 def _train(config: "DictConfig") -> float | None:

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -40,15 +41,22 @@ def decode(path: str | Path, sample_rate: int, start: float = 0.0, end: float | 
 def blocks(path: str | Path, sample_rate: int, start: float = 0.0, end: float | None = None) -> Iterator[Samples]:
     """`decode` piece by piece: yields int16 arrays of shape (samples,)."""
     samples = 0
-    try:
-        with soundfile.SoundFile(_native(path)) as file:
-            for block in _resampled(file, path, sample_rate, start, end):
-                samples += len(block)
-                yield block
-    except (soundfile.SoundFileError, OSError) as error:
-        raise UserError(f"{path}: {_reason(path, error)}") from error
+    with opened(path) as file:
+        for block in _resampled(file, path, sample_rate, start, end):
+            samples += len(block)
+            yield block
     if not samples:
         raise UserError(f"{path}: is too short to hold a sample at {sample_rate} Hz")
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[soundfile.SoundFile]:
+    """A file open for reading; what goes wrong with it within the block is a `UserError` that names it."""
+    try:
+        with soundfile.SoundFile(_native(path)) as file:
+            yield file
+    except (soundfile.SoundFileError, OSError) as error:
+        raise UserError(f"{path}: {_reason(path, error)}") from error
 
 
 def mono(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -59,6 +67,28 @@ def mono(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def _resampled(
     file: soundfile.SoundFile, path: str | Path, sample_rate: int, start: float, end: float | None
 ) -> Iterator[Samples]:
+    resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1) if file.samplerate != sample_rate else None
+    for samples, last in frames(file, path, start, end):
+        wave = mono(samples)
+        yield to_int16(resampler.resample_chunk(wave, last=last) if resampler else wave)
+
+
+def frames(
+    file: soundfile.SoundFile, path: str | Path, start: float = 0.0, end: float | None = None
+) -> Iterator[tuple[npt.NDArray[np.float32], bool]]:
+    """A recording, or a part of it, as it lies in the file.
+
+    Args:
+        file: what `opened` gave.
+        path: of the file, for messages.
+        start, end: as for `decode`.
+
+    Yields:
+        float32 (samples, channels) of at most `BLOCK` samples, and whether they are the last.
+
+    Raises:
+        UserError: as `decode` does.
+    """
     first = round(start * file.samplerate)
     last = file.frames if end is None else round(end * file.samplerate)
     if 0 < last - file.frames <= _ROUNDING * file.samplerate:
@@ -70,16 +100,15 @@ def _resampled(
     if _cut_short(file):
         raise UserError(f"{path}: is truncated; its header promises more samples than it holds")
     file.seek(first)
-    resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1) if file.samplerate != sample_rate else None
     left = last - first
     while left:
-        samples = mono(file.read(min(BLOCK, left), dtype="float32", always_2d=True))
+        samples = file.read(min(BLOCK, left), dtype="float32", always_2d=True)
         if not len(samples):
             raise UserError(f"{path}: is truncated; {left} of {last - first} frames are missing")
         left -= len(samples)
         if not np.isfinite(samples).all():
             raise UserError(f"{path}: holds values that are not finite (NaN or Inf)")
-        yield to_int16(resampler.resample_chunk(samples, last=not left) if resampler else samples)
+        yield samples, not left
 
 
 def to_int16(samples: npt.NDArray[np.float32]) -> Samples:
