@@ -16,7 +16,7 @@ from spectrnn.data.clips import Clip
 _FEWEST_STEPS = 8  # consecutive clips, from which on their edges say something
 _LONGEST_SERIES = 512  # clips of a series that are looked at
 _NEARBY = 6  # clips
-_SIGMAS = 4.0  # by which consecutive edges must be more alike than others
+_SIGMAS = 3.0  # by which consecutive edges must be more alike than others
 
 
 def duplicates(

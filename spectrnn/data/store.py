@@ -11,13 +11,14 @@ import numpy as np
 
 from spectrnn.data.audio import Samples, decode
 from spectrnn.data.clips import Clip
+from spectrnn.data.digest import SIZE, Digest
 from spectrnn.errors import UserError
 from spectrnn.files import new_folder
 from spectrnn.progress import bar
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 2
+_FORMAT = 3
 _CHUNK_CLIPS, _CHUNK_BYTES = 256, 1 << 26  # the work of one task of a decoding process
 _REPORTED = 20  # broken files that an error names
 
@@ -29,11 +30,13 @@ class Store(NamedTuple):
         path: of the samples of all clips, int16, with the silence that `Wave` wants behind them.
         offsets: int64 (clips + 1,); clip i is samples ``offsets[i]`` to ``offsets[i + 1]``.
         sample_rate: Hz.
+        digests: uint8 (clips, 16), of each clip's samples; all zero where it is digital silence.
     """
 
     path: Path
     offsets: np.ndarray
     sample_rate: int
+    digests: np.ndarray
 
     @property
     def lengths(self) -> np.ndarray:
@@ -85,6 +88,7 @@ def fingerprint(clips: Sequence[Clip], sample_rate: int) -> str:
 def _build(clips: Sequence[Clip], sample_rate: int, folder: Path) -> None:
     lengths: list[int] = []
     problems: list[str] = []
+    digests: list[bytes] = []
     try:
         with new_folder(folder) as temporary, (temporary / "wave.int16").open("wb") as file:
             with bar(len(clips), "decoding", "clip") as progress:
@@ -92,10 +96,12 @@ def _build(clips: Sequence[Clip], sample_rate: int, folder: Path) -> None:
                     file.write(decoded.wave.tobytes())
                     lengths += decoded.lengths
                     problems += decoded.problems
+                    digests += decoded.digests
                     progress.update(len(decoded.lengths))
             _refuse(problems)
             file.truncate(2 * (sum(lengths) + max(lengths)))
             np.save(temporary / "offsets.npy", np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+            np.save(temporary / "digests.npy", np.frombuffer(b"".join(digests), np.uint8).reshape(-1, SIZE))
     except OSError as error:
         raise UserError(f"data.cache: the store cannot be written to {folder.parent}: {error.strerror}") from error
     seconds = sum(lengths) / sample_rate
@@ -104,7 +110,8 @@ def _build(clips: Sequence[Clip], sample_rate: int, folder: Path) -> None:
 
 def _found(folder: Path, sample_rate: int) -> Store:
     try:
-        store = Store(folder / "wave.int16", np.load(folder / "offsets.npy"), sample_rate)
+        tables = np.load(folder / "offsets.npy"), sample_rate, np.load(folder / "digests.npy")
+        store = Store(folder / "wave.int16", *tables)
         whole = store.path.stat().st_size == 2 * (store.offsets[-1] + store.lengths.max())
     except (OSError, ValueError, EOFError):
         whole = False
@@ -116,6 +123,7 @@ def _found(folder: Path, sample_rate: int) -> Store:
 class _Decoded(NamedTuple):
     wave: Samples
     lengths: list[int]
+    digests: list[bytes]
     problems: list[str]
 
 
@@ -152,7 +160,8 @@ def _decode_chunk(clips: Sequence[Clip], sample_rate: int) -> _Decoded:
             problems.append(str(error))
         waves.append(wave)
         lengths.append(len(wave))
-    return _Decoded(np.concatenate(waves), lengths, problems)
+    digests = [Digest().update(wave).value() for wave in waves]
+    return _Decoded(np.concatenate(waves), lengths, digests, problems)
 
 
 def _refuse(problems: Sequence[str]) -> None:
