@@ -107,4 +107,6 @@ def _thinned(hashes: Landmarks, time: Landmarks, seconds: float) -> Landmarks:
     while np.count_nonzero(hashes & np.uint64(mask) == 0) > _MOST + _MOST_A_SECOND * seconds:
         mask = 2 * mask + 1
     kept = hashes & np.uint64(mask) == 0
-    return (hashes[kept] << np.uint64(TIME_BITS)) | time[kept]
+    result = np.sort((hashes[kept] << np.uint64(TIME_BITS)) | time[kept])
+    # Of like landmarks, as in a steady tone, the first stays
+    return result[np.append(True, np.diff(result >> np.uint64(TIME_BITS)) > 0)] if len(result) else result

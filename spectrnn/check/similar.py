@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,11 @@ Wave = npt.NDArray[np.float32]
 
 _CLIP_BITS = 64 - HASH_BITS - TIME_BITS  # 4 million clips; those beyond are not compared
 _LAST, _FRAMES = (1 << _CLIP_BITS) - 1, 1 << TIME_BITS
+_BLOCK = 1 << 22  # landmarks that are looked at together: bounds the memory
 _NEIGHBOURS = 4  # further clips with the same landmark that a clip is held against
 _VOTES = 3  # landmarks that two clips must share at one lag
-_FEWEST, _SHARE = 1000, 0.5  # candidates that are proved: so many, or this share of the clips where that is more
+_AT_ONCE = 1000  # candidates that are proved before asking whether to go on
+_MOST = 2.0  # candidates a clip that are proved, at most
 _CHUNK = 32  # candidates, the work of one task of a process
 _SAME = 0.75  # correlation: other takes of a word by the same speaker stay below 0.65, MP3 at its worst above 0.8
 _WHITENING = 0.8  # power of the spectrum's envelope that is divided out: vowels and hum resemble each other too much
@@ -56,74 +58,106 @@ def identical(rows: Sequence[Row]) -> list[list[int]]:
 def similar(clips: Sequence[Clip], rows: Sequence[Row]) -> tuple[list[Pair], int]:
     """Clips that hold the same sound in another format, rate, level or length.
 
+    The likeliest candidates are proved first, so many at a time, until none of them proves true.
+
     Args:
         clips: the clip table.
         rows: of the clips; of those that are identical, all but the first without landmarks.
 
     Returns:
-        The pairs, and how many candidates were left without a proof.
+        The pairs, and how many candidates were left though some of the last still proved true.
     """
-    from joblib import Parallel, cpu_count, delayed
+    from joblib import Parallel, cpu_count
 
     found = candidates(rows)
-    proved = found[: max(_FEWEST, int(_SHARE * len(rows)))]
-    chunks = [[(clips[i], clips[j]) for i, j in proved[start : start + _CHUNK]]
-              for start in range(0, len(proved), _CHUNK)]  # fmt: skip
-    workers = max(1, min(cpu_count(), len(chunks)))
+    most = int(_MOST * len(rows)) + _AT_ONCE
+    pairs: list[Pair] = []
+    with Parallel(min(cpu_count(), 1 + len(found) // _CHUNK), return_as="generator") as parallel:
+        for start in range(0, min(len(found), most), _AT_ONCE):
+            part = found[start : start + _AT_ONCE]
+            scores = _compared(clips, part, parallel)
+            proved = [Pair(int(i), int(j), bool(share >= _WHOLE), round(score, 3))
+                      for (i, j), (score, share) in zip(part, scores, strict=True) if score >= _SAME]  # fmt: skip
+            pairs += proved
+            if not proved:
+                return pairs, 0
+    return pairs, max(0, len(found) - most)
+
+
+def _compared(clips: Sequence[Clip], pairs: npt.NDArray[np.int64], parallel: Any) -> list[tuple[float, float]]:
+    from joblib import delayed
+
+    chunks = [[(clips[i], clips[j]) for i, j in pairs[start : start + _CHUNK]]
+              for start in range(0, len(pairs), _CHUNK)]  # fmt: skip
     scores: list[tuple[float, float]] = []
-    with bar(len(proved), "comparing", "pair") as progress:
-        for done in Parallel(workers, return_as="generator")(delayed(_compare_chunk)(chunk) for chunk in chunks):
+    with bar(len(pairs), "comparing", "pair") as progress:
+        for done in parallel(delayed(_compare_chunk)(chunk) for chunk in chunks):
             scores += done
             progress.update(len(done))
-    pairs = [Pair(int(i), int(j), bool(share >= _WHOLE), round(score, 3))
-             for (i, j), (score, share) in zip(proved, scores, strict=True) if score >= _SAME]  # fmt: skip
-    return pairs, len(found) - len(proved)
+    return scores
 
 
 def candidates(rows: Sequence[Row]) -> npt.NDArray[np.int64]:
     """Pairs of clips with landmarks in common, all at one lag; the most likely first: int64 (pairs, 2).
 
     The landmarks of all clips are sorted once. Each is held against the next few like it, so the work grows with the
-    number of landmarks and not with its square.
+    number of landmarks and not with its square. The votes are counted for one part of the clips after the other.
     """
     index = _index(rows)
-    hits = [hit for shift in range(1, _NEIGHBOURS + 1) for hit in [_hits(index, shift)] if len(hit)]
-    if not hits:
-        return np.empty((0, 2), np.int64)
-    lags, votes = np.unique(np.concatenate(hits), return_counts=True)
+    parts = 1 + len(index) // _BLOCK
+    pair, votes = map(np.concatenate, zip(*[_voted(_hits(index, part, parts)) for part in range(parts)], strict=True))
+    pair = pair[np.argsort(-votes, kind="stable")]
+    return np.stack([pair >> np.uint64(_CLIP_BITS), pair & np.uint64(_LAST)], axis=1).astype(np.int64)
+
+
+def _voted(hits: Landmarks) -> tuple[Landmarks, npt.NDArray[np.int64]]:
+    """The pairs with enough hits at one lag, and how many those are: uint64 (pairs,) and int64 (pairs,)."""
+    hits.sort()
+    lags, votes = np.unique(hits[_has_neighbour(hits)], return_counts=True)
+    if not len(lags):
+        return lags, votes
     beside = np.append(np.where(lags[1:] == lags[:-1] + 1, votes[1:], 0), 0)  # a lag may lie between two frames
     enough = votes + beside >= _VOTES
     pair, votes = (lags >> np.uint64(TIME_BITS))[enough], (votes + beside)[enough]
     best = np.lexsort((-votes, pair))
     pair, first = np.unique(pair[best], return_index=True)
-    order = np.argsort(-votes[best][first], kind="stable")
-    return np.stack([pair >> np.uint64(_CLIP_BITS), pair & np.uint64(_LAST)], axis=1).astype(np.int64)[order]
+    return pair, votes[best][first]
+
+
+def _has_neighbour(hits: Landmarks) -> npt.NDArray[np.bool_]:
+    """Most hits are chance and alone: of sorted hits, those with the same or the next lag beside them."""
+    near = np.diff(hits) <= 1
+    return np.append(near, False) | np.append(False, near) if len(hits) else np.empty(0, np.bool_)
 
 
 def _index(rows: Sequence[Row]) -> Landmarks:
-    """All landmarks, sorted: hash, clip and frame in one number. Of a clip's like landmarks the first is kept."""
+    """All landmarks, sorted: hash, clip and frame in one number."""
     low = np.uint64(TIME_BITS)
-    parts = [
-        ((row.landmarks >> low) << np.uint64(TIME_BITS + _CLIP_BITS))
-        | np.uint64(number << TIME_BITS)
-        | (row.landmarks & np.uint64(_FRAMES - 1))
-        for number, row in enumerate(rows[: _LAST + 1])
-    ]
-    index = np.concatenate(parts)
+    index = np.empty(sum(len(row.landmarks) for row in rows[: _LAST + 1]), np.uint64)
+    end = 0
+    for number, row in enumerate(rows[: _LAST + 1]):
+        start, end = end, end + len(row.landmarks)
+        hashes = (row.landmarks >> low) << np.uint64(TIME_BITS + _CLIP_BITS)
+        index[start:end] = hashes | np.uint64(number << TIME_BITS) | (row.landmarks & np.uint64(_FRAMES - 1))
     index.sort()
-    return index[np.append(True, (index[1:] >> low) != (index[:-1] >> low))] if len(index) else index
+    return index
 
 
-def _hits(index: Landmarks, shift: int) -> Landmarks:
-    """Where a landmark is like the one `shift` further on: both clips, and the lag between them, as one number."""
-    one, other = index[:-shift], index[shift:]
-    like = np.flatnonzero((one ^ other) < np.uint64(1 << (TIME_BITS + _CLIP_BITS)))
-    one, other = one[like], other[like]
+def _hits(index: Landmarks, part: int, parts: int) -> Landmarks:
+    """Where two clips, the first of them of this part, have a like landmark: both clips and the lag, as one number."""
     frame, clip, low = np.uint64(_FRAMES - 1), np.uint64(_LAST), np.uint64(TIME_BITS)
-    # Half the range on top: small lags, to and fro, are neighbours
-    lag = ((other & frame) - (one & frame) + np.uint64(_FRAMES // 2)) & frame
-    pair = (((one >> low) & clip) << np.uint64(_CLIP_BITS)) | ((other >> low) & clip)
-    return (pair << low) | lag
+    found = [np.empty(0, np.uint64)]
+    for start in range(0, len(index), _BLOCK):
+        for shift in range(1, _NEIGHBOURS + 1):
+            other = index[start + shift : start + shift + _BLOCK]
+            one = index[start : start + len(other)]
+            mine = (one >> low) & clip
+            like = ((one ^ other) < np.uint64(1 << (TIME_BITS + _CLIP_BITS))) & (mine % np.uint64(parts) == part)
+            one, other, mine = one[like], other[like], mine[like]
+            # Half the range on top: small lags, to and fro, are neighbours
+            lag = ((other & frame) - (one & frame) + np.uint64(_FRAMES // 2)) & frame
+            found.append((((mine << np.uint64(_CLIP_BITS)) | ((other >> low) & clip)) << low) | lag)
+    return np.concatenate(found)
 
 
 def _compare_chunk(pairs: Iterable[tuple[Clip, Clip]]) -> list[tuple[float, float]]:
