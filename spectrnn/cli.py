@@ -110,7 +110,8 @@ def _check(config: "DictConfig") -> None:
 
     findings = check_corpus(config)
     if any(finding.level == "error" for finding in findings):
-        raise UserError("the corpus has errors; spectrnn check out=clean.csv writes a table without most of them")
+        offer = "" if config.out else "; out=clean.csv writes a table without what can be left out"
+        raise UserError(f"the corpus has errors{offer}")
 
 
 def _train(config: "DictConfig") -> float | None:
