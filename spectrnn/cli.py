@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 COMMANDS = {
+    "check": "examine a corpus before training: broken files, duplicates, leaks; exit code 1 where there are errors",
     "train": "train a classifier: from recordings and labels to a run below outputs/",
     "eval": "measure a trained classifier on a split of a corpus",
     "predict": "label recordings: files, folders and globs",
@@ -97,7 +98,7 @@ def _hydra(command: str, arguments: list[str]) -> None:
 
     # Cached as `now` is, so that a run, and all runs of a sweep, see the same folder.
     OmegaConf.register_new_resolver("new_folder", claim_folder, use_cache=True, replace=True)
-    task = {"train": _train, "eval": _eval, "predict": _predict}[command]
+    task = {"check": _check, "train": _train, "eval": _eval, "predict": _predict}[command]
     mistakes: list[str] = []
 
     def guarded(config: "DictConfig") -> float | None:
@@ -113,6 +114,15 @@ def _hydra(command: str, arguments: list[str]) -> None:
     hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=command)(guarded)()
     if mistakes:
         sys.exit(1)
+
+
+def _check(config: "DictConfig") -> None:
+    from spectrnn.check.check import check_corpus
+
+    findings = check_corpus(config)
+    if any(finding.level == "error" for finding in findings):
+        offer = "" if config.out else "; out=clean.csv writes a table without what can be left out"
+        raise UserError(f"the corpus has errors{offer}")
 
 
 def _train(config: "DictConfig") -> float | None:

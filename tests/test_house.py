@@ -19,8 +19,8 @@ STAGES = [stage for module in (augment, features, normalize, classifier, convolu
           if inspect.isclass(stage) and stage.__module__ == module.__name__ and not name.startswith("_")]  # fmt: skip
 YAMLS = sorted(CONFIGS.rglob("*.yaml"))
 # Rooms, from the ground up: each may import those below it, and itself.
-ROOMS = ["errors", "files", "progress", "config", "data", "frontend", "model", "runs", "devices", "inference",
-         "training"]  # fmt: skip
+ROOMS = ["errors", "files", "progress", "config", "data", "frontend", "model", "runs", "devices", "check",
+         "inference", "training"]  # fmt: skip
 
 
 def functions(path):

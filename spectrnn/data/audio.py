@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -43,17 +44,24 @@ def decode(path: str | Path, sample_rate: int, start: float = 0.0, end: float | 
 def blocks(path: str | Path, sample_rate: int, start: float = 0.0, end: float | None = None) -> Iterator[Samples]:
     """`decode` piece by piece: yields int16 arrays of shape (samples,)."""
     samples = 0
+    with opened(path) as file:
+        for block in resampled(file, path, sample_rate, start, end):
+            samples += len(block)
+            yield to_int16(block)
+    if not samples:
+        raise UserError(f"{path}: is too short to hold a sample at {sample_rate} Hz")
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[soundfile.SoundFile]:
+    """A file open for reading; what goes wrong with it within the block is a `UserError` that names it."""
     if Path(path).suffix.lower() == ".raw":
         raise UserError(f"{path}: is raw, without a header that says its sample rate; save it as .wav")
     try:
         with soundfile.SoundFile(_native(path)) as file:
-            for block in _resampled(file, path, sample_rate, start, end):
-                samples += len(block)
-                yield block
+            yield file
     except (soundfile.SoundFileError, OSError) as error:
         raise UserError(f"{path}: {_reason(path, error)}") from error
-    if not samples:
-        raise UserError(f"{path}: is too short to hold a sample at {sample_rate} Hz")
 
 
 def mono(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -61,9 +69,44 @@ def mono(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return samples if samples.ndim == 1 else samples.mean(axis=1, dtype=np.float32)
 
 
-def _resampled(
-    file: soundfile.SoundFile, path: str | Path, sample_rate: int, start: float, end: float | None
-) -> Iterator[Samples]:
+def resampled(
+    file: soundfile.SoundFile, path: str | Path, sample_rate: int, start: float = 0.0, end: float | None = None
+) -> Iterator[npt.NDArray[np.float32]]:
+    """`frames` as mono at one rate: yields float32 arrays of shape (samples,)."""
+    resampler = resampler_for(file, path, sample_rate)
+    for samples, last in frames(file, path, sample_rate, start, end):
+        yield resampler.resample_chunk(mono(samples), last=last) if resampler else mono(samples)
+
+
+def resampler_for(file: soundfile.SoundFile, path: str | Path, sample_rate: int) -> soxr.ResampleStream | None:
+    """What turns a file's mono samples into such at another rate; None where that is its own.
+
+    Raises:
+        UserError: the file claims an absurd rate.
+    """
+    if not _SLOWEST <= file.samplerate / sample_rate <= _FASTEST:
+        raise UserError(f"{path}: its sample rate, {file.samplerate} Hz, is absurd; {_SLOWEST * sample_rate:.0f} to "
+                        f"{_FASTEST * sample_rate} Hz can be resampled to {sample_rate} Hz")  # fmt: skip
+    return soxr.ResampleStream(file.samplerate, sample_rate, 1) if file.samplerate != sample_rate else None
+
+
+def frames(
+    file: soundfile.SoundFile, path: str | Path, sample_rate: int, start: float = 0.0, end: float | None = None
+) -> Iterator[tuple[npt.NDArray[np.float32], bool]]:
+    """A recording, or a part of it, as it lies in the file.
+
+    Args:
+        file: what `opened` gave.
+        path: of the file, for messages.
+        sample_rate: that it is to be resampled to, Hz; bounds what is read at once.
+        start, end: as for `decode`.
+
+    Yields:
+        float32 (samples, channels) of at most `BLOCK` values, and whether they are the last.
+
+    Raises:
+        UserError: as `decode` does.
+    """
     first = round(start * file.samplerate)
     last = file.frames if end is None else round(end * file.samplerate)
     if 0 < last - file.frames <= _ROUNDING * file.samplerate:
@@ -74,23 +117,18 @@ def _resampled(
                         f"{path}: is {length}, and does not hold {start} to {end} s")  # fmt: skip
     if _cut_short(file):
         raise UserError(f"{path}: is truncated; its header promises more samples than it holds")
-    if not _SLOWEST <= file.samplerate / sample_rate <= _FASTEST:
-        raise UserError(f"{path}: its sample rate, {file.samplerate} Hz, is absurd; {_SLOWEST * sample_rate:.0f} to "
-                        f"{_FASTEST * sample_rate} Hz can be resampled to {sample_rate} Hz")  # fmt: skip
     if first:  # some formats can only be read from their start
         file.seek(first)
-    resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1) if file.samplerate != sample_rate else None
     block = max(1, BLOCK // max(file.channels, sample_rate // file.samplerate // 8))  # as much memory, whatever comes
     left = last - first
     while left:
-        channels = file.read(min(block, left), dtype="float32", always_2d=True)
-        if not len(channels):
+        samples = file.read(min(block, left), dtype="float32", always_2d=True)
+        if not len(samples):
             raise UserError(f"{path}: is truncated; {left} of {last - first} frames are missing")
-        left -= len(channels)
-        if not (np.abs(channels) <= _LOUDEST).all():
+        left -= len(samples)
+        if not (np.abs(samples) <= _LOUDEST).all():
             raise UserError(f"{path}: holds values that are not finite (NaN or Inf), or far beyond full scale")
-        samples = mono(channels)
-        yield to_int16(resampler.resample_chunk(samples, last=not left) if resampler else samples)
+        yield samples, not left
 
 
 def to_int16(samples: npt.NDArray[np.float32]) -> Samples:

@@ -19,6 +19,8 @@ from spectrnn.files import new_file
 
 log = logging.getLogger(__name__)
 
+_TINY = 10  # clips of a class, below which its figures mean little
+
 
 @dataclass
 class Corpus:
@@ -107,7 +109,9 @@ def open_corpus(source: Source, device: torch.device) -> Corpus:
     clips = split(clips, source)
     require_training_clips(clips)
     _warn_of_leaks(clips)
-    return _corpus(clips, source, sorted({clip.label for clip in clips}), device, "all")
+    corpus = _corpus(clips, source, sorted({clip.label for clip in clips}), device, "all")
+    _warn_of_duplicates(corpus.clips, corpus.store.digests)
+    return corpus
 
 
 def _corpus(clips: Sequence[Clip], source: Source, labels: list[str], device: torch.device, part: str) -> Corpus:
@@ -134,7 +138,7 @@ def _require_rest(clips: Sequence[Clip], readable: Sequence[Clip]) -> None:
 
 
 def _warn_of_leaks(clips: Sequence[Clip]) -> None:
-    """Tells of groups that a corpus's own splits do not keep apart."""
+    """Tells of groups that a corpus's own splits do not keep apart, and of classes too small to be measured."""
     parts: dict[str, set[str | None]] = {}
     for clip in clips:
         if clip.group is not None:
@@ -143,6 +147,23 @@ def _warn_of_leaks(clips: Sequence[Clip]) -> None:
     if shared:
         log.warning("%d of %d groups are in more than one split, so the test may flatter the model: %s",
                     len(shared), len(parts), _some(shared, 5))  # fmt: skip
+    tiny = [label for label, count in Counter(clip.label for clip in clips).items() if count < _TINY]
+    if tiny:
+        log.warning("%d classes have fewer than %d clips, so their figures mean little: %s",
+                    len(tiny), _TINY, _some(tiny, 5))  # fmt: skip
+
+
+def _warn_of_duplicates(clips: Sequence[Clip], digests: np.ndarray) -> None:
+    """Tells of clips with the same samples in more than one split."""
+    sides: dict[bytes, set[str | None]] = {}
+    for digest, clip in zip(map(bytes, digests), clips, strict=True):
+        if any(digest):
+            sides.setdefault(digest, set()).add(clip.split)
+    shared = {digest for digest, among in sides.items() if len(among) > 1}
+    if shared:
+        names = [clip.path for digest, clip in zip(map(bytes, digests), clips, strict=True) if digest in shared]
+        log.warning("%d sounds are in more than one split, so the test may flatter the model: %s; spectrnn check "
+                    "out=clean.csv writes a table without them", len(shared), _some(names, 2))  # fmt: skip
 
 
 def open_for_evaluation(

@@ -14,13 +14,14 @@ from filelock import FileLock, Timeout
 
 from spectrnn.data.audio import Samples, decode
 from spectrnn.data.clips import Clip
+from spectrnn.data.digest import SIZE, Digest
 from spectrnn.errors import UserError
 from spectrnn.files import new_folder, remove_unfinished, write_json
 from spectrnn.progress import bar
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 2
+_FORMAT = 3
 _CHUNK_CLIPS, _CHUNK_BYTES = 256, 1 << 26  # the work of one task of a decoding process
 _PROBLEMS = "problems.json"  # in a store whose clips could not all be read
 
@@ -32,12 +33,14 @@ class Store(NamedTuple):
         path: of the samples of all clips, int16, with the silence that `Wave` wants behind them.
         offsets: int64 (clips + 1,); clip i is samples ``offsets[i]`` to ``offsets[i + 1]``.
         sample_rate: Hz.
+        digests: uint8 (clips, 16), of each clip's samples; all zero where it is digital silence.
         problems: why a clip cannot be read, for each that has no samples, in their order.
     """
 
     path: Path
     offsets: np.ndarray
     sample_rate: int
+    digests: np.ndarray
     problems: list[str]
 
     @property
@@ -47,7 +50,8 @@ class Store(NamedTuple):
 
     def without_gaps(self) -> "Store":
         """The same samples, numbered without the clips that have none."""
-        return self._replace(offsets=np.append(self.offsets[:-1][self.lengths > 0], self.offsets[-1]))
+        full = self.lengths > 0
+        return self._replace(offsets=np.append(self.offsets[:-1][full], self.offsets[-1]), digests=self.digests[full])
 
 
 def open_store(clips: Sequence[Clip], sample_rate: int, cache: Path, on_error: str) -> Store:
@@ -124,16 +128,19 @@ def _lock(path: Path) -> Iterator[None]:
 def _build(clips: Sequence[Clip], sample_rate: int, folder: Path, on_error: str) -> None:
     lengths: list[int] = []
     problems: list[str] = []
+    digests: list[bytes] = []
     with new_folder(folder) as temporary, (temporary / "wave.int16").open("wb") as file:
         with bar(len(clips), "decoding", "clip") as progress:
             for decoded in _decode_all(clips, sample_rate):
                 file.write(decoded.wave.tobytes())
                 lengths += decoded.lengths
                 problems += decoded.problems
+                digests += decoded.digests
                 progress.update(len(decoded.lengths))
         _refuse(problems, len(clips), on_error)
         file.truncate(2 * (sum(lengths) + max(lengths)))
         np.save(temporary / "offsets.npy", np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
+        np.save(temporary / "digests.npy", np.frombuffer(b"".join(digests), np.uint8).reshape(-1, SIZE))
         if problems:
             write_json({"problems": problems}, temporary / _PROBLEMS)
     seconds = sum(lengths) / sample_rate
@@ -151,7 +158,8 @@ def _found(folder: Path, sample_rate: int) -> Store:
     path = folder / _PROBLEMS
     try:
         problems = json.loads(path.read_text())["problems"] if path.exists() else []
-        store = Store(folder / "wave.int16", np.load(folder / "offsets.npy"), sample_rate, problems)
+        tables = np.load(folder / "offsets.npy"), sample_rate, np.load(folder / "digests.npy")
+        store = Store(folder / "wave.int16", *tables, problems)
         whole = store.path.stat().st_size == 2 * (store.offsets[-1] + store.lengths.max())
         whole = whole and (store.lengths == 0).sum() == len(problems)
     except (OSError, ValueError, EOFError):
@@ -164,6 +172,7 @@ def _found(folder: Path, sample_rate: int) -> Store:
 class _Decoded(NamedTuple):
     wave: Samples
     lengths: list[int]
+    digests: list[bytes]
     problems: list[str]
 
 
@@ -209,4 +218,5 @@ def _decode_chunk(clips: Sequence[Clip], sample_rate: int) -> _Decoded:
             problems.append(str(error))
         waves.append(wave)
         lengths.append(len(wave))
-    return _Decoded(np.concatenate(waves), lengths, problems)
+    digests = [Digest().update(wave).value() for wave in waves]
+    return _Decoded(np.concatenate(waves), lengths, digests, problems)

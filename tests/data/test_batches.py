@@ -18,7 +18,8 @@ CPU = torch.device("cpu")
 
 
 def store_of(lengths: Sequence[int]) -> Store:
-    return Store(Path("nowhere"), np.concatenate([[0], np.cumsum(lengths)]), RATE, [])
+    digests = np.zeros((len(lengths), 16), np.uint8)
+    return Store(Path("nowhere"), np.concatenate([[0], np.cumsum(lengths)]), RATE, digests, [])
 
 
 def wave_of(store: Store) -> InMemory:

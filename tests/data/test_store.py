@@ -327,7 +327,7 @@ def test_a_cache_that_cannot_be_written_is_named(clips: list[Clip], tmp_path: Pa
         open_store(clips, RATE, tmp_path / "file", "fail")
 
 
-@pytest.mark.parametrize("name", ["wave.int16", "offsets.npy"])
+@pytest.mark.parametrize("name", ["wave.int16", "offsets.npy", "digests.npy"])
 @pytest.mark.parametrize("kept", [0, 0.5, None])
 def test_a_damaged_store_is_refused(clips: list[Clip], tmp_path: Path, name: str, kept: float | None):
     open_store(clips, RATE, tmp_path, "fail")
