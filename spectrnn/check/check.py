@@ -79,6 +79,7 @@ def check_corpus(config: DictConfig) -> list[Finding]:
     settings = CheckConfig(**check(plain(config, "check"), CheckConfig, ""))
     limits = build_limits(settings.limits)
     source: Source = build(config.data, "data")
+    source.on_error = "skip"  # what cannot be read is told, and does not end the check
     examined = examine_corpus(source)
     findings = all_findings(examined, limits, source.sample_rate)
     table = classes(examined.clips, examined.rows, examined.sides)
