@@ -1,12 +1,13 @@
 """Waveform to features: log-mel and MFCC, with deltas. No frame reads past the end of its clip."""
 
 import warnings
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Gt, Le
 from torch import Tensor, nn
 
-from spectrnn.config import Count, NonNegative, Positive
+from spectrnn.config import NonNegative, Positive, Rate, Size
 from spectrnn.errors import SettingError, UserError
 
 try:
@@ -17,6 +18,11 @@ except (ImportError, OSError, RuntimeError) as error:
         "install the pair that fits, pip install 'torch>=2.11,<2.15' 'torchaudio>=2.11,<2.12'"
     ) from error
 
+Power = Annotated[float, Gt(0), Le(1)]  # of a sample; full scale is 1
+
+_LARGEST_FFT = 1 << 16  # points
+_LARGEST_TABLE = 1 << 25  # numbers in the mel filters
+_MOST_OVERLAP = 64  # FFT points a hop: bounds what a second of sound takes in memory
 _DELTA_WIDTH = 2  # frames on either side in the regression
 
 
@@ -43,15 +49,15 @@ class LogMel(nn.Module):
 
     def __init__(
         self,
-        sample_rate: Count,
+        sample_rate: Rate,
         window_ms: Positive,
         hop_ms: Positive,
-        n_fft: Count | None,
-        n_mels: Count,
+        n_fft: Size | None,
+        n_mels: Size,
         fmin: NonNegative,
         fmax: Positive | None,
         mel_scale: Literal["htk", "slaney"],
-        floor: Positive,
+        floor: Power,
         deltas: Literal[0, 1, 2],
     ) -> None:
         super().__init__()
@@ -62,9 +68,18 @@ class LogMel(nn.Module):
         self.sample_rate, self.floor, self.deltas = sample_rate, floor, deltas
         self.window_size = max(1, round(window_ms * sample_rate / 1000))
         self.hop_size = max(1, round(hop_ms * sample_rate / 1000))
+        if self.window_size > _LARGEST_FFT:
+            raise SettingError("window_ms", f"{window_ms} ms are more than {_LARGEST_FFT} samples at {sample_rate} Hz")
         self.n_fft = n_fft or 1 << (self.window_size - 1).bit_length()
         if self.n_fft < self.window_size:
             raise SettingError("n_fft", f"{n_fft} points do not hold the window of {self.window_size} samples")
+        if self.n_fft > _MOST_OVERLAP * self.hop_size:
+            raise SettingError(
+                "hop_ms",
+                f"{hop_ms} ms is less than a {_MOST_OVERLAP}th of the {self.n_fft}-point FFT: frames are all alike",
+            )
+        if self.n_fft * n_mels > _LARGEST_TABLE:
+            raise SettingError("n_mels", f"{n_mels} bands of a {self.n_fft}-point FFT are too large a table")
         fmax = sample_rate / 2 if fmax is None else fmax
         if not fmin < fmax <= sample_rate / 2:
             raise SettingError(
@@ -122,17 +137,17 @@ class Mfcc(LogMel):
 
     def __init__(
         self,
-        sample_rate: Count,
+        sample_rate: Rate,
         window_ms: Positive,
         hop_ms: Positive,
-        n_fft: Count | None,
-        n_mels: Count,
+        n_fft: Size | None,
+        n_mels: Size,
         fmin: NonNegative,
         fmax: Positive | None,
         mel_scale: Literal["htk", "slaney"],
-        floor: Positive,
+        floor: Power,
         deltas: Literal[0, 1, 2],
-        n_mfcc: Count,
+        n_mfcc: Size,
     ) -> None:
         super().__init__(sample_rate, window_ms, hop_ms, n_fft, n_mels, fmin, fmax, mel_scale, floor, deltas)
         if n_mfcc > n_mels:

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from spectrnn.config import Count, Fraction
+from spectrnn.config import Count, Depth, Fraction, Size
 from spectrnn.errors import SettingError
 from spectrnn.frontend.masking import valid
 from spectrnn.model.encoders import Encoder, Recurrent
@@ -82,13 +82,13 @@ class Conv2dRnn(Encoder):
     def __init__(
         self,
         input_size: Count,
-        channels: Sequence[Count],
-        kernel_size: Count,
-        time_strides: Sequence[Count],
-        frequency_strides: Sequence[Count],
+        channels: Sequence[Size],
+        kernel_size: Size,
+        time_strides: Sequence[Size],
+        frequency_strides: Sequence[Size],
         cell: Literal["gru", "lstm"],
-        hidden_size: Count,
-        num_layers: Count,
+        hidden_size: Size,
+        num_layers: Depth,
         bidirectional: bool,
         dropout: Fraction,
     ) -> None:
@@ -124,12 +124,12 @@ class Conv1dRnn(Encoder):
     def __init__(
         self,
         input_size: Count,
-        channels: Sequence[Count],
-        kernel_size: Count,
-        time_strides: Sequence[Count],
+        channels: Sequence[Size],
+        kernel_size: Size,
+        time_strides: Sequence[Size],
         cell: Literal["gru", "lstm"],
-        hidden_size: Count,
-        num_layers: Count,
+        hidden_size: Size,
+        num_layers: Depth,
         bidirectional: bool,
         dropout: Fraction,
     ) -> None:
@@ -160,6 +160,8 @@ def _mask(x: Tensor, frames: Tensor) -> Tensor:
 def _check_stack(channels: Sequence[int], kernel_size: int, **strides: Sequence[int]) -> None:
     if not channels:
         raise SettingError("channels", "one or more convolutions are needed; for none take model=bigru")
+    if len(channels) > 100:
+        raise SettingError("channels", f"{len(channels)} convolutions are more than 100")
     if kernel_size % 2 == 0:
         raise SettingError("kernel_size", f"{kernel_size} is even; padding needs a middle, take {kernel_size + 1}")
     for name, values in strides.items():
