@@ -76,7 +76,7 @@ class LogMel(nn.Module):
         if self.n_fft > _MOST_OVERLAP * self.hop_size:
             raise SettingError(
                 "hop_ms",
-                f"{hop_ms} ms is less than a {_MOST_OVERLAP}th of the {self.n_fft}-point FFT: frames are all alike",
+                f"{hop_ms} ms is less than a {_MOST_OVERLAP}th of its {self.n_fft} points: frames are all alike",
             )
         if self.n_fft * n_mels > _LARGEST_TABLE:
             raise SettingError("n_mels", f"{n_mels} bands of a {self.n_fft}-point FFT are too large a table")
