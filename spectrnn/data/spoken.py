@@ -37,6 +37,7 @@ _FORMAT = 1  # of the cached folder and of the draws; raise it when either chang
 _PACKAGE = "espeakng-loader"
 _REMEDY = f"pip install --force-reinstall {_PACKAGE}, which ships the library and its voices"
 _LONGEST_PATH = 120  # bytes; the library cuts its data path at 160, and silently looks elsewhere then
+_MOST_TAKES = 100_000  # a voice, of all words: ten million clips
 _SILENT = 0.01  # of full scale; a take whose peak is below this is left out
 _EDGE = 0.01  # of the take's peak (-40 dB); what is below this at either end is cut off
 # Constants of eSpeak NG's speak_lib.h
@@ -91,6 +92,8 @@ class Spoken(Source):
 
     def _checked_words(self) -> list[str]:
         words = [word.strip() for word in self.words]
+        if len(words) * self.takes > _MOST_TAKES:
+            raise UserError(f"data.takes={self.takes}: {len(words)} words make more than {_MOST_TAKES:,} takes a voice")
         if len(words) < 2:
             raise UserError(f"data.words={self.words}: a classifier needs two words or more")
         if not all(words):

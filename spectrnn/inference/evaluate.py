@@ -62,7 +62,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     if source.sample_rate != classifier.sample_rate:
         raise UserError(f"data.sample_rate={source.sample_rate}: the model takes {classifier.sample_rate} Hz")
     corpus, foreign = open_for_evaluation(source, config.split, classifier.labels, device)
-    _warn_of_other_splits(plain(config.data, "data"), trained["data"], config.split)
+    _warn_of_other_splits(plain(config.data, "data"), trained.get("data"), config.split)
     if foreign:
         names = ", ".join(f"{label!r} ({count} clips)" for label, count in sorted(foreign.items()))
         log.warning("labels that the model does not know, left out: %s", names)
@@ -75,9 +75,9 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     return metrics
 
 
-def _warn_of_other_splits(now: dict[str, Any], trained: dict[str, Any], split: str) -> None:
+def _warn_of_other_splits(now: dict[str, Any], trained: Any, split: str) -> None:
     """The model's own corpus, cut otherwise than for its training, tests on what it was trained on."""
-    if split != "all" and now["_target_"] == trained["_target_"]:
+    if split != "all" and isinstance(trained, dict) and now["_target_"] == trained.get("_target_"):
         other = [f"data.{name}={now.get(name)!r} (trained with {value!r})" for name, value in trained.items()
                  if name not in _HARMLESS and now.get(name) != value]  # fmt: skip
         if other:
