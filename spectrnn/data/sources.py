@@ -5,11 +5,11 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from sys import intern
-from typing import Any
+from typing import Any, NamedTuple
 
 from spectrnn.data.audio import EXTENSIONS
 from spectrnn.data.clips import SPLITS, Clip, Source
@@ -17,6 +17,7 @@ from spectrnn.errors import UserError
 
 log = logging.getLogger(__name__)
 
+_REPORTED = 20  # missing files that an error names
 _SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 
 
@@ -61,12 +62,20 @@ class Folder(Source):
         return match.group(1)
 
 
+class _File(NamedTuple):
+    """Where a manifest's file lies, and the line that names it first."""
+
+    path: str
+    line: int
+
+
 @dataclass(kw_only=True)
 class Manifest(Source):
     """A CSV, TSV or JSONL file with the columns path and label, and optionally split, fold, group, start, end.
 
     Args:
-        path: the manifest. Paths in it are relative to its folder; start and end are in seconds.
+        path: the manifest. Paths in it are relative to its folder, and those that leave it are told of; start and end
+            are in seconds.
     """
 
     path: str
@@ -76,13 +85,15 @@ class Manifest(Source):
         path = Path(self.path).expanduser()
         if not path.is_file():
             raise UserError(f"data.path={self.path}: no such file")
-        found: dict[str, str] = {}  # a file is looked for once, however many clips it holds
-        clips = [self._clip(path, line, row, found) for line, row in _rows(path)]
+        files: dict[str, _File] = {}  # each is looked for once, however many clips it holds
+        clips = [self._clip(path, line, row, files) for line, row in _rows(path)]
         if not clips:
             raise UserError(f"{path}: holds no clips")
+        _refuse_missing(path, files.values())
+        _warn_of_outsiders(path, files.values())
         return clips
 
-    def _clip(self, manifest: Path, line: int, row: dict[str, Any], found: dict[str, str]) -> Clip:
+    def _clip(self, manifest: Path, line: int, row: dict[str, Any], files: dict[str, _File]) -> Clip:
         values = {name: str(value).strip() for name, value in row.items() if value is not None and name}
         try:
             for column in ("path", "label"):
@@ -91,15 +102,16 @@ class Manifest(Source):
             split = values.get("split", "").lower() or None
             if split is not None and split not in _SPLIT_FOLDERS:
                 raise UserError(f"split {split!r} is none of {', '.join(SPLITS)}")
-            if values["path"] not in found:
-                found[values["path"]] = _existing_file(os.path.join(manifest.parent, values["path"]))
+            if values["path"] not in files:
+                located = os.path.normpath(os.path.join(manifest.parent, values["path"]))
+                files[values["path"]] = _File(located, line)
             start, end = _seconds(values, "start"), _seconds(values, "end")
             if end is not None and end <= (start or 0.0):
                 raise UserError(f"end {end} is not after start {start or 0.0}")
         except UserError as error:
             raise UserError(f"{manifest}, line {line}: {error}") from error
         return Clip(
-            path=found[values["path"]],
+            path=files[values["path"]].path,
             label=intern(values["label"]),  # a million clips share their few labels
             split=split and _SPLIT_FOLDERS[split],
             fold=values.get("fold") or None,
@@ -109,10 +121,22 @@ class Manifest(Source):
         )
 
 
-def _existing_file(path: str) -> str:
-    if not os.path.isfile(path):
-        raise UserError(f"no such file: {path}")
-    return os.path.normpath(path)
+def _refuse_missing(manifest: Path, files: Iterable[_File]) -> None:
+    missing = [file for file in files if not os.path.isfile(file.path)]
+    if missing:
+        told = [f"{manifest}, line {file.line}: no such file: {file.path}" for file in missing[:_REPORTED]]
+        more = [f"and {len(missing) - _REPORTED} more"] if len(missing) > _REPORTED else []
+        raise UserError("\n".join([*told, *more]))
+
+
+def _warn_of_outsiders(manifest: Path, files: Collection[_File]) -> None:
+    """Absolute paths and ``..`` are fine on the machine that wrote them, and lost or someone else's on another."""
+    folder = os.path.join(os.path.abspath(manifest.parent), "")
+    outside = [file for file in files if not os.path.abspath(file.path).startswith(folder)]
+    if outside:
+        some = ", ".join(f"{file.path} (line {file.line})" for file in outside[:3])
+        log.warning("%s: %d of its %d files lie outside its folder: %s%s",
+                    manifest, len(outside), len(files), some, ", ..." if len(outside) > 3 else "")  # fmt: skip
 
 
 def existing_folder(root: str) -> Path:
@@ -169,7 +193,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _parsed(where: str, text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: is no JSON: {error}") from error
 
 
