@@ -88,7 +88,7 @@ def require_ours(config: Mapping[str, Any]) -> None:
         node = config.get(name)
         target = node.get("_target_") if isinstance(node, Mapping) else None
         if not _is_ours(target, base):
-            raise UserError(f"its {name} is {target!r:.200}, which is no stage of spectrnn")
+            raise UserError(f"{name}._target_={target!r:.200} is no stage in spectrnn/frontend or spectrnn/model")
 
 
 def _is_ours(target: Any, base: type[nn.Module]) -> bool:

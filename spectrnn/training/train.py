@@ -18,6 +18,7 @@ from spectrnn.config import Whole, build, check, plain
 from spectrnn.data.batches import Batch
 from spectrnn.data.clips import Source
 from spectrnn.data.corpus import Corpus, open_corpus
+from spectrnn.data.splits import fingerprints
 from spectrnn.devices import pick_device
 from spectrnn.errors import SettingError, UserError
 from spectrnn.files import write_json
@@ -114,11 +115,11 @@ def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[
     _log_summary(classifier, corpus)
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
 
-    shown = _shown(trainer, corpus)
+    shown, splits = _shown(trainer, corpus), fingerprints(corpus.clips)
 
     def after_epoch(better: bool) -> None:
         if better:
-            model_file.save(trainer.candidate, plain_config, folder / MODEL)
+            model_file.save(trainer.candidate, plain_config, folder / MODEL, splits)
         checkpoint.save(trainer.state_dict(), plain_config, folder)
         if trainer.epoch == 1:  # not before: drawing them takes longer than anything else before the first step
             run_log.batch(classifier, *shown, trainer.clips_seen)
@@ -160,6 +161,7 @@ def _trainer(
 
 def _try_stages(config: dict[str, Any], sample_rate: int) -> None:
     """Builds the classifier once for nothing, so that a mistake in a stage shows before any audio is read."""
+    model_file.require_ours(config)
     rate = Classifier(config, ["a", "b"]).sample_rate
     if rate != sample_rate:
         raise UserError(f"features.sample_rate={rate}: the corpus has data.sample_rate={sample_rate} Hz")

@@ -67,8 +67,10 @@ def test_no_group_of_a_header_names_what_is_run(spectrnn, strange, tones, sprung
         outcome = spectrnn(*command, f"run={model}")
         assert not sprung.exists()
         assert "Traceback" not in outcome.err
-        if group in ("features", "normalize", "model", "pooling", "head") or (group, command[0]) == ("data", "eval"):
-            assert f"{model}: its {group} is 'trap.run', which is no s" in outcome.mistake()
+        if group in ("features", "normalize", "model", "pooling", "head"):
+            assert f"{model}: {group}._target_='trap.run' is no stage" in outcome.mistake()
+        elif (group, command[0]) == ("data", "eval"):
+            assert f"{model}: its data is 'trap.run', which is no source" in outcome.mistake()
         else:
             assert outcome.code == 0, outcome.err
 

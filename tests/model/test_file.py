@@ -153,7 +153,7 @@ def test_a_stage_that_is_none_of_ours_is_refused(model, stage, target):
         header["config"][stage]["_target_"] = target
         return header
 
-    with pytest.raises(UserError, match=f"{model}: its {stage} is {target!r}, which is no stage of spectrnn"):
+    with pytest.raises(UserError, match=f"{model}: {stage}._target_={target!r} is no stage in"):
         load(rewritten(model, change))
 
 
@@ -163,7 +163,7 @@ def test_a_missing_stage_is_refused(model, stage):
         del header["config"][stage]
         return header
 
-    with pytest.raises(UserError, match=rf"{model}: its {stage} is None"):
+    with pytest.raises(UserError, match=rf"{model}: {stage}._target_=None is no stage"):
         load(rewritten(model, change))
 
 

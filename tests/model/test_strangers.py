@@ -217,5 +217,7 @@ def test_a_file_that_shrinks_while_its_model_is_in_use(model, clips):
 
 def test_a_stage_of_ones_own_is_refused_before_training(stages):
     require_ours(stages())
-    with pytest.raises(UserError, match=r"^its pooling is 'mine.Pooling', which is no stage of spectrnn"):
+    with pytest.raises(
+        UserError, match=r"^pooling._target_='mine.Pooling' is no stage in spectrnn/frontend or spectrnn/model$"
+    ):
         require_ours({**stages(), "pooling": {"_target_": "mine.Pooling"}})
