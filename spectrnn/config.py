@@ -20,6 +20,9 @@ from spectrnn.errors import SettingError, UserError
 MISSING = "???"
 
 Count = Annotated[int, Gt(0)]
+Size = Annotated[int, Gt(0), Le(1 << 16)]  # of a layer or table: a stranger's config must not fill the memory
+Depth = Annotated[int, Gt(0), Le(100)]  # layers
+Rate = Annotated[int, Gt(0), Le(1_000_000)]  # Hz
 Whole = Annotated[int, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]

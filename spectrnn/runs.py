@@ -3,17 +3,20 @@
 import atexit
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from spectrnn import CONFIGS
 from spectrnn.errors import UserError
 
 OUTPUTS = Path("outputs")
 MODEL = "model.safetensors"
 CHECKPOINT = "last.ckpt"
+_OF_THIS_MACHINE = ("cache", "download")  # of data's keys: a model file says nothing of them
 RESUMED = ".hydra/resumed"  # where Hydra describes a run that goes on, until its checkpoint accepts that
 
 
@@ -74,10 +77,18 @@ def resumed_overrides(resume: str, overrides: Iterable[str]) -> list[str]:
     Args:
         resume: as for `find_unfinished`.
         overrides: of this command line.
+
+    Raises:
+        UserError: there is nothing to go on from, or it was started with a class of someone's own.
     """
     folder = find_unfinished(resume)
-    kept = [override for override in _started(folder) or [] if not override.startswith("resume=")]
+    before = _started(folder)
     new = [override for override in overrides if not override.startswith("resume=")]
+    kept = [override for override in before or [] if not override.startswith("resume=") and override not in new]
+    for override in kept:
+        # The folder may come from a stranger, whose command line could name any class, or configure Hydra's.
+        if "_target_" in override or override.lstrip("+~").startswith("hydra"):
+            raise UserError(f"resume={resume}: was started with {override!r:.200}; if you trust that, type it again")
     # Hydra writes its files before the checkpoint is asked: a refused command must not become the run's own.
     place = [f"hydra.run.dir={quoted(str(folder))}", f"hydra.output_subdir={RESUMED}"]
     return [*kept, *new, f"resume={quoted(str(folder))}", *place]
@@ -113,13 +124,51 @@ def evaluation_overrides(run: str, overrides: Iterable[str]) -> list[str]:
     Args:
         run: as for `find_model`.
         overrides: of this command line.
+
+    Raises:
+        UserError: there is no model, or no corpus of ours in its header where none is chosen.
     """
     from spectrnn.model.header import read_header
 
-    overrides = list(overrides)
-    data = read_header(find_model(run))["config"]["data"]
-    own = [] if any(override.startswith("data=") for override in overrides) else [f"+data={quoted(data)}"]
-    return [*own, *overrides, f"data.sample_rate={data['sample_rate']}"]
+    path, overrides = find_model(run), list(overrides)
+    config = read_header(path)["config"]
+    try:
+        chosen = any(override.startswith("data=") for override in overrides)
+        own = [] if chosen else _data_overrides(config.get("data"))
+        features = config.get("features")
+        rate = features.get("sample_rate") if isinstance(features, dict) else None
+        if type(rate) is not int:
+            raise UserError(f"its features.sample_rate is {rate!r:.40}, which is no rate in Hz")
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return [*own, *overrides, f"data.sample_rate={rate}"]
+
+
+def _data_overrides(data: Any) -> list[str]:
+    """The corpus that a model file names, as one would type it.
+
+    The file may come from a stranger. So the source is one of the options in configs/data, the keys are that option's,
+    the values are plain, and the file says neither where this machine writes nor whether it downloads.
+    """
+    import yaml
+
+    remedy = "name a corpus, as in data=folder data.root=..."
+    nodes = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in sorted((CONFIGS / "data").glob("*.yaml"))}
+    target = data.get("_target_") if isinstance(data, dict) else None
+    option = next((name for name, node in nodes.items() if target and node.get("_target_") == target), None)
+    if option is None:
+        raise UserError(f"its data is {target!r:.200}, which is no source of spectrnn; {remedy}")
+    settings = {name: value for name, value in data.items() if name not in ("_target_", *_OF_THIS_MACHINE)}
+    known = nodes["_common"].keys() | nodes[option].keys()
+    for name, value in settings.items():
+        if name not in known or not all(map(_is_plain, value if isinstance(value, list) else [value])):
+            raise UserError(f"of its data, {name!r:.40} is no key of data={option}, or no plain value; {remedy}")
+    return [f"data={option}", *(f"data.{name}={quoted(value)}" for name, value in settings.items())]
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether Hydra would take it as it is: an interpolation such as ``${oc.env:HOME}`` it would resolve."""
+    return "${" not in value if isinstance(value, str) else value is None or isinstance(value, bool | int | float)
 
 
 def quoted(value: Any) -> str:
@@ -129,8 +178,8 @@ def quoted(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(quoted, value)) + "]"
     if isinstance(value, str):
-        # A backslash is an escape only before a quote, or at the end of a run of them there.
-        return "'" + value.replace("\\'", "\\\\'").replace("'", "\\'") + "'"
+        # Backslashes are escapes only in front of a quote, and of the closing one.
+        return "'" + re.sub(r"(\\*)('|\Z)", lambda match: 2 * match[1] + match[2].replace("'", "\\'"), value) + "'"
     return json.dumps(value)
 
 

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from spectrnn.config import Count, Fraction, Positive, Whole
+from spectrnn.config import Fraction, Positive, Rate, Whole
 
 SPLITS = ("train", "val", "test")
 
@@ -25,7 +25,7 @@ class Clip(NamedTuple):
 class Source(ABC):
     """A corpus of labelled recordings, and how spectrnn is to hold it. Subclasses say where the clips are."""
 
-    sample_rate: Count  # Hz
+    sample_rate: Rate  # Hz
     max_seconds: Positive | None
     fold: int | str | None
     val_fraction: Fraction

@@ -37,6 +37,8 @@ SPEECH_COMMANDS = {
         size=2_428_923_189,
     ),
 }
+# Of the next two, the publishers name an md5 alone. It tells of damage, and nobody can yet make another file with a
+# given md5, which takes a second preimage; only who chose the archive could have made two of them.
 ESC50 = Archive(
     name="ESC-50",
     # Not master.zip, whose checksum changes with every edit of the README (soundata, issue 208).

@@ -2,17 +2,18 @@
 
 import hashlib
 import logging
+import lzma
 import tarfile
 import time
 import zipfile
 import zlib
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
-from pathlib import Path, PurePosixPath
+from http.client import HTTPException, HTTPMessage, HTTPResponse, InvalidURL
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from ssl import SSLError
-from typing import BinaryIO
+from typing import IO, BinaryIO
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from filelock import FileLock
 from tqdm import tqdm
@@ -24,9 +25,26 @@ from spectrnn.progress import bar
 ATTEMPTS = 5  # connections in a row that break off at the same place
 PAUSE = 1.0  # s before the second attempt; doubles with each further one
 TIMEOUT = 60.0  # s of silence after which a connection counts as broken
+SLACK = 1 << 20  # bytes
+MOST_SENT = 2  # times an archive's size that are taken from a server: the disk is the user's
+MOST_UNPACKED = 20  # times an archive's size that its members may take: audio does not shrink so far
+MEMBER = 512  # bytes that a member counts for at least, as in a tar
 BLOCK = 1 << 16  # bytes read at a time: what a breaking connection can lose
 
+_SCHEMES = ("http://", "https://")
 _BUSY = {408, 429, 500, 502, 503, 504}  # HTTP codes that ask to come back later
+# What the libraries raise for archives that are none: RuntimeError and NotImplementedError for zips with passwords or
+# methods of compression that they lack, ValueError for names with a NUL, OverflowError for dates beyond all clocks.
+_DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    OverflowError,
+)
 _BROKEN = (URLError, HTTPException, ConnectionError, TimeoutError, SSLError)
 
 log = logging.getLogger(__name__)
@@ -39,7 +57,7 @@ class Archive:
     name: str  # in messages
     url: str  # http(s); ends in .zip, or names a tar
     checksum: str  # "sha256:<hex>" or "md5:<hex>"
-    size: int  # bytes; shown to the user, not relied on
+    size: int  # bytes, about; a multiple of it bounds what is taken from the server and the archive
 
 
 def fetch(archive: Archive, folder: Path) -> None:
@@ -53,8 +71,9 @@ def fetch(archive: Archive, folder: Path) -> None:
         folder: where its contents shall lie; a single folder at the archive's top is left out.
 
     Raises:
-        UserError: the server refuses or keeps breaking off, the checksum is wrong, a member of the archive would be
-            written outside the folder, or the disk is full. The folder does not exist then.
+        UserError: the server refuses, keeps breaking off or sends far too much, the checksum is wrong, a member of the
+            archive would be written outside the folder, the members are far too large, or the disk is full. The folder
+            does not exist then.
     """
     folder = folder.absolute()
     part = folder.with_name(f"{folder.name}-{archive.url.rpartition('/')[2]}.part")
@@ -104,7 +123,7 @@ def _resume(archive: Archive, part: Path) -> None:
         promised = response.length
         total = archive.size if promised is None else start + promised
         with bar(total, archive.name, "B", initial=start, unit_scale=True) as progress:
-            _copy(response, file, progress)
+            _copy(response, file, MOST_SENT * archive.size + SLACK, progress)
         if promised is not None and file.tell() < total:
             # http.client takes an early end for the end.
             raise ConnectionError(f"closed after {file.tell()} of {total} bytes")
@@ -115,11 +134,11 @@ def _ask(url: str, present: int) -> HTTPResponse | None:
 
     A ``.part`` that is longer than the file is refused too, and fails the checksum later.
     """
-    if not url.startswith(("http://", "https://")):
+    if not url.startswith(_SCHEMES):
         raise UserError(f"{url}: only http and https addresses can be downloaded")
     headers = {"User-Agent": "spectrnn"} | ({"Range": f"bytes={present}-"} if present else {})
     try:
-        response: HTTPResponse = urlopen(Request(url, headers=headers), timeout=TIMEOUT)
+        response: HTTPResponse = build_opener(_WebOnly).open(Request(url, headers=headers), timeout=TIMEOUT)
         return response
     except HTTPError as error:
         if error.code == 416 and present:
@@ -127,6 +146,19 @@ def _ask(url: str, present: int) -> HTTPResponse | None:
         if error.code in _BUSY:
             raise
         raise UserError(f"{url}: the server answers {error.code} {error.reason}") from error
+    except (ValueError, InvalidURL) as error:
+        raise UserError(f"{url}: the server redirects to an address that is none ({error})") from error
+
+
+class _WebOnly(HTTPRedirectHandler):
+    """Follows redirects to http and https; the library would follow those to ftp."""
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
+        if not newurl.lower().startswith(_SCHEMES):
+            raise UserError(f"{req.full_url}: redirects to {newurl!r:.200}; only http and https can be downloaded")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _start(response: HTTPResponse, present: int) -> int:
@@ -135,13 +167,16 @@ def _start(response: HTTPResponse, present: int) -> int:
         return 0
     _, _, where = response.headers.get("Content-Range", "").partition("bytes ")
     first = where.partition("-")[0]
-    if not first.isdigit() or int(first) > present:
-        raise ConnectionError(f"asked for the bytes from {present} on, got {where or 'no range'!r}")
+    if not (first.isascii() and first.isdigit() and len(first) < 20 and int(first) <= present):
+        raise ConnectionError(f"asked for the bytes from {present} on, got {where or 'no range'!r:.100}")
     return int(first)
 
 
-def _copy(response: HTTPResponse, file: BinaryIO, progress: "tqdm[None]") -> None:
+def _copy(response: HTTPResponse, file: BinaryIO, most: int, progress: "tqdm[None]") -> None:
     while block := response.read(BLOCK):
+        if file.tell() + len(block) > most:
+            file.truncate(0)
+            raise UserError(f"{response.url}: sends more than {most / 1e6:.1f} MB, which is no longer this corpus")
         file.write(block)
         progress.update(len(block))
 
@@ -161,33 +196,49 @@ def _verify(archive: Archive, part: Path) -> None:
 
 def _unpack(archive: Archive, file: Path, folder: Path) -> None:
     """Unpacks a tar or zip, and leaves a single folder at its top out."""
+    budget = _Budget(MOST_UNPACKED * archive.size + SLACK)
     try:
         if archive.url.endswith(".zip"):
             with zipfile.ZipFile(file) as zipped:
-                for name in zipped.namelist():
-                    _require_inside(name)
+                for member in zipped.infolist():
+                    _require_inside(member.filename)
+                    budget.take(member.filename, member.file_size)
                 zipped.extractall(folder, bar(None, f"{archive.name}: unpacking", "file", iterable=zipped.namelist()))
         else:
             with tarfile.open(file) as tar:
                 members = bar(None, f"{archive.name}: unpacking", "file", iterable=tar)
-                tar.extractall(folder, members, filter=_inside)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+                tar.extractall(folder, members, filter=budget.inside)
+    except _DAMAGED as error:
         raise UserError(f"{archive.url}: cannot be unpacked: {error}") from error
     _strip_top(folder)
 
 
 def _require_inside(name: str) -> None:
     # zipfile would quietly rename such a member.
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts:
+    path = PureWindowsPath(name)  # which takes both slashes for one, and knows drives
+    if path.anchor or ".." in path.parts:
         raise zipfile.BadZipFile(f"{name!r} would be written outside the folder")
 
 
-def _inside(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
-    # The data filter refuses `..`, links that lead out and devices, but quietly renames absolute members.
-    if PurePosixPath(member.name).is_absolute():
-        raise tarfile.AbsolutePathError(member)
-    return tarfile.data_filter(member, folder)
+class _Budget:
+    """What an archive may still unpack to, in bytes."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+    def take(self, name: str, size: int) -> None:
+        """Counts a member."""
+        self.left -= max(size, MEMBER)
+        if self.left < 0:
+            raise zipfile.BadZipFile(f"{name!r:.100} and those before it are larger than such a corpus could be")
+
+    def inside(self, member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
+        """A filter of `tarfile`."""
+        # The data filter refuses `..`, links that lead out and devices, but quietly renames absolute members.
+        if PurePosixPath(member.name).is_absolute():
+            raise tarfile.AbsolutePathError(member)
+        self.take(member.name, member.size)
+        return tarfile.data_filter(member, folder)
 
 
 def _strip_top(folder: Path) -> None:

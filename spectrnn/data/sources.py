@@ -5,11 +5,11 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from sys import intern
-from typing import Any
+from typing import Any, NamedTuple
 
 from spectrnn.data.audio import EXTENSIONS
 from spectrnn.data.clips import SPLITS, Clip, Source
@@ -62,12 +62,20 @@ class Folder(Source):
         return match.group(1)
 
 
+class _File(NamedTuple):
+    """Where a manifest's file lies, and the line that names it first."""
+
+    path: str
+    line: int
+
+
 @dataclass(kw_only=True)
 class Manifest(Source):
     """A CSV, TSV or JSONL file with the columns path and label, and optionally split, fold, group, start, end.
 
     Args:
-        path: the manifest. Paths in it are relative to its folder; start and end are in seconds.
+        path: the manifest. Paths in it are relative to its folder, and those that leave it are told of; start and end
+            are in seconds.
     """
 
     path: str
@@ -80,13 +88,16 @@ class Manifest(Source):
     def clips(self) -> list[Clip]:
         """The clip table, in the manifest's order."""
         path = Path(self.path).expanduser()
-        found: dict[str, str] = {}  # a file is looked for once, however many clips it holds
-        clips = [self._clip(path, line, row, found) for line, row in _rows(path)]
+        files: dict[str, _File] = {}  # each is looked for once, however many clips it holds
+        clips = [self._clip(path, line, row, files) for line, row in _rows(path)]
         if not clips:
             raise UserError(f"{path}: holds no clips")
+        if self.on_error == "fail":  # else the store tells, with all that is broken
+            _refuse_missing(path, files.values())
+        _warn_of_outsiders(path, files.values())
         return clips
 
-    def _clip(self, manifest: Path, line: int, row: dict[str, Any], found: dict[str, str]) -> Clip:
+    def _clip(self, manifest: Path, line: int, row: dict[str, Any], files: dict[str, _File]) -> Clip:
         values = {name: str(value).strip() for name, value in row.items() if value is not None and name}
         try:
             for column in ("path", "label"):
@@ -95,15 +106,16 @@ class Manifest(Source):
             split = values.get("split", "").lower() or None
             if split is not None and split not in _SPLIT_FOLDERS:
                 raise UserError(f"split {split!r} is none of {', '.join(SPLITS)}")
-            if values["path"] not in found:
-                found[values["path"]] = self._file(os.path.join(manifest.parent, values["path"]))
+            if values["path"] not in files:
+                located = os.path.normpath(os.path.join(manifest.parent, values["path"]))
+                files[values["path"]] = _File(located, line)
             start, end = _seconds(values, "start"), _seconds(values, "end")
             if end is not None and end <= (start or 0.0):
                 raise UserError(f"end {end} is not after start {start or 0.0}")
         except UserError as error:
             raise UserError(f"{manifest}, line {line}: {error}") from error
         return Clip(
-            path=found[values["path"]],
+            path=files[values["path"]].path,
             label=intern(values["label"]),  # a million clips share their few labels
             split=split and _SPLIT_FOLDERS[split],
             fold=values.get("fold") or None,
@@ -112,10 +124,21 @@ class Manifest(Source):
             end=end,
         )
 
-    def _file(self, path: str) -> str:
-        if self.on_error == "fail" and not os.path.isfile(path):  # else the store tells, with all that is broken
-            raise UserError(f"no such file: {path}")
-        return os.path.normpath(path)
+
+def _refuse_missing(manifest: Path, files: Iterable[_File]) -> None:
+    missing = [file for file in files if not os.path.isfile(file.path)]
+    if missing:
+        raise UserError("\n".join(f"{manifest}, line {file.line}: no such file: {file.path}" for file in missing))
+
+
+def _warn_of_outsiders(manifest: Path, files: Collection[_File]) -> None:
+    """Absolute paths and ``..`` are fine on the machine that wrote them, and lost or someone else's on another."""
+    folder = os.path.join(os.path.abspath(manifest.parent), "")
+    outside = [file for file in files if not os.path.abspath(file.path).startswith(folder)]
+    if outside:
+        some = ", ".join(f"{file.path} (line {file.line})" for file in outside[:3])
+        log.warning("%s: %d of its %d files lie outside its folder: %s%s",
+                    manifest, len(outside), len(files), some, ", ..." if len(outside) > 3 else "")  # fmt: skip
 
 
 def _no_group(pattern: str | None) -> str | bool:
@@ -169,7 +192,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _parsed(where: str, text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: is no JSON: {error}") from error
 
 

@@ -1,11 +1,13 @@
 """Which clips train, which choose the model, which test it."""
 
+import hashlib
+import os
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
-from spectrnn.data.clips import Clip, Source
+from spectrnn.data.clips import SPLITS, Clip, Source
 from spectrnn.errors import UserError
 
 
@@ -14,7 +16,8 @@ def split(clips: Sequence[Clip], source: Source) -> list[Clip]:
 
     The corpus's own splits stay. With ``data.fold`` the fold's clips test and the rest train. Else a test part is drawn
     by `data.test_fraction`. A validation part is drawn from the training clips where none is given. What is drawn is
-    seeded by `data.split_seed`, stratified by label, and shares no group with the rest.
+    seeded by `data.split_seed`, stratified by label, and shares no group with the rest. Clips are drawn by a hash of
+    their place in the corpus: one that is added or taken away moves hardly any other.
 
     Args:
         clips: the clip table.
@@ -67,13 +70,47 @@ def _draw(clips: Sequence[Clip], parts: np.ndarray, name: str, fraction: float, 
         groups = np.array([clip.group or f"\0{number}" for number, clip in enumerate(members)])
         chosen = _draw_groups(labels, groups, fraction, seed, name)
     else:
-        chosen = _draw_clips(labels, fraction, seed, name)
+        chosen = _draw_clips(labels, _lots(clips, seed)[rows], fraction, name)
     parts[rows[chosen]] = name
 
 
-def _draw_clips(labels: np.ndarray, fraction: float, seed: int, name: str) -> np.ndarray:
-    """At least one clip of every label, and as near to the fraction as its count allows."""
-    generator = np.random.default_rng(seed)
+def _lots(clips: Sequence[Clip], seed: int) -> np.ndarray:
+    """A number for every clip, as good as drawn, that depends on the clip and the seed alone: uint64 (clips,)."""
+    digests = (hashlib.sha256(f"{seed} {place}".encode("utf-8", "surrogateescape")).digest() for place in places(clips))
+    return np.array([int.from_bytes(digest[:8]) for digest in digests], dtype=np.uint64)
+
+
+def places(clips: Sequence[Clip]) -> list[str]:
+    """Where each clip lies in its corpus, wherever that lies: the path below the folder of all, and the part of it."""
+    paths = [os.path.abspath(clip.path) for clip in clips]
+    try:
+        top = len(os.path.join(os.path.commonpath({os.path.dirname(path) for path in paths}), ""))
+    except ValueError:  # on several drives
+        top = 0
+    return [f"{path[top:]} {clip.start} {clip.end}".replace(os.sep, "/")
+            for path, clip in zip(paths, clips, strict=True)]  # fmt: skip
+
+
+def fingerprints(clips: Sequence[Clip]) -> dict[str, str]:
+    """What tells later whether a split is still the same.
+
+    Args:
+        clips: the clip table, with its splits.
+
+    Returns:
+        For each split the number of its clips and, after a blank, 16 hex digits that depend on their places.
+    """
+    where = list(zip(places(clips), clips, strict=True))
+    found = {}
+    for part in SPLITS:
+        members = sorted(place for place, clip in where if clip.split == part)
+        digest = hashlib.sha256("\n".join(members).encode("utf-8", "surrogateescape")).hexdigest()
+        found[part] = f"{len(members)} {digest[:16]}"
+    return found
+
+
+def _draw_clips(labels: np.ndarray, lots: np.ndarray, fraction: float, name: str) -> np.ndarray:
+    """At least one clip of every label, and as near to the fraction as its count allows: those with the least lots."""
     chosen = []
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
@@ -83,7 +120,7 @@ def _draw_clips(labels: np.ndarray, fraction: float, seed: int, name: str) -> np
                 f"leave the label out, or set data.{name}_fraction=0"
             )
         count = min(max(1, round(fraction * len(rows))), len(rows) - 1)
-        chosen.append(generator.permutation(rows)[:count])
+        chosen.append(rows[np.argsort(lots[rows], kind="stable")[:count]])
     return np.concatenate(chosen)
 
 

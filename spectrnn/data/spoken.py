@@ -37,6 +37,7 @@ _FORMAT = 1  # of the cached folder and of the draws; raise it when either chang
 _PACKAGE = "espeakng-loader"
 _REMEDY = f"pip install --force-reinstall {_PACKAGE}, which ships the library and its voices"
 _LONGEST_PATH = 120  # bytes; the library cuts its data path at 160, and silently looks elsewhere then
+_MOST_TAKES = 100_000  # a voice, of all words: ten million clips
 _SILENT = 0.01  # of full scale; a take whose peak is below this is left out
 _EDGE = 0.01  # of the take's peak (-40 dB); what is below this at either end is cut off
 # Constants of eSpeak NG's speak_lib.h
@@ -79,6 +80,8 @@ class Spoken(Source):
             words=(len(words) < 2 and "a classifier needs two words or more")
             or (not all(words) and f"word {words.index('') + 1} is empty")
             or (bool(twice) and f"{', '.join(twice)} given twice; every word is one class"),
+            takes=len(words) * self.takes > _MOST_TAKES
+            and f"{len(words)} words make more than {_MOST_TAKES:,} takes a voice; fewer",
             **{name: low > high and "the lowest should come first" for name in _PARAMETERS
                for low, high in [getattr(self, name)]},
         )  # fmt: skip

@@ -1,12 +1,13 @@
 """Waveform to features: log-mel and MFCC, with deltas. No frame reads past the end of its clip."""
 
 import warnings
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Gt, Le
 from torch import Tensor, nn
 
-from spectrnn.config import Count, NonNegative, Positive
+from spectrnn.config import NonNegative, Positive, Rate, Size
 from spectrnn.errors import UserError, refuse
 
 try:
@@ -17,6 +18,11 @@ except (ImportError, OSError, RuntimeError) as error:
         "install the pair that fits, pip install 'torch>=2.11,<2.15' 'torchaudio>=2.11,<2.12'"
     ) from error
 
+Power = Annotated[float, Gt(0), Le(1)]  # of a sample; full scale is 1
+
+_LARGEST_FFT = 1 << 16  # points
+_LARGEST_TABLE = 1 << 25  # numbers in the mel filters
+_MOST_OVERLAP = 64  # FFT points a hop: bounds what a second of sound takes in memory
 _DELTA_WIDTH = 2  # frames on either side in the regression
 
 
@@ -43,26 +49,34 @@ class LogMel(nn.Module):
 
     def __init__(
         self,
-        sample_rate: Count,
+        sample_rate: Rate,
         window_ms: Positive,
         hop_ms: Positive,
-        n_fft: Count | None,
-        n_mels: Count,
+        n_fft: Size | None,
+        n_mels: Size,
         fmin: NonNegative,
         fmax: Positive | None,
         mel_scale: Literal["htk", "slaney"],
-        floor: Positive,
+        floor: Power,
         deltas: Literal[0, 1, 2],
     ) -> None:
         super().__init__()
         self.sample_rate, self.floor, self.deltas = sample_rate, floor, deltas
         self.window_size = max(1, round(window_ms * sample_rate / 1000))
         self.hop_size = max(1, round(hop_ms * sample_rate / 1000))
+        refuse(window_ms=self.window_size > _LARGEST_FFT
+               and f"more than {_LARGEST_FFT} samples; at most {1000 * _LARGEST_FFT // sample_rate} ms")  # fmt: skip
         self.n_fft = n_fft or 1 << (self.window_size - 1).bit_length()
         half = sample_rate / 2
+        least_hop = self.n_fft / _MOST_OVERLAP / sample_rate * 1000
         refuse(
-            hop_ms=hop_ms > window_ms
-            and f"longer than window_ms={window_ms:g}, so samples would be lost; at most {window_ms:g} ms",
+            hop_ms=(
+                hop_ms > window_ms
+                and f"longer than window_ms={window_ms:g}, so samples would be lost; at most {window_ms:g} ms"
+            ) or (
+                hop_ms < least_hop
+                and f"so short that frames are all alike; at least {least_hop:.3g} ms with {self.n_fft} points"
+            ),
             n_fft=self.n_fft < self.window_size
             and f"does not hold the {self.window_size} samples of window_ms={window_ms:g}; at least that, or null",
             fmin=fmin >= half and f"not below half of sample_rate={sample_rate}; below {half:g} Hz",
@@ -70,6 +84,9 @@ class LogMel(nn.Module):
             and f"above half of sample_rate={sample_rate}; at most {half:g} Hz, or null",
         )  # fmt: skip
         fmax = half if fmax is None else fmax
+        refuse(
+            n_mels=self.n_fft * n_mels > _LARGEST_TABLE and f"too large a table with {self.n_fft} points; fewer bands"
+        )
         refuse(fmax=fmax <= fmin and f"not above fmin={fmin:g}; from there up to {half:g} Hz, or null")
         self.register_buffer("window", torch.hann_window(self.window_size), persistent=False)
         filters = _mel_filters(self.n_fft, fmin, fmax, n_mels, sample_rate, mel_scale)
@@ -123,17 +140,17 @@ class Mfcc(LogMel):
 
     def __init__(
         self,
-        sample_rate: Count,
+        sample_rate: Rate,
         window_ms: Positive,
         hop_ms: Positive,
-        n_fft: Count | None,
-        n_mels: Count,
+        n_fft: Size | None,
+        n_mels: Size,
         fmin: NonNegative,
         fmax: Positive | None,
         mel_scale: Literal["htk", "slaney"],
-        floor: Positive,
+        floor: Power,
         deltas: Literal[0, 1, 2],
-        n_mfcc: Count,
+        n_mfcc: Size,
     ) -> None:
         super().__init__(sample_rate, window_ms, hop_ms, n_fft, n_mels, fmin, fmax, mel_scale, floor, deltas)
         refuse(n_mfcc=n_mfcc > n_mels and f"more coefficients than n_mels={n_mels} mel bands; at most that")

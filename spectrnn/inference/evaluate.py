@@ -13,7 +13,8 @@ from spectrnn import processes
 from spectrnn.config import Count, build, check, plain
 from spectrnn.data.batches import Batches
 from spectrnn.data.clips import Source
-from spectrnn.data.corpus import open_for_evaluation
+from spectrnn.data.corpus import Corpus, open_for_evaluation
+from spectrnn.data.splits import fingerprints
 from spectrnn.devices import pick_device
 from spectrnn.errors import Mistakes, UserError
 from spectrnn.files import new_file, write_json
@@ -21,6 +22,7 @@ from spectrnn.inference.figures import confusion_figure
 from spectrnn.inference.metrics import Array, confusion, intervals, per_class, score
 from spectrnn.model import file as model_file
 from spectrnn.model.classifier import Classifier
+from spectrnn.model.header import read_header
 from spectrnn.progress import bar
 from spectrnn.runs import find_model
 
@@ -65,7 +67,8 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     if source.sample_rate != classifier.sample_rate:
         raise UserError(f"data.sample_rate={source.sample_rate}: the model takes {classifier.sample_rate} Hz")
     corpus, foreign = open_for_evaluation(source, config.split, classifier.labels, device)
-    _warn_of_other_splits(plain(config.data, "data"), trained["data"], config.split)
+    if not _warn_of_other_splits(plain(config.data, "data"), trained.get("data"), config.split):
+        _warn_of_another_corpus(plain(config.data, "data"), trained.get("data"), path, corpus, config.split)
     if foreign:
         names = ", ".join(f"{label!r} ({count} clips)" for label, count in sorted(foreign.items()))
         log.warning("labels that the model does not know, left out: %s", names)
@@ -79,13 +82,32 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     return metrics
 
 
-def _warn_of_other_splits(now: dict[str, Any], trained: dict[str, Any], split: str) -> None:
+def _warn_of_other_splits(now: dict[str, Any], trained: Any, split: str) -> bool:
     """The model's own corpus, cut otherwise than for its training, tests on what it was trained on."""
-    if split != "all" and now["_target_"] == trained["_target_"]:
+    other: list[str] = []
+    if split != "all" and isinstance(trained, dict) and now["_target_"] == trained.get("_target_"):
         other = [f"data.{name}={now.get(name)!r} (trained with {value!r})" for name, value in trained.items()
                  if name not in _HARMLESS and now.get(name) != value]  # fmt: skip
         if other:
             log.warning("the split may hold clips that the model was trained on: %s", ", ".join(other))
+    return bool(other)
+
+
+def _warn_of_another_corpus(now: dict[str, Any], trained: Any, model: Path, corpus: Corpus, split: str) -> None:
+    """The model's own corpus, whose files are others now, may draw clips for this split that once were trained on."""
+    places = ("_target_", "root", "path")
+    if split == "all" or not isinstance(trained, dict) or any(now.get(key) != trained.get(key) for key in places):
+        return
+    written = read_header(model).get("splits")
+    before = written.get(split) if isinstance(written, dict) else None
+    if before is None:
+        log.warning(
+            "the model does not say what its %s split was: it may hold clips that the model was trained on", split
+        )
+    elif before != (found := fingerprints(corpus.clips)[split]):
+        log.warning("the corpus has changed since the training: its %s split had %.20s clips and has %s, "
+                    "which may hold clips that the model was trained on",
+                    split, str(before).partition(" ")[0], found.partition(" ")[0])  # fmt: skip
 
 
 @torch.inference_mode()

@@ -1,5 +1,6 @@
 """The classifier: a waveform in, logits out. Features, normalization, encoder, pooling and head in one module."""
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -7,11 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from spectrnn.config import Count, Fraction, build
+from spectrnn.errors import UserError
 from spectrnn.frontend.augment import Augment
 from spectrnn.frontend.features import LogMel
 from spectrnn.frontend.normalize import Normalize
 from spectrnn.model.encoders import Encoder
 from spectrnn.model.pooling import Pooling
+
+_MOST_LABELS, _LONGEST_LABEL = 10_000, 255  # classes, whose square an evaluation holds; characters
 
 
 class Head(nn.Sequential):
@@ -54,9 +58,10 @@ class Classifier(nn.Module):
 
     def __init__(self, stages: Mapping[str, Any], labels: Sequence[str], augment: Augment | None = None) -> None:
         super().__init__()
-        self.labels = list(labels)
+        self.labels = checked_labels(labels)
         self.augment = augment or Augment([])
-        self.features: LogMel = build(stages["features"], "features")
+        with torch.device("cpu"):  # its tables are in no model file, and computed even where all else is shapes alone
+            self.features: LogMel = build(stages["features"], "features")
         self.normalize: Normalize = build(stages["normalize"], "normalize", input_size=self.features.output_size)
         self.encoder: Encoder = build(stages["model"], "model", input_size=self.features.output_size)
         self.pooling: Pooling = build(
@@ -113,6 +118,23 @@ class Classifier(nn.Module):
                 "normalize": (self.normalize, normalized), "model": (self.encoder, states),
                 "pooling": (self.pooling, pooled), "head": (self.head, logits)}  # fmt: skip
         return [Stage(name, tuple(x.shape), _parameters(stage)) for name, (stage, x) in ways.items()]
+
+
+def checked_labels(labels: Any) -> list[str]:
+    """The labels, if tables and terminals can show them and a classifier can tell them apart.
+
+    Raises:
+        UserError: they are no distinct, short strings without control characters, or too many.
+    """
+    if not isinstance(labels, Sequence) or not all(isinstance(label, str) for label in labels):
+        raise UserError("labels: should be a list of strings")
+    if not 1 <= len(labels) <= _MOST_LABELS or len(set(labels)) < len(labels):
+        raise UserError(f"labels: should be 1 to {_MOST_LABELS:,} distinct names")
+    for label in labels:
+        odd = any(unicodedata.category(character) in ("Cc", "Cs") for character in label)
+        if odd or not 1 <= len(label) <= _LONGEST_LABEL:
+            raise UserError(f"label {label[:40]!r}: should be 1 to {_LONGEST_LABEL} characters, none for control")
+    return list(labels)
 
 
 def _parameters(stage: nn.Module | None) -> int:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from spectrnn import processes
-from spectrnn.config import Count, Fraction
+from spectrnn.config import Count, Depth, Fraction, Size
 from spectrnn.errors import refuse
 from spectrnn.frontend.masking import valid
 from spectrnn.model.encoders import Encoder, Recurrent
@@ -83,13 +83,13 @@ class Conv2dRnn(Encoder):
     def __init__(
         self,
         input_size: Count,
-        channels: Sequence[Count],
-        kernel_size: Count,
-        time_strides: Sequence[Count],
-        frequency_strides: Sequence[Count],
+        channels: Sequence[Size],
+        kernel_size: Size,
+        time_strides: Sequence[Size],
+        frequency_strides: Sequence[Size],
         cell: Literal["gru", "lstm"],
-        hidden_size: Count,
-        num_layers: Count,
+        hidden_size: Size,
+        num_layers: Depth,
         bidirectional: bool,
         dropout: Fraction,
     ) -> None:
@@ -125,12 +125,12 @@ class Conv1dRnn(Encoder):
     def __init__(
         self,
         input_size: Count,
-        channels: Sequence[Count],
-        kernel_size: Count,
-        time_strides: Sequence[Count],
+        channels: Sequence[Size],
+        kernel_size: Size,
+        time_strides: Sequence[Size],
         cell: Literal["gru", "lstm"],
-        hidden_size: Count,
-        num_layers: Count,
+        hidden_size: Size,
+        num_layers: Depth,
         bidirectional: bool,
         dropout: Fraction,
     ) -> None:
@@ -161,7 +161,8 @@ def _mask(x: Tensor, frames: Tensor) -> Tensor:
 def _check_stack(channels: Sequence[int], kernel_size: int, **strides: Sequence[int]) -> None:
     count = len(channels)
     refuse(
-        channels=count == 0 and "one or more convolutions are needed; for none take model=bigru",
+        channels=(count == 0 and "one or more convolutions are needed; for none take model=bigru")
+        or (count > 100 and f"{count} convolutions; at most 100"),
         kernel_size=kernel_size % 2 == 0 and f"is even, and padding needs a middle; take {kernel_size + 1}",
         **{name: 0 < count != len(values) and f"{len(values)} strides for {count} convolutions; name one for each"
            for name, values in strides.items()},

@@ -1,11 +1,12 @@
 """Encoders: features (batch, frames, bins) to hidden states (batch, frames', output_size)."""
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from spectrnn.config import Count, Fraction
+from spectrnn.config import Count, Depth, Fraction, Size
 from spectrnn.model.recurrence import Gru, Reverse, reversal
 
 
@@ -36,7 +37,7 @@ class Layer(nn.ModuleList):
         return torch.stack([rnn(of_direction)[0] for rnn, of_direction in zip(self, x, strict=True)])
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """The interface of all encoders.
 
     Attributes:
@@ -47,9 +48,9 @@ class Encoder(nn.Module):
     output_size: int
     directions: int
 
+    @abstractmethod
     def forward(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, frames, bins), valid frames (batch,) -> (batch, frames', output_size), frames' (batch,)."""
-        raise NotImplementedError
 
 
 class Recurrent(Encoder):
@@ -71,8 +72,8 @@ class Recurrent(Encoder):
         self,
         input_size: Count,
         cell: Literal["gru", "lstm"],
-        hidden_size: Count,
-        num_layers: Count,
+        hidden_size: Size,
+        num_layers: Depth,
         bidirectional: bool,
         dropout: Fraction,
     ) -> None:

@@ -1,5 +1,10 @@
-"""The model file: weights and normalization as safetensors, the config and the labels in its header. No pickle."""
+"""The model file: weights and normalization as safetensors, the config and the labels in its header. No pickle.
 
+A file may come from a stranger. Nothing is imported or called that is no stage of ours, and nothing is allocated before
+names, shapes and types of all tensors are those that the config asks for: a small file makes a small classifier.
+"""
+
+import inspect
 import json
 from collections.abc import Mapping
 from importlib import import_module
@@ -9,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from spectrnn.errors import UserError
 from spectrnn.files import new_file
@@ -22,17 +27,22 @@ from spectrnn.model.pooling import Pooling
 
 _STAGES = {"features": LogMel, "normalize": Normalize, "model": Encoder, "pooling": Pooling, "head": Head}
 _OURS = ("spectrnn.frontend.", "spectrnn.model.")  # a file from a stranger builds nothing else
+_DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # as safetensors calls them
+_LONGEST_SECONDS = 3600  # of a clip that a model was trained on, and so of the pieces that are classified at once
 
 
-def save(classifier: Classifier, config: Mapping[str, Any], path: Path) -> None:
+def save(
+    classifier: Classifier, config: Mapping[str, Any], path: Path, splits: Mapping[str, str] | None = None
+) -> None:
     """Writes the classifier, atomically.
 
     Args:
         classifier: what to save; augmentation is left out.
         config: the run's resolved config, plain containers only.
         path: the file.
+        splits: what it was trained on, as `data.splits.fingerprints` gives it; None where that is not known.
     """
-    header = {"format": FORMAT, "labels": classifier.labels, "config": config}
+    header = {"format": FORMAT, "labels": classifier.labels, "config": config, "splits": splits}
     tensors = {name: tensor.contiguous() for name, tensor in classifier.state_dict().items()}
     with new_file(path) as temporary:
         save_file(tensors, temporary, metadata={KEY: json.dumps(header)})
@@ -52,21 +62,33 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[Classifier, di
         UserError: no such file, not a model of ours, or damaged.
     """
     header = read_header(path)
-    stages = {name: header["config"].get(name) for name in _STAGES}
-    for name, node in stages.items():
-        target = node.get("_target_") if isinstance(node, dict) else None
-        if not _is_ours(target, _STAGES[name]):
-            raise UserError(f"{path}: its {name} is {target!r}, which is no stage of spectrnn")
     try:
-        classifier = Classifier(stages, header["labels"])
+        require_ours(header["config"])
+        with torch.device("meta"):  # shapes alone
+            classifier = Classifier({name: header["config"][name] for name in _STAGES}, header["labels"])
+        classifier.load_state_dict(_tensors(path, classifier.state_dict()), assign=True)
+        _try(classifier.eval())
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    try:
-        with safe_open(path, "pt", device=str(device)) as file:
-            classifier.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-    except (SafetensorError, RuntimeError) as error:
-        raise UserError(f"{path}: its weights do not fit its config ({_reason(error)})") from error
-    return classifier.to(device).eval(), header["config"]
+        raise UserError(f"{path}: {' / '.join(str(error).splitlines())[:500]}") from error
+    except (SafetensorError, OSError, RuntimeError, OverflowError) as error:
+        raise UserError(f"{path}: cannot be built ({(str(error).splitlines() or [''])[0]})") from error
+    return classifier.to(device), header["config"]
+
+
+def require_ours(config: Mapping[str, Any]) -> None:
+    """Refuses a config whose classifier could be written to a model file, but not be read from it.
+
+    Args:
+        config: plain containers.
+
+    Raises:
+        UserError: a stage is no class of its kind in spectrnn/frontend or spectrnn/model.
+    """
+    for name, base in _STAGES.items():
+        node = config.get(name)
+        target = node.get("_target_") if isinstance(node, Mapping) else None
+        if not _is_ours(target, base):
+            raise UserError(f"{name}._target_={target!r:.200} is no stage in spectrnn/frontend or spectrnn/model")
 
 
 def _is_ours(target: Any, base: type[nn.Module]) -> bool:
@@ -78,10 +100,33 @@ def _is_ours(target: Any, base: type[nn.Module]) -> bool:
         found = getattr(import_module(module), name, None)
     except ImportError:
         return False
-    return isinstance(found, type) and issubclass(found, base)
+    return isinstance(found, type) and issubclass(found, base) and not inspect.isabstract(found)
 
 
-def _reason(error: Exception) -> str:
-    """What torch says of state that does not fit comes below a headline that says nothing."""
-    lines = str(error).splitlines()
-    return lines[min(1, len(lines) - 1)].strip()
+def _tensors(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The file's tensors, read after their names, types and shapes were found to be those that are wanted."""
+    with safe_open(path, "pt") as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        found = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
+        for name in sorted(found.keys() | wanted.keys()):
+            asked = (_DTYPES[wanted[name].dtype], tuple(wanted[name].shape)) if name in wanted else None
+            if found.get(name) != asked:
+                raise UserError(f"its weights do not fit its config ({name} is {found.get(name)}, not {asked})")
+        # Clones, because the others are windows on the file, which could change or shrink below them.
+        tensors = {name: file.get_tensor(name).clone() for name in found}
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise UserError(f"its weights are damaged ({name} holds values that are not finite)")
+    return tensors
+
+
+@torch.inference_mode()
+def _try(classifier: Classifier) -> None:
+    """Runs the classifier on silence and on a ramp of a few frames."""
+    longest = int(classifier.longest)
+    if not 1 <= longest <= _LONGEST_SECONDS * classifier.sample_rate:
+        raise UserError(f"its longest clip has {longest} samples, not 1 to {_LONGEST_SECONDS} s of them")
+    samples = classifier.features.window_size + 4 * classifier.features.hop_size
+    waveform = torch.stack([torch.zeros(samples), torch.linspace(-1, 1, samples)])
+    if not classifier(waveform, torch.tensor([samples, samples])).isfinite().all():
+        raise UserError("its weights are damaged (what it says of silence or a ramp is not finite)")

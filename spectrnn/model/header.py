@@ -1,4 +1,4 @@
-"""The header of a model file: format, labels and config, as JSON. Read without torch."""
+"""The header of a model file: format, labels, config and the splits it was trained on, as JSON. Read without torch."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ from spectrnn.errors import UserError
 
 FORMAT = 2
 KEY = "spectrnn"  # in the metadata of the safetensors file
+LARGEST = 1 << 22  # bytes of a header: a few thousand labels and tensors are a tenth of that
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -17,7 +18,7 @@ def read_header(path: Path) -> dict[str, Any]:
         path: the file.
 
     Returns:
-        ``format``, ``labels`` and ``config``.
+        ``format``, ``labels`` and ``config``, and ``splits`` where the file says what it was trained on.
 
     Raises:
         UserError: no such file, or not a model of ours.
@@ -27,15 +28,32 @@ def read_header(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such model file")
     try:
+        _refuse_absurd(path)
         with safe_open(path, "np") as file:
             header = json.loads((file.metadata() or {})[KEY])
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: is no model file ({error})") from error
     except KeyError as error:
         raise UserError(f"{path}: is a safetensors file, but holds no model of spectrnn") from error
-    written = header.get("format") if isinstance(header, dict) else None
-    if written != FORMAT:
-        raise UserError(f"{path}: is of format {written}, and this spectrnn reads format {FORMAT}")
-    if not isinstance(header.get("labels"), list) or not isinstance(header.get("config"), dict):
+    _refuse_others(path, header.get("format") if isinstance(header, dict) else None)
+    config = header.get("config")
+    if not isinstance(header.get("labels"), list) or not isinstance(config, dict):
         raise UserError(f"{path}: is incomplete; its header lacks the labels or the config")
     return header
+
+
+def _refuse_absurd(path: Path) -> None:
+    """Holds the header's length, which its first 8 bytes claim, against what headers need, before any of it is read."""
+    with path.open("rb") as file:
+        claimed = int.from_bytes(file.read(8), "little")
+    if claimed > LARGEST:
+        raise ValueError(f"its header claims {claimed} bytes, where at most {LARGEST} are read")
+
+
+def _refuse_others(path: Path, written: Any) -> None:
+    if type(written) is not int:
+        raise UserError(f"{path}: is of format {written!r:.40}, and this spectrnn reads format {FORMAT}")
+    if written > FORMAT:
+        raise UserError(f"{path}: is of format {written}, and this spectrnn reads format {FORMAT}: update spectrnn")
+    if written < FORMAT:
+        raise UserError(f"{path}: is of format {written}, and this spectrnn reads format {FORMAT}: train it again")

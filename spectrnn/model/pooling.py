@@ -1,14 +1,16 @@
 """Pooling: hidden states (batch, frames, size) to one vector a clip (batch, output_size), valid frames only."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
-from spectrnn.config import Count, Positive
+from spectrnn.config import Count, Positive, Size
 from spectrnn.errors import refuse
 from spectrnn.frontend.masking import masked_mean, masked_variance, valid
 
 
-class Pooling(nn.Module):
+class Pooling(nn.Module, ABC):
     """The interface of all poolings.
 
     Args:
@@ -19,9 +21,9 @@ class Pooling(nn.Module):
         super().__init__()
         self.output_size = input_size
 
+    @abstractmethod
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
         """(batch, frames, size), valid frames (batch,) -> (batch, output_size)."""
-        raise NotImplementedError
 
     def weights(self, x: Tensor, frames: Tensor) -> Tensor | None:
         """What each head looks at: (batch, heads, frames), rows that sum to 1; None where there is no such thing."""
@@ -95,7 +97,7 @@ class Attention(Pooling):
         hidden_size: of the layer that scores a frame.
     """
 
-    def __init__(self, input_size: Count, heads: Count, hidden_size: Count) -> None:
+    def __init__(self, input_size: Count, heads: Size, hidden_size: Size) -> None:
         super().__init__(input_size)
         divisors = [count for count in range(1, min(input_size, 16) + 1) if input_size % count == 0]
         refuse(heads=input_size % heads > 0 and f"does not divide the encoder's {input_size} outputs; "

@@ -19,6 +19,7 @@ from spectrnn.frontend.augment import Augment, SpectrogramAugmentation, Waveform
 from spectrnn.frontend.features import LogMel
 from spectrnn.frontend.normalize import Normalize
 from spectrnn.model.encoders import Encoder
+from spectrnn.model.file import require_ours
 from spectrnn.model.pooling import Pooling
 from spectrnn.training.learner import Settings
 from spectrnn.training.optimization import Schedule
@@ -79,6 +80,8 @@ def rehearse(config: DictConfig) -> Parts:
     rehearsal.rates()
     if features and encoder:
         rehearsal.longest_clip(features, encoder)
+    if not mistakes.of_key:
+        mistakes.attempt(require_ours, nodes)
     _sort(mistakes, config)
     mistakes.tell()
     return parts

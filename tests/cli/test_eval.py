@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 
 def test_eval_repeats_the_runs_own_test_accuracy(spectrnn, trained, tmp_path):
@@ -68,3 +70,27 @@ def test_a_split_drawn_otherwise_than_in_training_is_told(spectrnn, trained, tmp
     outcome = spectrnn("eval", f"run={trained}", "data.split_seed=5", f"out={tmp_path / 'out'}")
     assert outcome.code == 0
     assert "may hold clips that the model was trained on: data.split_seed=5 (trained with 0)" in outcome.err
+
+
+def test_a_corpus_that_grew_since_the_training_is_told_of(spectrnn, tiny, tones, tone, tmp_path):
+    root = shutil.copytree(tones, tmp_path / "corpus")
+    assert spectrnn("train", *tiny, f"data.root={root}", f"hydra.run.dir={tmp_path / 'run'}").code == 0
+    command = ("eval", f"run={tmp_path / 'run'}", f"out={tmp_path / 'out'}")
+    assert "has changed" not in spectrnn(*command).err
+    for number in range(10):
+        tone(root / "low" / f"new{number}.wav")
+    told = "the corpus has changed since the training: its test split had 6 clips and has 8, which may hold"
+    assert told in spectrnn(*command).err
+    assert "has changed" not in spectrnn(*command, "split=all").err
+    assert "has changed" not in spectrnn(*command, f"data.root={tones}").err  # another corpus
+
+
+def test_a_model_of_before_the_splits_were_written_down(spectrnn, trained, tmp_path):
+    model = tmp_path / "old.safetensors"
+    with safe_open(trained / "model.safetensors", "np") as file:
+        header = json.loads(file.metadata()["spectrnn"])
+    del header["splits"]
+    save_file(load_file(trained / "model.safetensors"), model, metadata={"spectrnn": json.dumps(header)})
+    outcome = spectrnn("eval", f"run={model}", f"out={tmp_path / 'out'}")
+    assert outcome.code == 0
+    assert "the model does not say what its test split was" in outcome.err

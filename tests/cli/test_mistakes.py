@@ -131,7 +131,7 @@ def test_mistakes_of_all_groups_are_told_at_once_before_any_audio_is_read(spectr
         (["features.n_mels=${nowhere}"], "features.n_mels: Interpolation key 'nowhere' not found"),
         (["augment=[noise_files]"], "augment.noise_files.path: missing; it has no default"),
         (["sweep=seeds"], "sweep=seeds: needs -m"),
-        (["model.hidden_size=10000000"], "model: takes more memory than this machine has; smaller sizes"),
+        (["model.hidden_size=10000000"], "model.hidden_size=10000000: should be less than or equal to 65536"),
         (["augment.noise=null"], "augment.noise: expected a mapping with a _target_, got null"),
         (["pooling=stats", "pooling.epsilon=1e-5"], "pooling.heads: no such key; known here: epsilon"),
     ],

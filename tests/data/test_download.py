@@ -30,6 +30,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.ranges: list[str | None] = []
+        self.closing = threading.Event()
 
     def archive(self, payload: bytes, *answers: Answer, name: str = "corpus.tar.gz", checksum: str = "") -> Archive:
         self.payload, self.answers = payload, answers
@@ -105,6 +106,36 @@ def gone(handler: Handler, first: int) -> None:
     handler.send(404)
 
 
+def endless(handler: Handler, first: int) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    try:
+        while True:
+            handler.wfile.write(NOISE)
+    except OSError:  # enough was heard
+        pass
+
+
+def silent(handler: Handler, first: int) -> None:
+    honest(handler, first, stop=first + 100_000)
+    handler.wfile.flush()
+    handler.server.closing.wait(20)
+
+
+def redirecting(address: str) -> Answer:
+    def redirect(handler: Handler, first: int) -> None:
+        if handler.path == "/corpus.tar.gz":
+            handler.send(302, Location=address)
+        else:
+            honest(handler, first)
+
+    return redirect
+
+
+def ranged(content_range: str) -> Answer:
+    return lambda handler, first: handler.send(206, handler.server.payload[first:], Content_Range=content_range)
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(download, "PAUSE", 0.0)
@@ -112,6 +143,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
+        server.closing.set()
         server.shutdown()
         thread.join()
 
@@ -250,6 +282,56 @@ def test_of_many_at_once_one_downloads(server: Server, tmp_path: Path):
         thread.join()
     assert files(tmp_path / "corpus") == UNPACKED
     assert server.ranges == [None]
+
+
+@pytest.mark.parametrize(
+    "promise", [endless, lambda handler, first: handler.send(200, 30 * NOISE, Content_Length=10**15)]
+)
+def test_a_server_that_sends_ever_more_is_left(server: Server, tmp_path: Path, promise: Answer):
+    with pytest.raises(UserError, match=r"corpus.tar.gz: sends more than 1.7 MB"):
+        fetch(server.archive(PAYLOAD, promise), tmp_path / "corpus")
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) == 0
+    fetch(server.archive(PAYLOAD, honest), tmp_path / "corpus")
+    assert files(tmp_path / "corpus") == UNPACKED
+
+
+def test_a_server_that_falls_silent_is_asked_again(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(download, "TIMEOUT", 0.3)
+    fetch(server.archive(PAYLOAD, silent, honest), tmp_path / "corpus")
+    assert files(tmp_path / "corpus") == UNPACKED
+    assert server.ranges == [None, f"bytes={download.BLOCK}-"]
+
+
+@pytest.mark.parametrize("where", ["/mirror", "http://127.0.0.1:{port}/mirror"])
+def test_a_redirect_is_followed(server: Server, tmp_path: Path, where: str):
+    answer = redirecting(where.format(port=server.server_port))
+    fetch(server.archive(PAYLOAD, answer), tmp_path / "corpus")
+    assert files(tmp_path / "corpus") == UNPACKED
+
+
+@pytest.mark.parametrize(
+    ("where", "sentence"),
+    [
+        ("file:///etc/passwd", "redirects to 'file:.*; only http and https|the server answers 302"),
+        ("ftp://127.0.0.1/corpus.tar.gz", "redirects to 'ftp:.*; only http and https"),
+        ("data:text/plain,hello", "the server answers 302|only http and https"),
+        ("http://[", "redirects to an address that is none"),
+        ("http://127.0.0.1:port/", "redirects to an address that is none"),
+        ("/corpus.tar.gz", "the server answers 302"),  # round and round
+    ],
+)
+def test_a_redirect_to_anything_else_is_refused(server: Server, tmp_path: Path, where: str, sentence: str):
+    with pytest.raises(UserError, match=f"/corpus.tar.gz: (the server )?({sentence})"):
+        fetch(server.archive(PAYLOAD, redirecting(where)), tmp_path / "corpus")
+    assert leftovers(tmp_path) == set()
+
+
+@pytest.mark.parametrize("where", ["bytes \xb2-9/10", f"bytes {'9' * 5000}-9/10", "bytes -1-9/10", "bytes", ""])
+def test_a_range_that_is_none_is_not_written_anywhere(server: Server, tmp_path: Path, where: str):
+    (tmp_path / "corpus-corpus.tar.gz.part").write_bytes(PAYLOAD[:7])
+    with pytest.raises(UserError, match=r"5 connections in a row .*asked for the bytes from 7 on"):
+        fetch(server.archive(PAYLOAD, ranged(where)), tmp_path / "corpus")
+    assert (tmp_path / "corpus-corpus.tar.gz.part").read_bytes() == PAYLOAD[:7]
 
 
 def test_only_http(tmp_path: Path):

@@ -220,12 +220,45 @@ def test_what_is_wrong_with_a_table_is_named(manifest: Callable, content: str | 
         ('["a.wav", "cat"]', r"table.jsonl, line 1: no column path and no column label \(found: \['a.wav', 'cat'\]\)"),
         ('{"path": "a.wav", "label": null}', r"table.jsonl, line 1: label is empty"),
         ("\n", r"table.jsonl: holds no clips"),
+        pytest.param("[" * 100_000, r"table.jsonl, line 1: is no JSON", id="nested"),
+        pytest.param('{"start": ' + "9" * 5000, r"table.jsonl, line 1: is no JSON", id="digits"),
+        ('{"path": "a\\u0000.wav", "label": "cat"}', r"table.jsonl, line 1: no such file"),
     ],
 )
 def test_what_is_wrong_with_json_lines_is_named(manifest: Callable, content: str, message: str):
     with pytest.raises(UserError, match=message) as caught:
         manifest(content, "jsonl")
     assert "\n" not in str(caught.value)
+
+
+def test_all_missing_files_are_named_with_their_lines(manifest: Callable, tmp_path: Path):
+    with pytest.raises(UserError) as caught:
+        manifest("path,label\na.wav,cat\nx.wav,cat\n\nx.wav,dog\ndeep,cat\n../y.wav,cat\n")
+    table = tmp_path / "table.csv"
+    assert str(caught.value).splitlines() == [
+        f"{table}, line 3: no such file: {tmp_path / 'x.wav'}",
+        f"{table}, line 6: no such file: {tmp_path / 'deep'}",
+        f"{table}, line 7: no such file: {tmp_path.parent / 'y.wav'}",
+    ]
+    with pytest.raises(UserError) as caught:
+        manifest("path,label\n" + "".join(f"{number}.wav,cat\n" for number in range(1000)))
+    assert len(str(caught.value).splitlines()) == 1000
+
+
+def test_files_outside_the_folder_are_told_of(source: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    touch(tmp_path, "lists/a.wav", "lists/b.wav", "there.wav", "lists2/far.wav")
+    rows = ["a.wav", "x/../b.wav", f"{tmp_path}/lists/a.wav", "../there.wav", "../there.wav"]
+    (tmp_path / "lists" / "x").mkdir()
+    (tmp_path / "lists" / "inside.csv").write_text("path,label\n" + "".join(f"{row},x\n" for row in rows[:3]))
+    assert len(source("manifest", path=tmp_path / "lists" / "inside.csv").clips()) == 3
+    assert caplog.messages == []
+    rows.append(str(tmp_path / "lists2" / "far.wav"))
+    (tmp_path / "lists" / "table.csv").write_text("path,label\n" + "".join(f"{row},x\n" for row in rows))
+    assert len(source("manifest", path=tmp_path / "lists" / "table.csv").clips()) == 6
+    assert caplog.messages == [
+        f"{tmp_path}/lists/table.csv: 2 of its 5 files lie outside its folder: "
+        f"{tmp_path}/there.wav (line 5), {tmp_path}/lists2/far.wav (line 7)"
+    ]
 
 
 def test_a_missing_manifest_and_one_of_another_kind(source: Build, manifest: Callable, tmp_path: Path):

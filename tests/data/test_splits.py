@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from spectrnn.data.clips import Clip, Source
-from spectrnn.data.splits import require_classes, require_training_clips, split
+from spectrnn.data.splits import fingerprints, require_classes, require_training_clips, split
 from spectrnn.errors import UserError
 
 COUNTS = {"cat": 100, "dog": 40, "owl": 10}
@@ -103,6 +103,35 @@ def test_no_clip_is_drawn_more_often_than_another(assign: Callable):
         )
     assert len(tested) == 10
     assert all(abs(count - 80) < 5 * (400 * 0.2 * 0.8) ** 0.5 for count in tested.values())  # five deviations
+
+
+def test_what_is_drawn_stays_drawn_when_the_corpus_grows_moves_or_is_sorted_otherwise(assign: Callable):
+    clips = clips_of({"cat": 400, "dog": 200})
+    before = {clip.path: clip.split for clip in assign(clips)}
+    more = [Clip(f"cat/new{number}.wav", "cat") for number in range(20)]
+    after = {clip.path: clip.split for clip in assign([*more, *clips])}
+    moved = [path for path, part in before.items() if after[path] != part]
+    assert len(moved) <= 15  # the new clips' own share, at the borders of test and val
+    elsewhere = [clip._replace(path=f"/mnt/disk/{clip.path}") for clip in reversed(clips)]
+    assert {clip.path.removeprefix("/mnt/disk/"): clip.split for clip in assign(elsewhere)} == before
+
+
+def test_parts_of_one_file_are_drawn_apart(assign: Callable):
+    clips = [Clip("long.wav", label, start=start, end=start + 1.0) for label in COUNTS for start in range(40)]
+    table = assign([clip._replace(start=float(number), end=number + 1.0) for number, clip in enumerate(clips)])
+    assert counts(table, "test") == dict.fromkeys(COUNTS, 8)
+
+
+def test_fingerprints_tell_a_split_that_changed(assign: Callable):
+    table = assign(clips_of(COUNTS))
+    before = fingerprints(table)
+    assert {part: int(told.split()[0]) for part, told in before.items()} == dict(Counter(clip.split for clip in table))
+    assert fingerprints(table[::-1]) == before
+    assert fingerprints([clip._replace(path=f"/mnt/{clip.path}") for clip in table]) == before
+    row = next(number for number, clip in enumerate(table) if clip.split == "test")
+    for changed in ({"path": "cat/other.wav"}, {"start": 0.5}, {"end": 2.0}):
+        after = fingerprints([*table[:row], table[row]._replace(**changed), *table[row + 1 :]])
+        assert {part for part in before if after[part] != before[part]} == {"test"}
 
 
 # Drawn group by group

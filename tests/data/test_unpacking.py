@@ -58,6 +58,26 @@ def tar(members: dict[str, bytes], *links: tuple[str, str]) -> bytes:
     return buffer.getvalue()
 
 
+def special(kind: bytes, **fields: object) -> bytes:
+    """A tar with one member that is no plain file."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("corpus/special")
+        info.type = kind
+        for name, value in fields.items():
+            setattr(info, name, value)
+        archive.addfile(info)
+    return buffer.getvalue()
+
+
+def locked(archive: bytes) -> bytes:
+    """The zip with the flag of a password in both of its headers."""
+    changed = bytearray(archive)
+    changed[6] |= 1
+    changed[archive.index(b"PK\x01\x02") + 8] |= 1
+    return bytes(changed)
+
+
 def zipped(members: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -103,6 +123,19 @@ def evil_archives(outside: Path) -> dict[str, bytes]:
         "up.zip": zipped(good | {"../evil": b"!"}),
         "backslash.zip": zipped(good | {"..\\evil": b"!"}),
         "root.zip": zipped(good | {str(outside / "evil"): b"!"}),
+        "hard.tar.gz": special(tarfile.LNKTYPE, linkname=str(outside / "evil")),
+        "hardup.tar.gz": special(tarfile.LNKTYPE, linkname="../outside/evil"),
+        "device.tar.gz": special(tarfile.CHRTYPE, devmajor=1, devminor=5),
+        "fifo.tar.gz": special(tarfile.FIFOTYPE),
+        "through.tar.gz": tar(good, ("corpus/link", ".."), ("corpus/link/link", "..")),
+        "time.tar.gz": special(tarfile.REGTYPE, pax_headers={"mtime": "1e400"}),
+        "bomb.tar.gz": tar({"corpus/a": bytes(30_000_000)}),
+        "many.tar.gz": tar({f"corpus/{number}": b"" for number in range(6000)}),
+        "bomb.zip": zipped({f"corpus/{number}": bytes(3_000_000) for number in range(10)}),
+        "drive.zip": zipped(good | {"C:\\evil": b"!"}),
+        "locked.zip": locked(zipped(good)),
+        "garbage.zip": b"PK\x03\x04" + random.Random(1).randbytes(500),
+        "garbage.tar.gz": random.Random(1).randbytes(500),
         "torn.tar.gz": tar(CONTENTS)[:50_000],
         "torn.zip": zipped(CONTENTS)[:1000],
     }

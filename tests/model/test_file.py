@@ -110,7 +110,10 @@ def test_safetensors_of_others_are_refused(model):
 
 
 def test_a_newer_format_is_refused(model):
-    refused(rewritten(model, lambda header: header | {"format": 3}), "is of format 3, and this spectrnn reads format 2")
+    refused(
+        rewritten(model, lambda header: header | {"format": 3}),
+        "is of format 3, .* format 2: update spectrnn",
+    )
 
 
 @pytest.mark.parametrize("share", [0.0001, 0.3, 0.9, 0.9999])
@@ -150,7 +153,7 @@ def test_a_stage_that_is_none_of_ours_is_refused(model, stage, target):
         header["config"][stage]["_target_"] = target
         return header
 
-    with pytest.raises(UserError, match=f"{model}: its {stage} is {target!r}, which is no stage of spectrnn"):
+    with pytest.raises(UserError, match=f"{model}: {stage}._target_={target!r} is no stage in"):
         load(rewritten(model, change))
 
 
@@ -160,7 +163,7 @@ def test_a_missing_stage_is_refused(model, stage):
         del header["config"][stage]
         return header
 
-    with pytest.raises(UserError, match=rf"{model}: its {stage} is None"):
+    with pytest.raises(UserError, match=rf"{model}: {stage}._target_=None is no stage"):
         load(rewritten(model, change))
 
 
