@@ -161,8 +161,8 @@ def _trainer(
 
 def _try_stages(config: dict[str, Any], sample_rate: int) -> None:
     """Builds the classifier once for nothing, so that a mistake in a stage shows before any audio is read."""
-    model_file.require_ours(config)
     rate = Classifier(config, ["a", "b"]).sample_rate
+    model_file.require_ours(config)
     if rate != sample_rate:
         raise UserError(f"features.sample_rate={rate}: the corpus has data.sample_rate={sample_rate} Hz")
 
