@@ -19,6 +19,8 @@ from spectrnn.errors import SettingError, UserError
 
 MISSING = "???"
 
+_LONGEST = 200  # characters of a value in a message
+
 Count = Annotated[int, Gt(0)]
 Size = Annotated[int, Gt(0), Le(1 << 16)]  # of a layer or table: a stranger's config must not fill the memory
 Depth = Annotated[int, Gt(0), Le(100)]  # layers
@@ -161,13 +163,15 @@ def plain(node: Any, key: str) -> Any:
 
 
 def written(value: Any) -> str:
-    """A value as YAML and the command line have it: ``null``, ``true``, ``[1, 2]``, text as it is."""
+    """A value as YAML and the command line have it: ``null``, ``true``, ``[1, 2]``, text as it is; long ones cut."""
     import yaml
 
-    if isinstance(value, str):
-        return value
-    flat = list(value) if isinstance(value, tuple) else value
-    return yaml.safe_dump(flat, default_flow_style=True, allow_unicode=True, width=10**6).removesuffix("...\n").strip()
+    text = value
+    if not isinstance(value, str):
+        flat = list(value) if isinstance(value, tuple) else value
+        text = yaml.safe_dump(flat, default_flow_style=True, allow_unicode=True, width=10**6)
+        text = text.removesuffix("...\n").strip()
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def locate(path: str, key: str) -> Callable[..., Any]:

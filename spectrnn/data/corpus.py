@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from spectrnn.data.batches import Batches
 from spectrnn.data.clips import SPLITS, Clip, Source
-from spectrnn.data.splits import require_classes, require_training_clips, split
+from spectrnn.data.splits import fingerprints, require_classes, require_training_clips, split
 from spectrnn.data.store import Store, open_store
 from spectrnn.data.wave import Wave, place
 from spectrnn.errors import UserError
@@ -41,6 +42,11 @@ class Corpus:
     labels: list[str]
     max_seconds: float | None
     skipped: list[str]
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """What tells later whether a split is still the same; see `splits.fingerprints`."""
+        return fingerprints(self.clips)
 
     def rows(self, part: str) -> np.ndarray:
         """The rows of a split (or of ``all``) whose labels are among `labels`: int64 (clips,)."""

@@ -14,7 +14,6 @@ from spectrnn.config import Count, build, check, plain
 from spectrnn.data.batches import Batches
 from spectrnn.data.clips import Source
 from spectrnn.data.corpus import Corpus, open_for_evaluation
-from spectrnn.data.splits import fingerprints
 from spectrnn.devices import pick_device
 from spectrnn.errors import Mistakes, UserError
 from spectrnn.files import new_file, write_json
@@ -104,7 +103,7 @@ def _warn_of_another_corpus(now: dict[str, Any], trained: Any, model: Path, corp
         log.warning(
             "the model does not say what its %s split was: it may hold clips that the model was trained on", split
         )
-    elif before != (found := fingerprints(corpus.clips)[split]):
+    elif before != (found := corpus.fingerprints[split]):
         log.warning("the corpus has changed since the training: its %s split had %.20s clips and has %s, "
                     "which may hold clips that the model was trained on",
                     split, str(before).partition(" ")[0], found.partition(" ")[0])  # fmt: skip

@@ -28,7 +28,7 @@ from spectrnn.model.pooling import Pooling
 _STAGES = {"features": LogMel, "normalize": Normalize, "model": Encoder, "pooling": Pooling, "head": Head}
 _OURS = ("spectrnn.frontend.", "spectrnn.model.")  # a file from a stranger builds nothing else
 _DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # as safetensors calls them
-_LONGEST_SECONDS = 3600  # of a clip that a model was trained on, and so of the pieces that are classified at once
+LONGEST_SECONDS = 3600  # of a clip that a model was trained on, and so of the pieces that are classified at once
 
 
 def save(
@@ -124,8 +124,8 @@ def _tensors(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _try(classifier: Classifier) -> None:
     """Runs the classifier on silence and on a ramp of a few frames."""
     longest = int(classifier.longest)
-    if not 1 <= longest <= _LONGEST_SECONDS * classifier.sample_rate:
-        raise UserError(f"its longest clip has {longest} samples, not 1 to {_LONGEST_SECONDS} s of them")
+    if not 1 <= longest <= LONGEST_SECONDS * classifier.sample_rate:
+        raise UserError(f"its longest clip has {longest} samples, not 1 to {LONGEST_SECONDS} s of them")
     samples = classifier.features.window_size + 4 * classifier.features.hop_size
     waveform = torch.stack([torch.zeros(samples), torch.linspace(-1, 1, samples)])
     if not classifier(waveform, torch.tensor([samples, samples])).isfinite().all():

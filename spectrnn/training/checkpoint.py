@@ -46,13 +46,13 @@ def load(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     path = folder / CHECKPOINT
     try:
         checkpoint = torch.load(path, weights_only=True, map_location="cpu")
-        before, state = checkpoint["config"], checkpoint["state"]
+        before, state = checkpoint["config"], dict(checkpoint["state"])
     except Exception as error:  # torch raises a dozen kinds for a damaged archive
         raise UserError(f"{path}: cannot be read as a checkpoint ({str(error).splitlines()[0]})") from error
     changed = _differences(before, config)
     if changed:
         raise UserError(f"resume={folder}: the run was started with other settings: {'; '.join(changed)}")
-    return dict(state)
+    return state
 
 
 def _differences(before: Any, now: Any, key: str = "") -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from spectrnn.data.batches import Batches
+from spectrnn.data.corpus import Corpus
 from spectrnn.errors import Stopped, UserError
 from spectrnn.inference.evaluate import classify
 from spectrnn.inference.metrics import score
@@ -19,6 +20,8 @@ from spectrnn.training.signals import Interruption
 
 log = logging.getLogger(__name__)
 
+_PROGRESS = ("epoch", "done", "best", "stale", "history")  # of a trainer, apart from what it trains
+
 
 class Trainer:
     """Trains a classifier, epoch after epoch.
@@ -26,13 +29,13 @@ class Trainer:
     Args:
         learner: learns from the batches of the training split.
         val: batches; ``val=None`` takes each epoch's classifier for the best.
-        name: of a clip, by its row in the clip table, for messages.
+        corpus: that they are of.
         clock: counts where the time goes.
     """
 
-    def __init__(self, learner: Learner, val: Batches | None, name: Callable[[int], str], clock: Stopwatch) -> None:
+    def __init__(self, learner: Learner, val: Batches | None, corpus: Corpus, clock: Stopwatch) -> None:
         self.learner, self.settings, self.batches = learner, learner.settings, learner.batches
-        self.val, self.name, self.clock = val, name, clock
+        self.val, self.corpus, self.clock = val, corpus, clock
         self.epoch, self.done = 0, 0  # finished epochs, and finished batches of the next one
         self.meter = Meter(learner.device)
         self.best, self.stale, self.saved = [-math.inf, -math.inf], 0, time.monotonic()
@@ -122,7 +125,7 @@ class Trainer:
 
     def _named(self, number: int) -> str:
         """A batch of this epoch, counted from 1, and its clips."""
-        names = "".join(f"\n  {self.name(int(row))}" for row in self.batches.clips_of(self.epoch, number))
+        names = "".join(f"\n  {self.corpus.clips[row].path}" for row in self.batches.clips_of(self.epoch, number))
         return f"Batch {number} of epoch {self.epoch + 1}, whose loss or gradient is not finite:{names}"
 
     def _state(self, figures: Mapping[str, float]) -> str:
@@ -150,24 +153,27 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """All that the future of the run depends on, in plain containers and tensors."""
         return {
-            "corpus": self._corpus(),
+            "corpus": self._identity(),
             "learner": self.learner.state_dict(),
             "meter": self.meter.state_dict(),
-            "progress": {name: getattr(self, name) for name in ("epoch", "done", "best", "stale", "history")},
+            "progress": {name: getattr(self, name) for name in _PROGRESS},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where `state_dict` was taken.
 
         Raises:
-            UserError: it was taken with another corpus.
+            UserError: it was taken with another corpus, or is no such state.
         """
-        if state["corpus"] != self._corpus():
-            raise UserError("resume: the corpus has other labels or training clips than when the run was started")
-        self.learner.load_state_dict(state["learner"])
-        self.meter.load_state_dict(state["meter"])
-        for name, value in state["progress"].items():
-            setattr(self, name, value)
+        if state.get("corpus") != self._identity():
+            raise UserError("resume: the corpus has other labels or clips than when the run was started")
+        try:
+            self.learner.load_state_dict(state["learner"])
+            self.meter.load_state_dict(state["meter"])
+            for name in _PROGRESS:
+                setattr(self, name, state["progress"][name])
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise UserError(f"resume: {CHECKPOINT} does not fit the run ({str(error).splitlines()[0]})") from error
 
-    def _corpus(self) -> dict[str, Any]:
-        return {"labels": self.learner.classifier.labels, "clips": len(self.batches.rows)}
+    def _identity(self) -> dict[str, Any]:
+        return {"labels": self.corpus.labels, "splits": self.corpus.fingerprints}

@@ -13,7 +13,6 @@ from safetensors import SafetensorError
 from spectrnn import processes
 from spectrnn.data.batches import Batch
 from spectrnn.data.corpus import Corpus
-from spectrnn.data.splits import fingerprints
 from spectrnn.files import write_json
 from spectrnn.inference.evaluate import classify
 from spectrnn.inference.metrics import confusion, score
@@ -45,7 +44,7 @@ class Run:
     def __init__(self, folder: Path, config: dict[str, Any], trainer: Trainer, corpus: Corpus) -> None:
         self.folder, self.config, self.trainer, self.corpus = folder, config, trainer, corpus
         self.classifier = trainer.learner.classifier
-        self.shown, self.splits = _shown(trainer, corpus), fingerprints(corpus.clips)
+        self.shown = _shown(trainer, corpus)
 
     def begin(self, config: DictConfig, fresh: bool) -> None:
         """Writes the resolved config, and, before the first step, a first checkpoint."""
@@ -65,7 +64,7 @@ class Run:
         trainer = self.trainer
         if better:
             try:
-                model_file.save(trainer.learner.candidate, self.config, self.folder / MODEL, self.splits)
+                model_file.save(trainer.learner.candidate, self.config, self.folder / MODEL, self.corpus.fingerprints)
             except SafetensorError as error:
                 raise OSError(f"{self.folder / MODEL} cannot be written: {error}") from error
         if trainer.epoch == 1 and not trainer.done:  # not before: drawing takes longer than all before the first step

@@ -1,14 +1,12 @@
 """Ctrl-C and the polite kill: a run ends where it can go on."""
 
-import logging
+import os
 import signal
 import threading
 from types import FrameType
 from typing import Any
 
 from spectrnn import processes
-
-log = logging.getLogger(__name__)
 
 
 class Interruption:
@@ -42,7 +40,9 @@ class Interruption:
     def _note(self, number: int, _: FrameType | None) -> None:
         self.noted = number
         self._restore()
-        log.warning("finishing this step and saving the run; a second %s ends it at once", signal.Signals(number).name)
+        # Past Python's streams, which the signal may have come in the midst of.
+        name = signal.Signals(number).name
+        os.write(2, f"\nfinishing this step and saving the run; a second {name} ends it at once\n".encode())
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

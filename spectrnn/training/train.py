@@ -18,6 +18,7 @@ from spectrnn.data.corpus import Corpus, open_corpus
 from spectrnn.errors import Stopped, UserError
 from spectrnn.files import remove_unfinished
 from spectrnn.model.classifier import Classifier
+from spectrnn.model.file import LONGEST_SECONDS
 from spectrnn.progress import Stopwatch
 from spectrnn.runs import CHECKPOINT, MODEL
 from spectrnn.training import checkpoint
@@ -103,13 +104,17 @@ def _trainer(
 ) -> Trainer:
     device, share = next(classifier.parameters()).device, (processes.rank(), processes.count())
     batches = corpus.batches("train", settings.batch_size, device, config.seed, share)
-    classifier.longest.fill_(int(batches.lengths.max()))
+    longest = int(batches.lengths.max())
+    if longest > LONGEST_SECONDS * classifier.sample_rate:
+        seconds = longest / classifier.sample_rate
+        raise UserError(f"data.max_seconds: a clip of {seconds:.0f} s is too long; at most {LONGEST_SECONDS}")
+    classifier.longest.fill_(longest)
     val = corpus.batches("val", settings.batch_size, device, share=share) if len(corpus.rows("val")) else None
     optimizer = build(config.optimizer, "optimizer", params=classifier.parameters())
     steps = settings.epochs * -(-len(batches) // settings.accumulate)
     schedule = build(config.scheduler, "scheduler", optimizer=optimizer, steps=steps)
     learner = Learner(settings, classifier, optimizer, schedule, batches, config.seed)
-    return Trainer(learner, val, lambda row: corpus.clips[row].path, clock)
+    return Trainer(learner, val, corpus, clock)
 
 
 def _fit_normalization(classifier: Classifier, corpus: Corpus, batch_size: int, device: torch.device) -> None:

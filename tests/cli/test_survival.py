@@ -200,3 +200,24 @@ def test_two_runs_of_one_second_have_two_folders(spectrnn, tones, tiny, tmp_path
         assert spectrnn("train", *tiny, f"data.root={tones}", *fixed).code == 0
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"one", "one-2"}
     assert all((path / "metrics.json").exists() for path in (tmp_path / "runs").iterdir())
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda saved: saved.update(state=[]),
+        lambda saved: saved.update(state={}),
+        lambda saved: saved["state"].update(progress={"device": "cuda"}),
+        lambda saved: saved["state"].update(meter={}),
+        lambda saved: saved["state"]["learner"].update(optimizer={}),
+        lambda saved: saved["state"]["learner"]["classifier"].update(longest=torch.zeros(3)),
+    ],
+    ids=["list", "empty", "progress", "meter", "optimizer", "tensor"],
+)
+def test_a_checkpoint_that_is_none_of_ours_ends_in_a_sentence(spectrnn, trained, tmp_path, spoil):
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    saved = torch.load(copy / "last.ckpt", weights_only=True)
+    spoil(saved)
+    torch.save(saved, copy / "last.ckpt")
+    assert "resume" in spectrnn("train", f"resume={copy}", "trainer.epochs=3").mistake()
+    assert (copy / "metrics.json").exists()
