@@ -1,7 +1,6 @@
 """A row of measurements for every clip: each file is decoded once, in all processes, block by block."""
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,12 +11,11 @@ from spectrnn.check.landmarks import RATE, SECONDS, Landmarks, landmarks, power,
 from spectrnn.data.audio import frames, mono, opened, resampler_for, to_int16
 from spectrnn.data.clips import Clip
 from spectrnn.data.digest import Digest
+from spectrnn.data.processing import in_processes
 from spectrnn.errors import UserError
-from spectrnn.progress import bar
 
 Wave = npt.NDArray[np.float32]
 
-_CHUNK_CLIPS, _CHUNK_BYTES = 128, 1 << 25  # the work of one task of a process
 _PLATEAU = 3  # samples in a row at the same extreme: clipped
 _LOUD = 0.05  # of full scale; below it such plateaus are coarse quantization
 _WINDOW, _WINDOWS = 1024, 64  # of the bandwidth: samples, and how many of a block
@@ -68,32 +66,10 @@ def examine(clips: Sequence[Clip]) -> list[Row]:
     Returns:
         A row a clip, in the table's order. Memory is bounded: some 4 kB a clip, a block a process.
     """
-    from joblib import Parallel, cpu_count, delayed
-
-    chunks = list(_chunks(clips))
-    rows: list[Row] = []
-    parallel = Parallel(min(cpu_count(), len(chunks)), return_as="generator", pre_dispatch="2*n_jobs", batch_size=1)
-    with bar(len(clips), "examining", "clip") as progress:
-        for done in parallel(delayed(_examine_chunk)(chunk) for chunk in chunks):
-            rows += done
-            progress.update(len(done))
-    return rows
+    return [row for rows in in_processes(_examine, clips, "examining") for row in rows]
 
 
-def _chunks(clips: Sequence[Clip]) -> Iterator[list[Clip]]:
-    chunk: list[Clip] = []
-    size = 0
-    for clip in clips:
-        chunk.append(clip)
-        size += os.path.getsize(clip.path) if os.path.exists(clip.path) else 0
-        if len(chunk) == _CHUNK_CLIPS or size > _CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
-
-
-def _examine_chunk(clips: Sequence[Clip]) -> list[Row]:
+def _examine(clips: Sequence[Clip]) -> list[Row]:
     return [examine_clip(clip) for clip in clips]
 
 

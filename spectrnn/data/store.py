@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,14 +16,13 @@ from filelock import FileLock, Timeout
 from spectrnn.data.audio import Samples, decode
 from spectrnn.data.clips import Clip
 from spectrnn.data.digest import SIZE, Digest
+from spectrnn.data.processing import in_processes
 from spectrnn.errors import UserError
 from spectrnn.files import new_folder, remove_unfinished, write_json
-from spectrnn.progress import bar
 
 log = logging.getLogger(__name__)
 
 _FORMAT = 3
-_CHUNK_CLIPS, _CHUNK_BYTES = 256, 1 << 26  # the work of one task of a decoding process
 _PROBLEMS = "problems.json"  # in a store whose clips could not all be read
 
 
@@ -130,13 +130,11 @@ def _build(clips: Sequence[Clip], sample_rate: int, folder: Path, on_error: str)
     problems: list[str] = []
     digests: list[bytes] = []
     with new_folder(folder) as temporary, (temporary / "wave.int16").open("wb") as file:
-        with bar(len(clips), "decoding", "clip") as progress:
-            for decoded in _decode_all(clips, sample_rate):
-                file.write(decoded.wave.tobytes())
-                lengths += decoded.lengths
-                problems += decoded.problems
-                digests += decoded.digests
-                progress.update(len(decoded.lengths))
+        for decoded in in_processes(partial(_decode, sample_rate=sample_rate), clips, "decoding"):
+            file.write(decoded.wave.tobytes())
+            lengths += decoded.lengths
+            problems += decoded.problems
+            digests += decoded.digests
         _refuse(problems, len(clips), on_error)
         file.truncate(2 * (sum(lengths) + max(lengths)))
         np.save(temporary / "offsets.npy", np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
@@ -176,39 +174,7 @@ class _Decoded(NamedTuple):
     problems: list[str]
 
 
-def _decode_all(clips: Sequence[Clip], sample_rate: int) -> Iterator[_Decoded]:
-    """Decodes in the table's order, a few chunks ahead, in as many processes as there are cores."""
-    from joblib import Parallel, cpu_count, delayed
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-    chunks = list(_chunks(clips))
-    workers = min(cpu_count(), len(chunks))
-    parallel = Parallel(workers, return_as="generator", pre_dispatch="2*n_jobs", batch_size=1)
-    done = 0
-    try:
-        for decoded in parallel(delayed(_decode_chunk)(chunk, sample_rate) for chunk in chunks):
-            yield decoded
-            done += len(decoded.lengths)
-    except TerminatedWorkerError as error:
-        last = min(done + 2 * workers * _CHUNK_CLIPS, len(clips)) - 1
-        raise UserError(f"{clips[done].path}: a decoding process died, out of memory or of a broken file, while it read"
-                        f" this one or a later one up to {clips[last].path}") from error  # fmt: skip
-
-
-def _chunks(clips: Sequence[Clip]) -> Iterator[list[Clip]]:
-    chunk: list[Clip] = []
-    size = 0
-    for clip in clips:
-        chunk.append(clip)
-        size += next(iter(_facts(clip.path)), 0)
-        if len(chunk) == _CHUNK_CLIPS or size > _CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
-
-
-def _decode_chunk(clips: Sequence[Clip], sample_rate: int) -> _Decoded:
+def _decode(clips: Sequence[Clip], sample_rate: int) -> _Decoded:
     waves, lengths, problems = [], [], []
     for clip in clips:
         try:

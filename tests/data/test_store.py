@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from spectrnn.data import processing
 from spectrnn.data import store as module
 from spectrnn.data.clips import Clip
 from spectrnn.data.store import Store, fingerprint, open_store
@@ -171,7 +172,7 @@ def test_a_relative_path_is_the_same_file(clips: list[Clip], tmp_path: Path, mon
 
 
 def test_all_cores_decode_to_the_same_as_one(clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "_CHUNK_CLIPS", 3)
+    monkeypatch.setattr(processing, "_CLIPS", 3)
     monkeypatch.setattr(joblib, "cpu_count", lambda: 1)
     serial = open_store(clips, RATE, tmp_path / "serial", "fail")
     monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
@@ -182,8 +183,8 @@ def test_all_cores_decode_to_the_same_as_one(clips: list[Clip], tmp_path: Path, 
 
 
 def test_large_files_are_shared_out_by_size(clips: list[Clip], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "_CHUNK_BYTES", 3000)  # of files of 244, 444, ..., 2,044
-    chunks = list(module._chunks(clips))
+    monkeypatch.setattr(processing, "_BYTES", 3000)  # of files of 244, 444, ..., 2,044
+    chunks = list(processing._parts(clips))
     assert [clip for chunk in chunks for clip in chunk] == clips
     assert [len(chunk) for chunk in chunks] == [5, 3, 2]
 
@@ -194,7 +195,7 @@ def test_large_files_are_shared_out_by_size(clips: list[Clip], monkeypatch: pyte
 def test_broken_files_are_all_named_and_nothing_stays(
     clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(module, "_CHUNK_CLIPS", 3)
+    monkeypatch.setattr(processing, "_CLIPS", 3)
     monkeypatch.setattr(joblib, "cpu_count", lambda: 1)
     Path(clips[2].path).write_bytes(b"")
     Path(clips[5].path).write_text("no audio")
@@ -312,9 +313,9 @@ def test_a_killed_build_leaves_nothing_that_counts(
 
 
 def test_a_decoding_process_that_dies_is_told(clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "_CHUNK_CLIPS", 3)
+    monkeypatch.setattr(processing, "_CLIPS", 3)
     monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
-    monkeypatch.setattr(module, "_decode_chunk", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(module, "_decode", lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(UserError, match=rf"^{clips[0].path}: a decoding process died") as caught:
         open_store(clips, RATE, tmp_path, "fail")
     assert "\n" not in str(caught.value)
