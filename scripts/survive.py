@@ -26,7 +26,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 SPECTRNN = [sys.executable, "-m", "spectrnn", "train"]
 # Small, with all that could be forgotten: a running average, gathered gradients, saves within epochs.
-SMALL = ["data.takes=1", "model.hidden_size=24", "model.num_layers=1", "trainer.epochs=3", "trainer.ema=0.9",
+SMALL = ["data.takes=1", "model.hidden_size=24", "model.num_layers=1", "trainer.epochs=9", "trainer.ema=0.9",
          "trainer.accumulate=2", "trainer.log_every=4", "trainer.save_minutes=0"]  # fmt: skip
 
 
