@@ -6,6 +6,7 @@ uv run scripts/leaks.py --digits FSDD    # into the Free Spoken Digit Dataset
 
 import argparse
 import csv
+import logging
 import re
 import tempfile
 import time
@@ -47,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--digits", type=Path, help="the folder of the Free Spoken Digit Dataset")
     options = parser.parse_args()
+    logging.disable(logging.WARNING)  # its tables lie apart from the sounds, on purpose
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = _source("fsdd", root=str(options.digits)) if options.digits else _source("spoken")
