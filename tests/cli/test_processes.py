@@ -52,7 +52,8 @@ def assert_close(ours, theirs):
 def test_two_processes_give_the_result_of_one(command, tmp_path, model, tones):
     arguments = (*EXACT, *model.split(), "trainer.epochs=1", f"data.cache={tmp_path / 'cache'}")
     told = run(command(2, "two", *arguments))
-    assert told.count("decoded 36 clips") == 1
+    assert told.count("decoded 36 clips") <= 1  # it is the first process alone that tells
+    assert len(list((tmp_path / "cache" / "stores").iterdir())) == 1
     assert told.count("epoch   1 ") == 1
     run(command(1, "one", *arguments))
     assert_close(weights(tmp_path / "two"), weights(tmp_path / "one"))
