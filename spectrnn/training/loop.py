@@ -84,7 +84,7 @@ class Trainer:
                 reading = self.done % self.settings.log_every == 0 or self.done == len(self.batches)
                 with self.clock.measure("step"):
                     if not self.learner.learn(self.epoch, self.done, batch, self.meter):
-                        log.warning("%s is left out", self._named(self.done))
+                        log.warning("left out: %s", self._named(self.done))
                     progress.update(len(batch.rows))
                     if reading:
                         figures = {**self._read(), "learning_rate": self.learner.lr}
@@ -110,8 +110,8 @@ class Trainer:
 
     def _stop_at(self, signal: int | None) -> None:
         if signal:
-            where = f"after batch {self.done} of {len(self.batches)} of" if self.done else "before"
-            raise Stopped(f"stopped {where} epoch {self.epoch + 1}", 128 + signal)
+            within = f", {self.done} of {len(self.batches)} batches into the next" if self.done else ""
+            raise Stopped(f"stopped after epoch {self.epoch}{within}", 128 + signal)
 
     def _read(self) -> dict[str, float]:
         figures = self.meter.read()
@@ -119,14 +119,14 @@ class Trainer:
             number = self.meter.first_broken()
             raise UserError(
                 f"the loss or its gradient is not finite; {CHECKPOINT} is from before. Try a lower optimizer.lr, or "
-                f"trainer.on_nan=skip. {self._named(number)}"
+                f"trainer.on_nan=skip. It is {self._named(number)}"
             )
         return figures
 
     def _named(self, number: int) -> str:
         """A batch of this epoch, counted from 1, and its clips."""
         names = "".join(f"\n  {self.corpus.clips[row].path}" for row in self.batches.clips_of(self.epoch, number))
-        return f"Batch {number} of epoch {self.epoch + 1}, whose loss or gradient is not finite:{names}"
+        return f"batch {number} of epoch {self.epoch + 1}, whose loss or gradient is not finite:{names}"
 
     def _state(self, figures: Mapping[str, float]) -> str:
         shares, lr = self.clock.shares("data", "step"), figures["learning_rate"]

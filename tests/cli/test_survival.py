@@ -53,8 +53,8 @@ def test_a_signal_ends_a_run_where_it_goes_on(started, spectrnn, number):
     assert process.returncode == 128 + number
     assert "Traceback" not in err
     epoch, done = position(folder)
-    where = f"after batch {done} of" if done else f"before epoch {epoch + 1}"
-    assert re.search(f"spectrnn: stopped {where}.*; spectrnn train resume=.*run goes on from there", err), err
+    where = f"after epoch {epoch}, {done} of 4 batches into the next" if done else f"after epoch {epoch}"
+    assert re.search(f"spectrnn: stopped {where}; spectrnn train resume=.*run goes on from there", err), err
     assert done % 2 == 0  # between two steps of the optimizer, not in the midst of its batches
     assert spectrnn("train", f"resume={folder}", f"trainer.epochs={epoch + 1}").code == 0
     curve = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload().Scalars("step/loss")
@@ -179,7 +179,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_clips(
         "train", *tiny, f"data.root={tones}", f"hydra.run.dir={folder}", f"trainer.log_every={log_every}"
     )
     assert "not finite" in outcome.mistake()
-    assert "Batch 2 of epoch 2" in outcome.mistake()
+    assert "batch 2 of epoch 2" in outcome.mistake()
     assert len(re.findall(rf"^  {re.escape(str(tones))}/\w+/\d+\.wav$", outcome.err, re.MULTILINE)) in range(1, 9)
     assert position(folder) == (1, 0)
     assert all(value.isfinite().all() for value in load_file(folder / "model.safetensors").values())
@@ -190,7 +190,7 @@ def test_a_batch_that_is_not_finite_can_be_left_out(spectrnn, tones, tiny, tmp_p
     folder = tmp_path / "run"
     outcome = spectrnn("train", *tiny, f"data.root={tones}", f"hydra.run.dir={folder}", "trainer.on_nan=skip")
     assert outcome.code == 0
-    assert outcome.err.count("is left out") == 1
+    assert outcome.err.count("left out: batch 2 of epoch 1") == 1
     assert all(value.isfinite().all() for value in load_file(folder / "model.safetensors").values())
 
 
