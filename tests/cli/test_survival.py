@@ -49,7 +49,7 @@ def position(folder):
 def test_a_signal_ends_a_run_where_it_goes_on(started, spectrnn, number):
     process, folder = started()
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 128 + number
     assert "Traceback" not in err
     epoch, done = position(folder)
