@@ -108,6 +108,8 @@ class Learner:
                 share = clips * processes.count() * len(self.batches) / len(self.batches.rows)
                 self.scaler.scale(loss * share / self._group_size(number)).backward()
                 meter.add(number, logits, targets, loss, clips)
+            elif self.steps_after(number) and processes.count() > 1:
+                self.optimizer.zero_grad()  # the group's other gradients would have been sent around with this one's
         return (not self.steps_after(number) or self._step(number, meter)) and used
 
     def steps_after(self, number: int) -> bool:
