@@ -2,9 +2,10 @@
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from textwrap import indent
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from spectrnn.errors import UserError
 
@@ -18,6 +19,11 @@ COMMANDS = {
     "predict": "label recordings: files, folders and globs",
     "explain": "say what a key means, what it may be, and where its value is set",
 }
+_TASKS = {  # of commands that need nothing but their config
+    "eval": "spectrnn.inference.evaluate:evaluate",
+    "predict": "spectrnn.inference.predict:predict",
+}
+_OF_A_RUN = {"eval"}  # commands that take over the data of their model's run
 _TAKES_VALUE = {
     "--config-name",
     "-cn",
@@ -98,10 +104,10 @@ def _hydra(command: str, arguments: list[str]) -> None:
 
     # Cached as `now` is, so that a run, and all runs of a sweep, see the same folder.
     OmegaConf.register_new_resolver("new_folder", claim_folder, use_cache=True, replace=True)
-    task = {"check": _check, "train": _train, "eval": _eval, "predict": _predict}[command]
+    task = {"check": _check, "train": _train}.get(command) or _task(command)
     mistakes: list[str] = []
 
-    def guarded(config: "DictConfig") -> float | None:
+    def guarded(config: "DictConfig") -> Any:
         # Caught here, a mistake in one run of a sweep does not keep the others from running.
         try:
             return task(config)
@@ -136,16 +142,9 @@ def _train(config: "DictConfig") -> float | None:
     return metrics.get("val", {}).get(config.trainer.metric)
 
 
-def _eval(config: "DictConfig") -> None:
-    from spectrnn.inference.evaluate import evaluate
-
-    evaluate(config)
-
-
-def _predict(config: "DictConfig") -> None:
-    from spectrnn.inference.predict import predict
-
-    predict(config)
+def _task(command: str) -> Any:
+    module, _, function = _TASKS[command].partition(":")
+    return getattr(import_module(module), function)
 
 
 def _expanded(command: str, arguments: list[str]) -> list[str]:
@@ -163,7 +162,7 @@ def _expanded(command: str, arguments: list[str]) -> list[str]:
         overrides = runs.resumed_overrides(given["resume"].strip("'\""), overrides)
     elif command == "train" and not {"--cfg", "-c"} & set(flags):
         runs.refuse_occupied(overrides)
-    elif command == "eval":
+    elif command in _OF_A_RUN:
         overrides = runs.evaluation_overrides(given.get("run", "latest").strip("'\""), overrides)
     elif paths:
         overrides.append(f"paths={runs.quoted(paths)}")

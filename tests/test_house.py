@@ -20,7 +20,7 @@ STAGES = [stage for module in (augment, features, normalize, classifier, convolu
 YAMLS = sorted(CONFIGS.rglob("*.yaml"))
 # Rooms, from the ground up: each may import those below it, and itself.
 ROOMS = ["errors", "files", "progress", "config", "data", "frontend", "model", "runs", "devices", "check",
-         "inference", "training"]  # fmt: skip
+         "inference", "training", "streaming", "export", "demo"]  # fmt: skip
 
 
 def functions(path):

@@ -127,7 +127,7 @@ def classify(classifier: Classifier, batches: Batches, progress: bool = False) -
     probabilities, rows = [], []
     with bar(len(batches.rows), "evaluating", "clip", disable=not progress) as shown:
         for batch in batches.epoch():
-            probabilities.append(classifier(batch.waveform, batch.lengths).float().softmax(1))
+            probabilities.append(classifier.probabilities(batch.waveform, batch.lengths))
             rows.append(batch.rows)
             shown.update(len(batch.rows))
     classifier.train(training)

@@ -14,6 +14,7 @@ from spectrnn.data.batches import cuts_by_length
 from spectrnn.devices import pick_device
 from spectrnn.model import file as model_file
 from spectrnn.model.classifier import Classifier
+from spectrnn.model.decisions import Decisions, read_decisions
 from spectrnn.runs import find_model
 
 _BATCH_SIZE = 64  # pieces of one recording
@@ -43,10 +44,11 @@ class Predictor:
 
     Args:
         classifier: in evaluation mode.
+        decisions: thresholds that were chosen for it; None where none were.
     """
 
-    def __init__(self, classifier: Classifier) -> None:
-        self.classifier, self.window = classifier, int(classifier.longest)
+    def __init__(self, classifier: Classifier, decisions: Decisions | None = None) -> None:
+        self.classifier, self.window, self.decisions = classifier, int(classifier.longest), decisions
         self.labels, self.sample_rate = classifier.labels, classifier.sample_rate
         self.device = classifier.longest.device
 
@@ -99,8 +101,7 @@ class Predictor:
         batch = torch.zeros(len(waveforms), int(lengths.max()))
         for row, waveform in zip(batch, waveforms, strict=True):
             row[: len(waveform)] = torch.from_numpy(waveform)
-        logits = self.classifier(batch.to(self.device), lengths.to(self.device))
-        return logits.float().softmax(1).cpu().numpy()
+        return self.classifier.probabilities(batch.to(self.device), lengths.to(self.device)).cpu().numpy()
 
     def prediction(self, weights: npt.NDArray[np.float64]) -> Prediction:
         """The classes in their order: weights (classes,), in proportion to the probabilities."""
@@ -137,5 +138,6 @@ def load(run_or_file: str | Path = "latest", device: str = "auto") -> Predictor:
     Raises:
         UserError: there is no such model, or its file is damaged.
     """
-    classifier, _ = model_file.load(find_model(str(run_or_file)), pick_device(device))
-    return Predictor(classifier)
+    path = find_model(str(run_or_file))
+    classifier, _ = model_file.load(path, pick_device(device))
+    return Predictor(classifier, read_decisions(path))

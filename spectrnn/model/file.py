@@ -7,6 +7,7 @@ names, shapes and types of all tensors are those that the config asks for: a sma
 import inspect
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from spectrnn.files import new_file
 from spectrnn.frontend.features import LogMel
 from spectrnn.frontend.normalize import Normalize
 from spectrnn.model.classifier import Classifier, Head
+from spectrnn.model.decisions import Decisions
 from spectrnn.model.encoders import Encoder
 from spectrnn.model.header import FORMAT, KEY, read_header
 from spectrnn.model.pooling import Pooling
@@ -32,7 +34,11 @@ LONGEST_SECONDS = 3600  # of a clip that a model was trained on, and so of the p
 
 
 def save(
-    classifier: Classifier, config: Mapping[str, Any], path: Path, splits: Mapping[str, str] | None = None
+    classifier: Classifier,
+    config: Mapping[str, Any],
+    path: Path,
+    splits: Mapping[str, str] | None = None,
+    decisions: Decisions | None = None,
 ) -> None:
     """Writes the classifier, atomically.
 
@@ -41,8 +47,10 @@ def save(
         config: the run's resolved config, plain containers only.
         path: the file.
         splits: what it was trained on, as `data.splits.fingerprints` gives it; None where that is not known.
+        decisions: from which probability on it hears a class; None where that was not chosen.
     """
     header = {"format": FORMAT, "labels": classifier.labels, "config": config, "splits": splits}
+    header["decisions"] = None if decisions is None else asdict(decisions)
     tensors = {name: tensor.contiguous() for name, tensor in classifier.state_dict().items()}
     with new_file(path) as temporary:
         save_file(tensors, temporary, metadata={KEY: json.dumps(header)})
@@ -126,6 +134,8 @@ def _try(classifier: Classifier) -> None:
     longest = int(classifier.longest)
     if not 1 <= longest <= LONGEST_SECONDS * classifier.sample_rate:
         raise UserError(f"its longest clip has {longest} samples, not 1 to {LONGEST_SECONDS} s of them")
+    if not 0 < float(classifier.temperature) < float("inf"):
+        raise UserError(f"its temperature is {float(classifier.temperature)}, not above 0")
     samples = classifier.features.window_size + 4 * classifier.features.hop_size
     waveform = torch.stack([torch.zeros(samples), torch.linspace(-1, 1, samples)])
     if not classifier(waveform, torch.tensor([samples, samples])).isfinite().all():

@@ -1,4 +1,4 @@
-"""The header of a model file: format, labels, config and the splits it was trained on, as JSON. Read without torch."""
+"""The header of a model file: format, labels, config, splits and decisions, as JSON. Read without torch."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from spectrnn.errors import UserError
 
-FORMAT = 2
+FORMAT = 3
 KEY = "spectrnn"  # in the metadata of the safetensors file
 LARGEST = 1 << 22  # bytes of a header: a few thousand labels and tensors are a tenth of that
 
@@ -18,7 +18,8 @@ def read_header(path: Path) -> dict[str, Any]:
         path: the file.
 
     Returns:
-        ``format``, ``labels`` and ``config``, and ``splits`` where the file says what it was trained on.
+        ``format``, ``labels`` and ``config``; ``splits`` where the file says what it was trained on, and ``decisions``
+        where thresholds were chosen for it.
 
     Raises:
         UserError: no such file, or not a model of ours.

@@ -4,13 +4,15 @@ import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from spectrnn.errors import UserError
+from spectrnn.model.decisions import Decisions, read_decisions
 from spectrnn.model.file import load, save
-from spectrnn.model.header import read_header
+from spectrnn.model.header import FORMAT, read_header
 
 
 @pytest.fixture
@@ -54,6 +56,31 @@ def test_a_model_saved_and_loaded_gives_identical_logits(
     after, _ = load(tmp_path / "model.safetensors")
     assert not after.training
     assert torch.equal(after(*clips), before.eval()(*clips))
+
+
+def test_decisions_come_back(classifier, config, tmp_path):
+    one = classifier()
+    decisions = Decisions(
+        thresholds={one.labels[0]: 0.75, one.labels[1]: 1}, background=[one.labels[2]], false_alarms=0.5, hours=2.25,
+        window=1.5, hop=0.25, smooth=3, release=0.8, min_seconds=0,
+    )  # fmt: skip
+    save(one, config, tmp_path / "model.safetensors", decisions=decisions)
+    assert read_decisions(tmp_path / "model.safetensors") == decisions
+    assert decisions.of(one.labels).tolist() == [0.75, 1, np.inf]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"thresholds": {"elsewhere": 0.5}}, {"thresholds": {"a": 1.5}}, {"thresholds": 3}, {"window": -1}, {"more": 1}],
+)
+def test_decisions_of_a_stranger_are_checked(model, change):
+    label = read_header(model)["labels"][0]
+    good = {"thresholds": {label: 0.5}, "background": [], "false_alarms": 1, "hours": 1, "window": 1, "hop": 1,
+            "smooth": 1, "release": 1, "min_seconds": 0}  # fmt: skip
+    assert read_decisions(rewritten(model, lambda header: header | {"decisions": good})) is not None
+    bad = rewritten(model, lambda header: header | {"decisions": good | change})
+    with pytest.raises(UserError, match=r"model.safetensors: its decisions are damaged \("):
+        read_decisions(bad)
 
 
 def test_labels_and_config_come_back(model, config):
@@ -111,8 +138,8 @@ def test_safetensors_of_others_are_refused(model):
 
 def test_a_newer_format_is_refused(model):
     refused(
-        rewritten(model, lambda header: header | {"format": 3}),
-        "is of format 3, .* format 2: update spectrnn",
+        rewritten(model, lambda header: header | {"format": FORMAT + 1}),
+        f"is of format {FORMAT + 1}, .* format {FORMAT}: update spectrnn",
     )
 
 
@@ -125,7 +152,14 @@ def test_a_truncated_file_is_refused(model, share):
 
 @pytest.mark.parametrize(
     "header",
-    [[], 5, {}, {"format": 2}, {"format": 2, "labels": ["a"], "config": []}, {"format": 2, "config": {}}],
+    [
+        [],
+        5,
+        {},
+        {"format": FORMAT},
+        {"format": FORMAT, "labels": ["a"], "config": []},
+        {"format": FORMAT, "config": {}},
+    ],
     ids=str,
 )
 def test_a_header_with_holes_is_refused(model, header):

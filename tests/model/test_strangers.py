@@ -69,7 +69,7 @@ def test_a_format_that_is_no_number_of_ours(spoiled, written):
 
 
 def test_an_older_format(spoiled):
-    refused(spoiled(lambda header: header.update(format=1)), "is of format 1, .* reads format 2: train it again$")
+    refused(spoiled(lambda header: header.update(format=1)), "is of format 1, .* reads format 3: train it again$")
 
 
 @pytest.mark.parametrize(
