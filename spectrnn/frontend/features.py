@@ -98,6 +98,13 @@ class LogMel(nn.Module):
         """Bins a frame, deltas included."""
         return self.bins * (1 + self.deltas)
 
+    @property
+    def frequencies(self) -> Tensor | None:
+        """Where the middle of each band's filter lies, Hz: (n_mels,); None where bins are no bands."""
+        points = torch.linspace(0, self.sample_rate / 2, len(self.filters) // 2, device=self.filters.device)
+        filters = self.filters[::2]
+        return points @ filters / filters.sum(0)
+
     def frames(self, lengths: Tensor) -> Tensor:
         """The number of frames of clips: (batch,) samples -> (batch,) frames, at least one each."""
         return 1 + (lengths - self.window_size).clamp(min=0) // self.hop_size
@@ -156,6 +163,11 @@ class Mfcc(LogMel):
         refuse(n_mfcc=n_mfcc > n_mels and f"more coefficients than n_mels={n_mels} mel bands; at most that")
         self.register_buffer("dct", create_dct(n_mfcc, n_mels, "ortho"), persistent=False)
         self.bins = n_mfcc
+
+    @property
+    def frequencies(self) -> Tensor | None:
+        """Coefficients are no bands: None."""
+        return None
 
     def static(self, waveform: Tensor) -> Tensor:
         """(batch, samples) -> MFCC (batch, frames, coefficients)."""

@@ -9,6 +9,9 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from spectrnn.frontend.features import LogMel
+
+_OCTAVES = [125 * 2**octave for octave in range(10)]  # Hz
 _ROTATED = 6  # classes from which their names stand upright
 
 
@@ -40,7 +43,7 @@ def confusion_figure(matrix: npt.NDArray[np.int64], labels: list[str]) -> "Figur
 def spectrogram_figure(
     features: Sequence[npt.NDArray[np.float32]],
     titles: Sequence[str],
-    hop_seconds: float,
+    stage: "LogMel",
     attention: Sequence[npt.NDArray[np.float32]] | None = None,
 ) -> "Figure":
     """Features of a few clips, two in a row, with what the pooling looks at laid over them.
@@ -48,19 +51,21 @@ def spectrogram_figure(
     Args:
         features: an array (frames, bins) a clip, its valid frames only.
         titles: one a clip.
-        hop_seconds: from frame to frame.
+        stage: that computed the features; knows their hop and their bands.
         attention: an array (heads, frames') a clip, frames' of which may be fewer; each head is a line.
     """
     from matplotlib.figure import Figure
 
+    ticks, unit = _bands(stage)
     rows = -(-len(features) // 2)
     figure = Figure(figsize=(8, 2.7 * rows), dpi=100, layout="constrained")
     grid = figure.subplots(rows, 2, squeeze=False).ravel()
     for index, axes in enumerate(grid[: len(features)]):
         frames, bins = features[index].shape
-        seconds = frames * hop_seconds
+        seconds = frames * stage.hop_size / stage.sample_rate
         axes.imshow(features[index].T, origin="lower", aspect="auto", extent=(0, seconds, 0, bins), cmap="magma")
-        axes.set(title=titles[index], xlabel="s", ylabel="bin")
+        axes.set(title=titles[index], xlabel="s", ylabel=unit)
+        axes.set_yticks(list(ticks), list(ticks.values()))
         if attention is not None:
             heads = attention[index] / max(attention[index].max(), 1e-9)
             times = (np.arange(heads.shape[1]) + 0.5) * seconds / heads.shape[1]
@@ -68,3 +73,17 @@ def spectrogram_figure(
     for axes in grid[len(features) :]:
         axes.set_axis_off()
     return figure
+
+
+def _bands(stage: "LogMel") -> tuple[dict[float, str], str]:
+    """Where the vertical axis of features has which label, and their unit; derivatives lie above what they are of."""
+    frequencies = stage.frequencies
+    if frequencies is None:
+        ticks, unit = {position + 0.5: str(position) for position in range(0, stage.bins, 6)}, "coefficient"
+    else:
+        centres = frequencies.cpu().numpy()
+        inside = [hertz for hertz in _OCTAVES if centres[0] <= hertz <= centres[-1]]
+        positions = np.interp(inside, centres, np.arange(len(centres)) + 0.5)
+        ticks, unit = dict(zip(positions.tolist(), map(str, inside), strict=True)), "Hz"
+    names = ("delta", "delta 2")[: stage.deltas]
+    return ticks | {(order + 1.5) * stage.bins: name for order, name in enumerate(names)}, unit

@@ -82,9 +82,8 @@ class RunLog:
         after = _per_clip(*classifier.frontend(augmented.waveform, augmented.lengths))
         before = _per_clip(*classifier.eval().frontend(part.waveform, part.lengths))
         classifier.train(training)
-        hop = classifier.features.hop_size / classifier.sample_rate
-        self.writer.add_figure("batch/features", spectrogram_figure(before, titles, hop), step)
-        self.writer.add_figure("batch/features_augmented", spectrogram_figure(after, titles, hop), step)
+        self.writer.add_figure("batch/features", spectrogram_figure(before, titles, classifier.features), step)
+        self.writer.add_figure("batch/features_augmented", spectrogram_figure(after, titles, classifier.features), step)
         for name, shown in (("batch/audio", part), ("batch/audio_augmented", augmented)):
             for index in range(len(shown.lengths)):
                 samples = shown.waveform[index, : int(shown.lengths[index])].clamp(-1, 1)
@@ -107,8 +106,7 @@ class RunLog:
         attention = classifier.pooling.weights(states, shortened)
         if attention is not None:
             looks = [weights.T for weights in _per_clip(attention.transpose(1, 2), shortened)]
-            hop = classifier.features.hop_size / classifier.sample_rate
-            picture = spectrogram_figure(_per_clip(features, frames), titles, hop, looks)
+            picture = spectrogram_figure(_per_clip(features, frames), titles, classifier.features, looks)
             self.writer.add_figure("batch/attention", picture, step)
 
     def confusion(self, split: str, matrix: Array, labels: list[str], step: int) -> None:

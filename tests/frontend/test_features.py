@@ -178,3 +178,17 @@ def test_no_mel_band_is_ever_empty(stage):
             continue
         white = features(torch.randn(1, 16000), torch.tensor([16000]))[0]
         assert (white > np.log(1e-6)).all()
+
+
+@pytest.mark.parametrize("mel_scale", ["htk", "slaney"])
+def test_a_tone_is_loudest_in_the_band_of_its_frequency(stage, mel_scale):
+    features = stage("features", "logmel", sample_rate=16000, mel_scale=mel_scale, n_mels=40)
+    assert features.frequencies.shape == (40,)
+    for band in range(8, 40, 5):
+        hertz = float(features.frequencies[band])
+        wave = 0.5 * torch.sin(2 * torch.pi * hertz / 16000 * torch.arange(8000))
+        assert int(features.static(wave[None])[0, 10].argmax()) == band
+
+
+def test_coefficients_have_no_frequencies(stage):
+    assert stage("features", "mfcc").frequencies is None
