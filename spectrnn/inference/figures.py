@@ -58,7 +58,7 @@ def spectrogram_figure(
 
     ticks, unit = _bands(stage)
     rows = -(-len(features) // 2)
-    figure = Figure(figsize=(8, 2.7 * rows), dpi=100, layout="constrained")
+    figure = Figure(figsize=(6, 2.2 * rows), dpi=140, layout="constrained")
     grid = figure.subplots(rows, 2, squeeze=False).ravel()
     for index, axes in enumerate(grid[: len(features)]):
         frames, bins = features[index].shape

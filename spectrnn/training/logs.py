@@ -20,6 +20,7 @@ from spectrnn.progress import bar
 log = logging.getLogger(__name__)
 
 _SHOWN = 4  # clips of a batch that TensorBoard shows
+_SPEED = "train/clips_per_second"  # a curve that runs are compared by, too
 
 
 class RunLog:
@@ -82,13 +83,16 @@ class RunLog:
         after = _per_clip(*classifier.frontend(augmented.waveform, augmented.lengths))
         before = _per_clip(*classifier.eval().frontend(part.waveform, part.lengths))
         classifier.train(training)
-        self.writer.add_figure("batch/features", spectrogram_figure(before, titles, classifier.features), step)
-        self.writer.add_figure("batch/features_augmented", spectrogram_figure(after, titles, classifier.features), step)
-        for name, shown in (("batch/audio", part), ("batch/audio_augmented", augmented)):
+        self.writer.add_figure("train_clips/features", spectrogram_figure(before, titles, classifier.features), step)
+        self.writer.add_figure(
+            "train_clips/features_augmented", spectrogram_figure(after, titles, classifier.features), step
+        )
+        for name, shown in (("train_clips/audio", part), ("train_clips/audio_augmented", augmented)):
             for index in range(len(shown.lengths)):
                 samples = shown.waveform[index, : int(shown.lengths[index])].clamp(-1, 1)
                 samples = torch.nn.functional.pad(samples, (0, max(0, 2 - len(samples))))  # one alone is no sound to it
-                self.writer.add_audio(f"{name}/{index}", samples[None].cpu(), step, classifier.sample_rate)
+                tag = f"{name}/{index}_{titles[index]}"
+                self.writer.add_audio(tag, samples[None].cpu(), step, classifier.sample_rate)
 
     @torch.no_grad()
     def attention(self, classifier: Classifier, batch: Batch, titles: list[str], step: int) -> None:
@@ -107,7 +111,7 @@ class RunLog:
         if attention is not None:
             looks = [weights.T for weights in _per_clip(attention.transpose(1, 2), shortened)]
             picture = spectrogram_figure(_per_clip(features, frames), titles, classifier.features, looks)
-            self.writer.add_figure("batch/attention", picture, step)
+            self.writer.add_figure("train_clips/attention", picture, step)
 
     def confusion(self, split: str, matrix: Array, labels: list[str], step: int) -> None:
         """Shows a confusion matrix (classes, classes)."""
@@ -118,16 +122,15 @@ class RunLog:
 
         Args:
             hyperparameters: names and scalars.
-            figures: final metrics.
+            figures: of the best classifier; of a split's curves the last value is not its.
             step: clips seen.
         """
         # The writer's own add_hparams would open another run in a folder of its own.
-        metrics = {f"final/{name}": value for name, value in figures.items()}
         file_writer = self.writer.file_writer
         assert file_writer is not None
-        for summary in hparams(dict(hyperparameters), metrics):
+        for summary in hparams(dict(hyperparameters), dict.fromkeys([*figures, _SPEED])):
             file_writer.add_summary(summary)
-        for name, value in metrics.items():
+        for name, value in figures.items():
             self.writer.add_scalar(name, value, step)
 
 

@@ -95,14 +95,15 @@ class Run:
             "epochs": trainer.epoch,
             "parameters": sum(p.numel() for p in best.parameters()),
         }
-        final = {"clips_per_second": metrics["train"]["clips_per_second"]}
+        final: dict[str, float] = {}
         for split in ("val", "test"):
             if len(self.corpus.rows(split)):
                 with trainer.clock.measure("evaluation"):
                     batches = self.corpus.batches(split, trainer.settings.batch_size, trainer.batches.device)
                     probabilities, targets = classify(best, batches)
                 metrics[split] = score(probabilities, targets)
-                final |= {f"{split}_{name}": metrics[split][name] for name in ("accuracy", "macro_f1", "loss")}
+                best_of = "best_" if split == "val" else ""  # whose curve goes on to the last epoch
+                final |= {f"{split}/{best_of}{name}": metrics[split][name] for name in ("accuracy", "macro_f1", "loss")}
                 run_log.confusion(split, confusion(probabilities, targets), best.labels, step)
         run_log.finish(hyperparameters(self.config, choices), final, step)
         write_json(metrics, self.folder / "metrics.json")

@@ -61,13 +61,23 @@ def test_tensorboard_holds_curves_pictures_sound_and_hyperparameters(trained):
     } <= scalars
     assert [event.step for event in events.Scalars("train/loss")] == [27, 54]  # clips seen
     images = set(events.Tags()["images"])
-    assert {"batch/features", "batch/features_augmented", "batch/attention", "test/confusion"} <= images
-    assert len(events.Tags()["audio"]) == 8
+    assert {
+        "train_clips/features",
+        "train_clips/features_augmented",
+        "train_clips/attention",
+        "test/confusion",
+    } <= images
+    sounds = events.Tags()["audio"]
+    assert len(sounds) == 8
+    assert all(tag.endswith(("_low", "_middle", "_high")) for tag in sounds)
     plugins = events.summary_metadata
     content = plugins["_hparams_/session_start_info"].plugin_data.content
     for name in (b"model.hidden_size", b"pooling", b"seed"):
         assert name in content
-    assert "final/test_accuracy" in scalars
+    best = json.loads((trained / "metrics.json").read_text())
+    for split, tag in (("test", "test/accuracy"), ("val", "val/best_accuracy")):
+        assert [event.value for event in events.Scalars(tag)] == [pytest.approx(best[split]["accuracy"])]
+        assert tag.encode() in plugins["_hparams_/experiment"].plugin_data.content
 
 
 def test_the_summary_names_the_stages_and_the_parameters(train, tmp_path):
