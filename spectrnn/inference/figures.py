@@ -1,5 +1,6 @@
 """Pictures of runs: confusion matrices and spectrograms. Matplotlib is imported when the first is drawn."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -82,8 +83,11 @@ def _bands(stage: "LogMel") -> tuple[dict[float, str], str]:
         ticks, unit = {position + 0.5: str(position) for position in range(0, stage.bins, 6)}, "coefficient"
     else:
         centres = frequencies.cpu().numpy()
-        inside = [hertz for hertz in _OCTAVES if centres[0] <= hertz <= centres[-1]]
-        positions = np.interp(inside, centres, np.arange(len(centres)) + 0.5)
-        ticks, unit = dict(zip(positions.tolist(), map(str, inside), strict=True)), "Hz"
+        ticks, unit = {}, "Hz"
+        lowest = math.inf
+        for hertz in reversed(_OCTAVES):
+            position = float(np.interp(hertz, centres, np.arange(len(centres)) + 0.5))
+            if centres[0] <= hertz <= centres[-1] and lowest - position > stage.bins / 10:  # or labels would touch
+                ticks[position], lowest = str(hertz), position
     names = ("delta", "delta 2")[: stage.deltas]
     return ticks | {(order + 1.5) * stage.bins: name for order, name in enumerate(names)}, unit
