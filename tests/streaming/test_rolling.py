@@ -40,9 +40,6 @@ def test_stretches_reach_from_most_of_the_window_to_all_of_it(causal, stream, li
     lengths = [answer.end - answer.start for answer in answers if answer.end > WINDOW]
     assert max(lengths) <= WINDOW
     assert min(lengths) >= (1 - 1 / listeners) * (WINDOW - 80 * listeners)
-    assert all(
-        answer.start == 0 for answer in answers if answer.end <= 0.8 * WINDOW or listeners == 1 and answer.end < 1500
-    )
     assert [answer.start for answer in answers] == sorted(answer.start for answer in answers)
 
 
