@@ -17,6 +17,7 @@ from spectrnn import cli
 TINY = (
     "data=folder", "features.n_mels=20", "model.hidden_size=12", "model.num_layers=1", "pooling.heads=2",
     "trainer.epochs=2", "trainer.batch_size=8", "optimizer.lr=0.02", "data.sample_rate=8000",
+    "trainer.report=false",
 )  # fmt: skip
 
 
