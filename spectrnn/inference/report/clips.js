@@ -2,7 +2,7 @@
 
 const PAGE = 24;  // clips that are added at once
 const ORDERS = {
-  telling: ["telling: sure errors, then unsure hits", (a, b) => a.number - b.number],
+  telling: ["surest errors first", (a, b) => a.number - b.number],
   sure: ["confidence, highest first", (a, b) => b.confidence - a.confidence],
   unsure: ["confidence, lowest first", (a, b) => a.confidence - b.confidence],
   short: ["length, shortest first", (a, b) => a.seconds - b.seconds],
@@ -75,7 +75,7 @@ function card(clip) {
   const said = element("span", { class: "said" }, clip.predicted);
   made.append(
     element("h3", {}, element("span", {}, ...(hit ? [said] : [clip.actual, " taken for ", said])), element("small", {}, percent(clip.confidence))),
-    element("p", { class: "about" }, [clip.path, clip.group, `${clip.seconds.toFixed(2)} s`, `${clip.level.toFixed(1)} dBFS`]
+    element("p", { class: "about" }, [clip.path, clip.group, `${clip.seconds.toFixed(2)}\u00a0s`, `${fixed(clip.level, 1)}\u00a0dBFS`]
       .filter((part) => part !== null).join(" · ")));
   const block = byId(`clip-${clip.number}`);
   const media = block && JSON.parse(block.textContent);
@@ -122,7 +122,7 @@ function hertzTicks() {
     if (above < 1) continue;
     const between = (hertz - centres[above - 1]) / (centres[above] - centres[above - 1]);
     const share = (above - 0.5 + between) / centres.length;
-    if (!ticks.length || share - ticks.at(-1)[0] > 0.1) ticks.push([share, hertz < 1000 ? `${hertz} Hz` : `${hertz / 1000} kHz`]);
+    if (!ticks.length || share - ticks.at(-1)[0] > 0.12) ticks.push([share, hertz < 1000 ? `${hertz} Hz` : `${hertz / 1000} kHz`]);
   }
   return ticks;
 }

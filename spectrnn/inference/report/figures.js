@@ -5,7 +5,7 @@ function drawMatrix(open) {
   const upright = classes.length > 6 || classes.some((label) => report.labels[label].length > 8);
   const size = classes.length > 24 ? 22 : classes.length > 14 ? 30 : 42;
   const table = element("table", { class: "matrix", role: "grid", "aria-label": "Confusion matrix" });
-  table.style.setProperty("--cell", `${size}px`);
+  table.style.setProperty("--size", `${size}px`);
   const name = (label) => element("div", { class: "label", title: report.labels[label] }, report.labels[label]);
   const head = element("tr", {}, element("td", { class: "none" }));
   head.firstChild.style.background = "none";
@@ -24,8 +24,8 @@ function drawMatrix(open) {
   table.addEventListener("keydown", (event) => chosen(event) && moveInMatrix(event, chosen(event), open));
   byId("matrix").append(table);
   const part = classes.length < report.labels.length ? ` The ${classes.length} of ${report.labels.length} classes with the most errors.` : "";
-  byId("matrix-caption").textContent = "Rows are what a clip is, columns what it was taken for; the darker, the larger the share of "
-    + `its row. A cell opens its clips.${part}`;
+  byId("matrix-caption").textContent = "Rows are what a clip is, columns what it was taken for; the stronger the colour, the larger "
+    + `the share of its row. A cell opens its clips.${part}`;
 }
 
 function matrixCell(actual, predicted, count, total, size) {
@@ -113,14 +113,15 @@ function drawClasses(open) {
 }
 
 function drawStrata() {
-  const named = (unit, digits) => ([low, high, ...rest]) => [span(low.toFixed(digits), high.toFixed(digits), unit), ...rest];
-  drawAccuracy("Accuracy by length", "length", report.lengths.map(named("s", 2)), "");
-  drawAccuracy("Accuracy by level", "RMS level", report.levels.map(named("dBFS", 1)), "");
+  const named = (digits) => ([low, high, ...rest]) => [span(fixed(low, digits), fixed(high, digits)), ...rest];
+  drawAccuracy("strata", "Accuracy by length", "length, s", report.lengths.map(named(2)), "");
+  drawAccuracy("strata", "Accuracy by level", "RMS, dBFS", report.levels.map(named(1)), "");
   const left = report.group_count - report.groups.length;
-  drawAccuracy("Accuracy by group", "group", report.groups, left > 0 && report.groups.length ? `The worst ${report.groups.length} of ${report.group_count}.` : "");
+  drawAccuracy("groups", "Accuracy by group", "group", report.groups,
+    left > 0 && report.groups.length ? `The worst ${report.groups.length} of ${report.group_count}.` : "");
 }
 
-function drawAccuracy(title, unit, rows, caption) {
+function drawAccuracy(place, title, unit, rows, caption) {
   if (!rows.length) return;
   const least = Math.min(...rows.map((row) => row[3]));
   const floor = Math.max(0, Math.floor(10 * least) / 10);  // the scale ends at 100 %, and begins where it must
@@ -137,6 +138,6 @@ function drawAccuracy(title, unit, rows, caption) {
   }
   const scale = element("div", { class: "scale" }, element("span", {}, percent(floor, 0)), element("span", {}, "100 %"));
   const head = [[unit, ""], ["clips", "number"], ["right", "number"]].map(([text, kind]) => element("th", { scope: "col", class: kind }, text));
-  byId("strata").append(element("h2", {}, title), element("p", { class: "caption" }, caption), element("table", { class: "list" },
+  byId(place).append(element("h2", {}, title), element("p", { class: "caption" }, caption), element("table", { class: "list" },
     element("thead", {}, element("tr", {}, ...head, element("th", { class: "interval" }, scale))), body));
 }

@@ -9,7 +9,6 @@ import numpy as np
 import soundfile
 import soxr
 import torch
-from torch import Tensor
 
 from spectrnn.data.batches import Batch, Batches
 from spectrnn.data.corpus import Corpus
@@ -68,12 +67,14 @@ def _rendered(classifier: Classifier, batch: Batch) -> list[dict[str, Any]]:
     # MFCC and normalized bands are for machines: what is shown is the mel spectrogram that they are made of.
     mel = LogMel.static(classifier.features, batch.waveform)
     clips = []
-    for index, (length, count, short) in enumerate(zip(*map(Tensor.tolist, (batch.lengths, frames, shortened)),
-                                                       strict=True)):  # fmt: skip
-        clip = {"sound": sound(batch.waveform[index, :length].cpu().numpy(), classifier.sample_rate),
-                "picture": picture(mel[index, :count].cpu().numpy())}  # fmt: skip
+    sizes = zip(batch.lengths.tolist(), frames.tolist(), shortened.tolist(), strict=True)
+    for index, (samples, count, short) in enumerate(sizes):
+        clip: dict[str, Any] = {
+            "sound": sound(batch.waveform[index, :samples].cpu().numpy(), classifier.sample_rate),
+            "picture": picture(mel[index, :count].cpu().numpy()),
+        }
         if weights is not None:
-            clip["attention"] = _lines(weights[index, :, :short].float().cpu().numpy())
+            clip["attention"] = lines(weights[index, :, :short].float().cpu().numpy())
         clips.append(clip)
     return clips
 
@@ -115,10 +116,10 @@ def shrunk(x: Array, size: int) -> Array:
     return np.add.reduceat(x, starts) / counts.reshape(-1, *[1] * (x.ndim - 1))
 
 
-def _lines(weights: Array) -> list[list[int]]:
-    """Attention (heads, frames) -> its lines."""
-    lines = shrunk(weights.T, _POINTS).T
-    return (lines / max(lines.max(), 1e-9) * _FULL).round().astype(int).tolist()
+def lines(weights: Array) -> list[list[int]]:
+    """Attention (heads, frames) -> a list a head, of 0 to 99, the largest weight of all."""
+    means = shrunk(weights.T, _POINTS).T
+    return (means / max(means.max(), 1e-9) * _FULL).round().astype(int).tolist()
 
 
 def _data_url(mime: str, file: io.BytesIO) -> str:

@@ -17,10 +17,15 @@ function drawn(name, attributes = {}, ...children) {
   return made;
 }
 
-const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
+const fixed = (number, digits) => number.toFixed(digits).replace("-", "−");
+// Only what is whole is written as 100 %.
+const percent = (share, digits = 1) => {
+  const text = (100 * share).toFixed(digits);
+  return share < 1 && Number(text) === 100 ? percent(share, digits + 1) : `${text}\u00a0%`;
+};
 const counted = (number) => number.toLocaleString("en");
 const clips = (number) => `${counted(number)} ${number === 1 ? "clip" : "clips"}`;
-const span = (low, high, unit) => (low === high ? `${low} ${unit}` : `${low} to ${high} ${unit}`);
+const span = (low, high) => (low === high ? low : `${low} to ${high}`);
 
 const METRICS = {
   accuracy: "accuracy", balanced_accuracy: "balanced accuracy", macro_f1: "macro F1", top_3: "among the top 3",
@@ -37,7 +42,7 @@ function tellHeadline() {
   for (const note of report.notes) byId("notes").append(element("li", {}, note));
   for (const [name, [value, least, most]] of Object.entries(headline)) {
     const written = name === "loss" ? (number) => number.toFixed(3) : percent;
-    const interval = least === undefined ? "" : `${written(least).replace(" %", "")} to ${written(most)}`;
+    const interval = least === undefined ? "" : `${written(least).replace(/\s%/, "")} to ${written(most)}`;
     byId("headline").append(element("div", {}, element("dt", {}, METRICS[name]),
       element("dd", {}, written(value), element("small", {}, interval))));
   }

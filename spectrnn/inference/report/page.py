@@ -147,8 +147,8 @@ def _lengths_and_levels(evaluation: Evaluation) -> tuple[Array, Array]:
     batches = corpus.batches(evaluation.split, evaluation.batch_size, device)
     found, power = np.zeros(len(corpus.clips)), np.zeros(len(corpus.clips))
     for batch in batches.epoch():
-        found[batch.rows] = batch.lengths.cpu().numpy()
-        power[batch.rows] = (batch.waveform.square().sum(1) / batch.lengths).cpu().numpy()
+        found[batch.rows.numpy()] = batch.lengths.cpu().numpy()
+        power[batch.rows.numpy()] = (batch.waveform.square().sum(1) / batch.lengths).cpu().numpy()
     levels = 10 * np.log10(np.maximum(power[batches.rows], 10 ** (_SILENCE / 10)))
     return (found[batches.rows] / corpus.store.sample_rate).round(3), levels.round(1)
 
