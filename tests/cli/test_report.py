@@ -61,6 +61,7 @@ def test_a_report_opens_filters_and_plays(spectrnn, trained, misplaced, opened, 
     assert page.inner_text("#count") == "40 of 40 clips"
     page.click("#more")
     assert page.locator(".clip").count() == 40
+    assert not page.is_visible("#more")
     page.fill("#search", "HIGH/0")
     assert page.locator(".clip").count() == 10
     page.keyboard.press("Escape")

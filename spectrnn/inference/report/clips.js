@@ -106,7 +106,7 @@ function sight(clip, media) {
   }
   const seconds = element("div", { class: "seconds", "aria-hidden": "true" });
   for (const share of [0, 0.5, 1]) {
-    const tick = element("span", {}, share ? `${(share * clip.seconds).toFixed(2)}${share === 1 ? " s" : ""}` : "0");
+    const tick = element("span", {}, share ? `${(share * clip.seconds).toFixed(clip.seconds < 10 ? 2 : 1)}${share === 1 ? " s" : ""}` : "0");
     tick.style.left = `${100 * share}%`;
     seconds.append(tick);
   }

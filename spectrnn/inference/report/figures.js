@@ -3,7 +3,7 @@
 function drawMatrix(open) {
   const [classes, counts] = report.matrix;
   const upright = classes.length > 6 || classes.some((label) => report.labels[label].length > 8);
-  const size = classes.length > 24 ? 22 : classes.length > 14 ? 30 : 42;
+  const size = classes.length > 24 ? 20 : classes.length > 14 ? 30 : 42;
   const table = element("table", { class: "matrix", role: "grid", "aria-label": "Confusion matrix" });
   table.style.setProperty("--size", `${size}px`);
   const name = (label) => element("div", { class: "label", title: report.labels[label] }, report.labels[label]);
@@ -23,6 +23,7 @@ function drawMatrix(open) {
   table.addEventListener("click", (event) => chosen(event) && open(chosen(event)));
   table.addEventListener("keydown", (event) => chosen(event) && moveInMatrix(event, chosen(event), open));
   byId("matrix").append(table);
+  byId("matrix").closest(".pair").classList.toggle("broad", classes.length > 24);
   const part = classes.length < report.labels.length ? ` The ${classes.length} of ${report.labels.length} classes with the most errors.` : "";
   byId("matrix-caption").textContent = "Rows are what a clip is, columns what it was taken for; the stronger the colour, the larger "
     + `the share of its row. A cell opens its clips.${part}`;

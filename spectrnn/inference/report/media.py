@@ -3,6 +3,8 @@
 import base64
 import io
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from spectrnn.model.classifier import Classifier
 
 HEARD_SECONDS = 60  # of a clip, at most
 _COLUMNS, _BANDS = 400, 128  # of a picture, at most
-_CHUNK = 256  # clips that are held at once
+_CHUNK = 128  # clips that are held at once
 _RATES = (16000, 22050, 24000, 32000, 44100, 48000)  # Hz, of MPEG-1 and 2; not every browser plays 2.5, which has less
 _RANGE = 70  # dB from the darkest to the lightest
 _SHADES = 32  # more weigh more, and look the same
@@ -41,15 +43,16 @@ def media(classifier: Classifier, corpus: Corpus, rows: Array, batch_size: int) 
         pooling has any, ``attention``, a list a head of 0 to 99, the clip's largest weight.
     """
     device, classes = classifier.longest.device, len(classifier.labels)
-    for start in range(0, len(rows), _CHUNK):
-        chunk = rows[start : start + _CHUNK]
-        found: dict[int, dict[str, Any]] = {}
-        known = np.sort(chunk)
-        batches = Batches(corpus.store, corpus.wave, known, corpus.targets(known), classes, batch_size,
-                          corpus.max_seconds, None, device)  # fmt: skip
-        for batch in batches.epoch():
-            found |= zip(batch.rows.tolist(), _rendered(classifier, batch), strict=True)
-        yield from (found[row] for row in chunk.tolist())
+    with ThreadPoolExecutor() as pool:  # most of the time goes into MP3, whose encoder lets others run
+        for start in range(0, len(rows), _CHUNK):
+            chunk = rows[start : start + _CHUNK]
+            found: dict[int, dict[str, Any]] = {}
+            known = np.sort(chunk)
+            batches = Batches(corpus.store, corpus.wave, known, corpus.targets(known), classes, batch_size,
+                              corpus.max_seconds, None, device)  # fmt: skip
+            for batch in batches.epoch():
+                found |= zip(batch.rows.tolist(), _rendered(classifier, batch, pool), strict=True)
+            yield from (found[row] for row in chunk.tolist())
 
 
 def frequencies(features: LogMel) -> list[float]:
@@ -60,23 +63,21 @@ def frequencies(features: LogMel) -> list[float]:
 
 
 @torch.inference_mode()
-def _rendered(classifier: Classifier, batch: Batch) -> list[dict[str, Any]]:
+def _rendered(classifier: Classifier, batch: Batch, pool: Executor) -> list[dict[str, Any]]:
     features, frames = classifier.frontend(batch.waveform, batch.lengths)
     states, shortened = classifier.encoder(features, frames)
     weights = classifier.pooling.weights(states, shortened)
     # MFCC and normalized bands are for machines: what is shown is the mel spectrogram that they are made of.
     mel = LogMel.static(classifier.features, batch.waveform)
+    waves = [wave[:samples].cpu().numpy() for wave, samples in zip(batch.waveform, batch.lengths.tolist(), strict=True)]
+    sounds = pool.map(sound, waves, repeat(classifier.sample_rate))
     clips = []
-    sizes = zip(batch.lengths.tolist(), frames.tolist(), shortened.tolist(), strict=True)
-    for index, (samples, count, short) in enumerate(sizes):
-        clip: dict[str, Any] = {
-            "sound": sound(batch.waveform[index, :samples].cpu().numpy(), classifier.sample_rate),
-            "picture": picture(mel[index, :count].cpu().numpy()),
-        }
+    for index, (count, short) in enumerate(zip(frames.tolist(), shortened.tolist(), strict=True)):
+        clip: dict[str, Any] = {"picture": picture(mel[index, :count].cpu().numpy())}
         if weights is not None:
             clip["attention"] = lines(weights[index, :, :short].float().cpu().numpy())
         clips.append(clip)
-    return clips
+    return [{"sound": heard, **clip} for heard, clip in zip(sounds, clips, strict=True)]
 
 
 def sound(waveform: Array, sample_rate: int) -> str:
