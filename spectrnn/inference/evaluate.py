@@ -84,9 +84,10 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     write_report(config.split, metrics, folder)
     corpus.list_skipped(folder)
     if config.report:
-        log.info("writing the report ...")
+        page = folder / "report.html"
+        log.info("writing %s, which opens in a browser", page)
         evaluation = Evaluation(classifier, corpus, config.split, probabilities, report, config.batch_size, path, notes)
-        write_page(evaluation, folder / "report.html", config.report_megabytes)
+        write_page(evaluation, page, config.report_megabytes)
     log.info("%s\n\nthe report is in %s", text_report(config.split, report), folder)
     return metrics
 
