@@ -100,11 +100,16 @@ class LogMel(nn.Module):
         return self.bins * (1 + self.deltas)
 
     @property
-    def frequencies(self) -> Tensor | None:
-        """Where the middle of each band's filter lies, Hz: (n_mels,); None where bins are no bands."""
+    def frequencies(self) -> Tensor:
+        """Where each mel band lies, the centre of gravity of its filter, Hz: (n_mels,)."""
         points = torch.linspace(0, self.sample_rate / 2, len(self.filters) // 2, device=self.filters.device)
         filters = self.filters[::2]
         return points @ filters / filters.sum(0)
+
+    @property
+    def axis(self) -> Tensor | None:
+        """What the bins stand for, without deltas: Hz, (bins,); None where they are no bands."""
+        return self.frequencies
 
     def frames(self, lengths: Tensor) -> Tensor:
         """The number of frames of clips: (batch,) samples -> (batch,) frames, at least one each."""
@@ -192,7 +197,7 @@ class Mfcc(LogMel):
         self.bins = n_mfcc
 
     @property
-    def frequencies(self) -> Tensor | None:
+    def axis(self) -> Tensor | None:
         """Coefficients are no bands: None."""
         return None
 

@@ -19,6 +19,7 @@ from spectrnn.errors import Mistakes, UserError
 from spectrnn.files import new_file, write_json
 from spectrnn.inference.figures import confusion_figure
 from spectrnn.inference.metrics import Array, confusion, intervals, per_class, score
+from spectrnn.inference.report.page import Evaluation, Megabytes, write_page
 from spectrnn.model import file as model_file
 from spectrnn.model.classifier import Classifier
 from spectrnn.model.header import read_header
@@ -42,10 +43,12 @@ class EvalConfig:
     out: str | None
     batch_size: Count
     device: str
+    report: bool
+    report_megabytes: Megabytes
 
 
 def evaluate(config: DictConfig) -> dict[str, Any]:
-    """Evaluates a model on a split of a corpus, and writes metrics.json, report.txt and confusion.png.
+    """Evaluates a model on a split of a corpus, and writes metrics.json, report.txt, confusion.png and report.html.
 
     Args:
         config: as eval.yaml composes it.
@@ -68,15 +71,23 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     corpus, foreign = open_for_evaluation(source, config.split, classifier.labels, device)
     if not _warn_of_other_splits(plain(config.data, "data"), trained.get("data"), config.split):
         _warn_of_another_corpus(plain(config.data, "data"), trained.get("data"), path, corpus, config.split)
+    notes: list[str] = []
     if foreign:
         names = ", ".join(f"{label!r} ({count} clips)" for label, count in sorted(foreign.items()))
-        log.warning("labels that the model does not know, left out: %s", names)
+        notes.append(f"labels that the model does not know, left out: {names}")
+        log.warning("%s", notes[0])
     batches = corpus.batches(config.split, config.batch_size, device)
-    report = full_report(*classify(classifier, batches, progress=True), classifier.labels)
+    probabilities, targets = classify(classifier, batches, progress=True)
+    report = full_report(probabilities, targets, classifier.labels)
     folder = Path(config.out or path.parent / "eval" / config.split).expanduser()
     metrics = {config.split: report, "model": str(path), "unknown_labels": dict(foreign)}
     write_report(config.split, metrics, folder)
     corpus.list_skipped(folder)
+    if config.report:
+        page = folder / "report.html"
+        log.info("writing %s, which opens in a browser", page)
+        evaluation = Evaluation(classifier, corpus, config.split, probabilities, report, config.batch_size, path, notes)
+        write_page(evaluation, page, config.report_megabytes)
     log.info("%s\n\nthe report is in %s", text_report(config.split, report), folder)
     return metrics
 

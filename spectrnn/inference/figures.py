@@ -78,11 +78,10 @@ def spectrogram_figure(
 
 def _bands(stage: "LogMel") -> tuple[dict[float, str], str]:
     """Where the vertical axis of features has which label, and their unit; derivatives lie above what they are of."""
-    frequencies = stage.frequencies
-    if frequencies is None:
+    if stage.axis is None:
         ticks, unit = {position + 0.5: str(position) for position in range(0, stage.bins, 6)}, "coefficient"
     else:
-        centres = frequencies.cpu().numpy()
+        centres = stage.axis.cpu().numpy()
         ticks, unit = {}, "Hz"
         lowest = math.inf
         for hertz in reversed(_OCTAVES):

@@ -11,7 +11,7 @@ from spectrnn.runs import CHECKPOINT
 
 # What may change when a run goes on: how long and where it runs, and where its data lies.
 _FREE = {"trainer.epochs", "trainer.device", "trainer.log_every", "trainer.save_minutes", "trainer.on_nan", "resume"}
-_FREE |= {"data.resident", "data.cache", "data.root", "data.path"}
+_FREE |= {"data.resident", "data.cache", "data.root", "data.path", "trainer.report", "trainer.report_megabytes"}
 
 
 def save(state: dict[str, Any], config: dict[str, Any], folder: Path) -> None:

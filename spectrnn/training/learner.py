@@ -15,6 +15,7 @@ from spectrnn import processes
 from spectrnn.config import Count, Fraction, NonNegative, Positive
 from spectrnn.data.batches import Batch, Batches
 from spectrnn.devices import pick_precision
+from spectrnn.inference.report.page import Megabytes
 from spectrnn.model.classifier import Classifier
 from spectrnn.training.meter import Meter
 from spectrnn.training.optimization import Average, Schedule
@@ -38,6 +39,8 @@ class Settings:
     patience: Count | None
     log_every: Count
     save_minutes: NonNegative
+    report: bool
+    report_megabytes: Megabytes
 
 
 class Learner:

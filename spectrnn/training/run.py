@@ -14,8 +14,9 @@ from spectrnn import processes
 from spectrnn.data.batches import Batch
 from spectrnn.data.corpus import Corpus
 from spectrnn.files import write_json
-from spectrnn.inference.evaluate import classify
-from spectrnn.inference.metrics import confusion, score
+from spectrnn.inference.evaluate import classify, full_report
+from spectrnn.inference.metrics import Array, confusion, score
+from spectrnn.inference.report.page import Evaluation, write_page
 from spectrnn.model import file as model_file
 from spectrnn.model.classifier import Classifier
 from spectrnn.runs import MODEL, accept_resumed
@@ -73,7 +74,7 @@ class Run:
         checkpoint.save(trainer.state_dict(), self.config, self.folder)
 
     def finish(self, run_log: RunLog, choices: Mapping[str, str]) -> dict[str, Any]:
-        """Evaluates the best classifier, writes metrics.json, and prints the table.
+        """Evaluates the best classifier, writes metrics.json and report.html, and prints the table.
 
         Args:
             run_log: of the run.
@@ -96,21 +97,33 @@ class Run:
             "parameters": sum(p.numel() for p in best.parameters()),
         }
         final: dict[str, float] = {}
+        found: dict[str, Array] = {}
         for split in ("val", "test"):
             if len(self.corpus.rows(split)):
                 with trainer.clock.measure("evaluation"):
                     batches = self.corpus.batches(split, trainer.settings.batch_size, trainer.batches.device)
                     probabilities, targets = classify(best, batches)
-                metrics[split] = score(probabilities, targets)
+                found[split], metrics[split] = probabilities, score(probabilities, targets)
                 best_of = "best_" if split == "val" else ""  # whose curve goes on to the last epoch
                 final |= {f"{split}/{best_of}{name}": metrics[split][name] for name in ("accuracy", "macro_f1", "loss")}
                 run_log.confusion(split, confusion(probabilities, targets), best.labels, step)
         run_log.finish(hyperparameters(self.config, choices), final, step)
         write_json(metrics, self.folder / "metrics.json")
+        if trainer.settings.report and found:
+            with trainer.clock.measure("report"):
+                self._report(best, *list(found.items())[-1])
         log.info("\nwhere the time went\n%s", trainer.clock.table())
         log.info("\n%s\n", table({split: metrics.get(split) for split in ("val", "test")}, _COLUMNS))
         log.info("%.0f clips/s; the run is in %s", metrics["train"]["clips_per_second"], self.folder)
         return metrics
+
+    def _report(self, classifier: Classifier, split: str, probabilities: Array) -> None:
+        path, settings, corpus = self.folder / "report.html", self.trainer.settings, self.corpus
+        figures = full_report(probabilities, corpus.targets(corpus.rows(split)), classifier.labels)
+        evaluation = Evaluation(classifier, corpus, split, probabilities, figures, settings.batch_size,
+                                self.folder / MODEL, notes=[])  # fmt: skip
+        write_page(evaluation, path, settings.report_megabytes)
+        log.info("the report of the %s split is %s", split, path)
 
 
 def hyperparameters(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, bool | int | float | str]:

@@ -1,11 +1,12 @@
 """Runs the command line as a user does, within this process where that shows the same."""
 
 import logging
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
@@ -17,6 +18,7 @@ from spectrnn import cli
 TINY = (
     "data=folder", "features.n_mels=20", "model.hidden_size=12", "model.num_layers=1", "pooling.heads=2",
     "trainer.epochs=2", "trainer.batch_size=8", "optimizer.lr=0.02", "data.sample_rate=8000",
+    "trainer.report=false",
 )  # fmt: skip
 
 
@@ -74,3 +76,16 @@ def trained(tones, tmp_path_factory) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, as playwright has it; skips where this machine has none."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("needs Chromium: chromium, chromium-browser or google-chrome")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
