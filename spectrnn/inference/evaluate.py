@@ -17,8 +17,9 @@ from spectrnn.data.corpus import Corpus, open_for_evaluation
 from spectrnn.devices import pick_device
 from spectrnn.errors import Mistakes, UserError
 from spectrnn.files import new_file, write_json
+from spectrnn.inference.calibration import tempered
 from spectrnn.inference.figures import confusion_figure
-from spectrnn.inference.metrics import Array, confusion, intervals, per_class, score
+from spectrnn.inference.metrics import Array, calibration_error, confusion, intervals, per_class, score
 from spectrnn.model import file as model_file
 from spectrnn.model.classifier import Classifier
 from spectrnn.model.header import read_header
@@ -72,7 +73,10 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         names = ", ".join(f"{label!r} ({count} clips)" for label, count in sorted(foreign.items()))
         log.warning("labels that the model does not know, left out: %s", names)
     batches = corpus.batches(config.split, config.batch_size, device)
-    report = full_report(*classify(classifier, batches, progress=True), classifier.labels)
+    probabilities, targets = classify(classifier, batches, progress=True)
+    report = full_report(probabilities, targets, classifier.labels)
+    uncalibrated = tempered(probabilities, 1 / float(classifier.temperature))
+    report["ece_uncalibrated"] = calibration_error(uncalibrated, targets)
     folder = Path(config.out or path.parent / "eval" / config.split).expanduser()
     metrics = {config.split: report, "model": str(path), "unknown_labels": dict(foreign)}
     write_report(config.split, metrics, folder)
@@ -181,7 +185,7 @@ def _write_files(split: str, metrics: dict[str, Any], folder: Path) -> None:
 def text_report(split: str, report: dict[str, Any]) -> str:
     """The report as text: headline with intervals, a row a class, the confusion matrix."""
     lines = [f"{split}: {report['clips']} clips"]
-    for name in ("accuracy", "balanced_accuracy", "macro_f1", "loss", "top_3", "ece"):
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "loss", "top_3", "ece", "ece_uncalibrated"):
         if name in report:
             interval = report["intervals_95"].get(name)
             lines.append(f"  {name:<18}{report[name]:8.4f}" + (
