@@ -1,5 +1,6 @@
 """Temperature scaling: one number that makes probabilities as often right as they say (Guo et al., 2017)."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from spectrnn.inference.metrics import Array
 
 COLDEST, HOTTEST = 0.2, 20.0  # down to 0.2, the way back to temperature 1 loses nothing that can be seen
+_BELIEF = 3.0  # that 1 / T is near 1; fitted on 3 to 270 clips of real digits, it did about best on the others
 _TINY = float(np.finfo(np.float32).tiny)  # a softmax in float32 says 0 of what is below
 _GOLDEN = (5**0.5 - 1) / 2
 _STEPS = 60  # of the golden section: they leave the twelfth digit
@@ -16,10 +18,8 @@ def fit_temperature(probabilities: Array, targets: Array) -> float:
     """The temperature that minimizes the cross-entropy.
 
     Dividing logits by it changes no decision, only how sure it sounds. Alone, the cross-entropy of a split on which all
-    is right asks for a temperature of 0, however few its clips. So no target is taken for certain, as in Platt's
-    scaling (1999): of n clips, each is believed to be what its label says by (n + 1) / (n + 2), and by the rest to be
-    the most probable of the other classes. Ten clips that are all right then lead to a confidence of some 92 %; among
-    thousands, the two that are added make no difference.
+    is right asks for a temperature of 0, and that of a few clips for anything. So 1 / T is believed to be near 1
+    beforehand: a Gamma distribution, highest there, that weighs as much as a few clips.
 
     Args:
         probabilities: (clips, classes), at temperature 1.
@@ -31,16 +31,14 @@ def fit_temperature(probabilities: Array, targets: Array) -> float:
     clips, classes = probabilities.shape
     if not clips or classes == 1:
         return 1.0
-    logits, rows = _logits(probabilities), np.arange(clips)
-    labelled = logits[rows, targets]
-    others = logits.copy()
-    others[rows, targets] = -np.inf
-    believed = float(((clips + 1) * labelled + others.max(1)).mean() / (clips + 2))
+    logits = _logits(probabilities)
+    labelled = logits[np.arange(clips), targets].sum()
 
-    def cross_entropy(coldness: float) -> float:  # 1 / T, in which it is convex
-        return float(np.log(np.exp(coldness * logits).sum(1)).mean()) - coldness * believed
+    def unlikeliness(coldness: float) -> float:  # of 1 / T, in which it is convex
+        cross_entropy = np.log(np.exp(coldness * logits).sum(1)).sum() - coldness * labelled
+        return float(cross_entropy + _BELIEF * (coldness - math.log(coldness)))
 
-    return 1 / _lowest(cross_entropy, 1 / HOTTEST, 1 / COLDEST)
+    return 1 / _lowest(unlikeliness, 1 / HOTTEST, 1 / COLDEST)
 
 
 def tempered(probabilities: Array, temperature: float) -> Array:

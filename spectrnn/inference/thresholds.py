@@ -226,7 +226,7 @@ def _lowest(fine: Array) -> tuple[int, bool]:
 def _curve(rate: Array, recall: Array) -> dict[str, list[float | None]]:
     """The thresholds at which false alarms or recall change, and theirs."""
     points = np.stack([rate, np.nan_to_num(recall)])
-    kept = np.flatnonzero(np.append((points[:, 1:] != points[:, :-1]).any(0), True))
+    kept = np.flatnonzero(np.append(True, (points[:, 1:] != points[:, :-1]).any(0)))
     return {
         "threshold": TRIED[kept].tolist(),
         "false_alarms": rate[kept].tolist(),

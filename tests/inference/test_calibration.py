@@ -45,23 +45,29 @@ def test_no_other_temperature_has_a_lower_cross_entropy(drawn):
     assert fit_temperature(probabilities, targets) == pytest.approx(best, rel=0.01)
 
 
-@pytest.mark.parametrize("clips", [1, 5, 50, 200])
-@pytest.mark.parametrize("classes", [2, 10])
-def test_clips_that_are_all_right_are_believed_as_platt_does(clips, classes):
-    logits = np.zeros((clips, classes))
-    logits[:, 0] = 3
-    calibrated = tempered(softmax(logits), fit_temperature(softmax(logits), np.zeros(clips, int)))
-    odds = calibrated[:, 0] / calibrated[:, 1]
-    if classes == 2:
-        assert odds == pytest.approx(clips + 1, rel=1e-4)
-    assert (calibrated[:, 0] < (clips + 1) / (clips + 2) + 1e-6).all()
+@pytest.mark.parametrize("clips", [1, 5, 50, 1000])
+@pytest.mark.parametrize("gap", [2.0, 3.0, 8.0])
+def test_clips_that_are_all_right_do_not_freeze(clips, gap):
+    """Of two classes: where the pull of the clips, gap * (1 - confidence) each, is that of the belief, 3 * (1 - T)."""
+    probabilities = softmax(np.array([[gap, 0.0]] * clips))
+    temperature = fit_temperature(probabilities, np.zeros(clips, int))
+    assert COLDEST < temperature < 1
+    wrong = tempered(probabilities, temperature)[0, 1]
+    assert clips * gap * wrong == pytest.approx(3 * (1 - temperature), rel=1e-3)
+
+
+def test_a_few_clips_move_it_less_than_many(drawn):
+    logits, targets = drawn(20_000, 5)
+    probabilities = softmax(logits * 2.5)
+    fits = [fit_temperature(probabilities[:clips], targets[:clips]) for clips in (1, 10, 20_000)]
+    assert 1 / 2.5 < fits[0] < fits[1] < fits[2] == pytest.approx(2.5, rel=0.03)
 
 
 @pytest.mark.parametrize(("gap", "right", "bound"), [(0.01, True, COLDEST), (30, False, HOTTEST)])
 def test_the_temperature_stays_within_bounds(gap, right, bound):
-    logits = np.zeros((1000, 3))
+    logits = np.zeros((10_000, 3))
     logits[:, 0] = gap
-    targets = np.full(1000, 0 if right else 1)
+    targets = np.full(10_000, 0 if right else 1)
     assert fit_temperature(softmax(logits), targets) == pytest.approx(bound, rel=1e-6)
 
 
