@@ -124,7 +124,7 @@ class Search:
             UserError: it cannot be written.
         """
         model_file.decide(path, self.decisions)
-        log.info("thresholds for at most %g false alarms an hour and class are in %s now, for predict and stream",
+        log.info("thresholds where false alarms are at most %g an hour and class are in %s now, for predict and stream",
                  self.config.false_alarms, path)  # fmt: skip
 
     def _false_alarms(self) -> tuple[Array, float]:
@@ -188,8 +188,11 @@ class Search:
 def threshold_lines(table: Mapping[str, Any]) -> list[str]:
     """What `Search.run` has found, as text: a row a class."""
     width = max(len("class"), *map(len, table["per_class"]))
-    wanted = f"at most {table['false_alarms']:g} false alarms an hour and class, in {table['hours']:.2f} h"
-    lines = [f"  thresholds for {wanted}", f"  {'class':<{width}}  threshold  false alarms/h  recall  others"]
+    wanted = f"at most {table['false_alarms']:g} an hour and class, in {table['hours']:.2f} h"
+    lines = [
+        f"  thresholds where false alarms are {wanted}",
+        f"  {'class':<{width}}  threshold  false alarms/h  recall  others",
+    ]
     for label, row in table["per_class"].items():
         recall, others = (
             f"{'-' if row[name] is None else format(row[name], '.3f'):>6}" for name in ("recall", "others")

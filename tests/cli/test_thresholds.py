@@ -45,7 +45,7 @@ def test_thresholds_are_chosen_told_and_kept_in_the_model_file(spectrnn, run, ni
     settings = ("false_alarms=200", "window=0.4", "hop=0.1", "background=[middle]", "smooth=2", "release=0.7")
     outcome = spectrnn("eval", f"run={run}", f"negatives=[{night}]", f"out={tmp_path / 'out'}", *settings)
     assert outcome.code == 0, outcome.err
-    assert f"at most 200 false alarms an hour and class are in {run / 'model.safetensors'} now" in outcome.err
+    assert f"false alarms are at most 200 an hour and class are in {run / 'model.safetensors'} now" in outcome.err
     predictor = load(run)
     decisions = predictor.decisions
     assert (decisions.false_alarms, decisions.window, decisions.hop, decisions.smooth) == (200, 0.4, 0.1, 2)
@@ -63,7 +63,7 @@ def test_thresholds_are_chosen_told_and_kept_in_the_model_file(spectrnn, run, ni
         assert row["false_alarms"] == pytest.approx(heard[label] / 0.02)
         assert row["false_alarms"] <= 200
     text = (tmp_path / "out" / "report.txt").read_text()
-    assert "thresholds for at most 200 false alarms an hour and class, in 0.02 h" in text
+    assert "thresholds where false alarms are at most 200 an hour and class, in 0.02 h" in text
     assert Image.open(tmp_path / "out" / "thresholds.png").size[0] > 300
     after = load_file(run / "model.safetensors"), read_header(run / "model.safetensors")
     assert all(torch.equal(after[0][name], tensor) for name, tensor in before[0].items())

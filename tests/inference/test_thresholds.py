@@ -127,16 +127,14 @@ def test_the_chosen_threshold_is_the_lowest_at_which_the_detector_keeps_to_the_r
         parts = [tuple(map(np.concatenate, zip(*parts, strict=True))) for parts in scans]
         return np.sum([counted(spans, said, threshold, 2, 0.9, 0.5) for spans, said in parts], axis=0)
 
-    counts = np.array([heard(threshold) for threshold in TRIED])
-    assert counts[:, 0].max() > 5
     for index, label in enumerate(["loud", "quiet"]):
         position = TRIED.tolist().index(decisions.thresholds[label])
-        assert (counts[position:, index] <= 5).all()  # 100 an hour, in 0.05 h
-        assert position == 0 or counts[position - 1, index] > 5
         row = table["per_class"][label]
-        assert row["false_alarms"] == pytest.approx(counts[position, index] * 20)
+        assert row["false_alarms"] == pytest.approx(heard(TRIED[position])[index] * 20)
         assert row["threshold"] == TRIED[position]
         assert row["reached"]
+        assert all(heard(threshold)[index] <= 5 for threshold in TRIED[position::8])  # 100 an hour, in 0.05 h
+        assert position == 0 or heard(TRIED[position - 1])[index] > 5
     assert set(decisions.thresholds) == {"loud", "quiet"}
     assert decisions.thresholds["loud"] > 0.5
 
