@@ -17,9 +17,12 @@ from spectrnn.data.corpus import Corpus, open_for_evaluation
 from spectrnn.devices import pick_device
 from spectrnn.errors import Mistakes, UserError
 from spectrnn.files import new_file, write_json
-from spectrnn.inference.figures import confusion_figure
-from spectrnn.inference.metrics import Array, confusion, intervals, per_class, score
+from spectrnn.inference.calibration import tempered
+from spectrnn.inference.figures import confusion_figure, thresholds_figure
+from spectrnn.inference.metrics import Array, calibration_error, confusion, intervals, per_class, score
+from spectrnn.inference.predictor import Predictor
 from spectrnn.inference.report.page import Evaluation, Megabytes, write_page
+from spectrnn.inference.thresholds import Search, ThresholdConfig, threshold_lines
 from spectrnn.model import file as model_file
 from spectrnn.model.classifier import Classifier
 from spectrnn.model.header import read_header
@@ -34,7 +37,7 @@ _WIDEST_TABLE = 40  # classes that a text confusion matrix shows
 
 
 @dataclass(kw_only=True)
-class EvalConfig:
+class EvalConfig(ThresholdConfig):
     """The top level of eval.yaml."""
 
     data: dict[str, Any]
@@ -60,7 +63,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         UserError: any mistake in the config, the model or the corpus.
     """
     mistakes = Mistakes()
-    mistakes.attempt(check, plain(config, ""), EvalConfig, "")
+    checked: dict[str, Any] = mistakes.attempt(check, plain(config, ""), EvalConfig, "")
     path: Path = mistakes.attempt(find_model, config.run)
     device: torch.device = mistakes.attempt(pick_device, config.device)
     source: Source = mistakes.attempt(build, config.data, "data")
@@ -68,6 +71,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     classifier, trained = model_file.load(path, device)
     if source.sample_rate != classifier.sample_rate:
         raise UserError(f"data.sample_rate={source.sample_rate}: the model takes {classifier.sample_rate} Hz")
+    search = Search(EvalConfig(**checked), Predictor(classifier), config.batch_size) if config.negatives else None
     corpus, foreign = open_for_evaluation(source, config.split, classifier.labels, device)
     if not _warn_of_other_splits(plain(config.data, "data"), trained.get("data"), config.split):
         _warn_of_another_corpus(plain(config.data, "data"), trained.get("data"), path, corpus, config.split)
@@ -79,6 +83,10 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     batches = corpus.batches(config.split, config.batch_size, device)
     probabilities, targets = classify(classifier, batches, progress=True)
     report = full_report(probabilities, targets, classifier.labels)
+    uncalibrated = tempered(probabilities, 1 / float(classifier.temperature))
+    report["ece_uncalibrated"] = calibration_error(uncalibrated, targets)
+    if search:
+        report["thresholds"] = search.run(batches)
     folder = Path(config.out or path.parent / "eval" / config.split).expanduser()
     metrics = {config.split: report, "model": str(path), "unknown_labels": dict(foreign)}
     write_report(config.split, metrics, folder)
@@ -89,6 +97,8 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         evaluation = Evaluation(classifier, corpus, config.split, probabilities, report, config.batch_size, path, notes)
         write_page(evaluation, page, config.report_megabytes)
     log.info("%s\n\nthe report is in %s", text_report(config.split, report), folder)
+    if search:
+        search.store(path)
     return metrics
 
 
@@ -187,12 +197,15 @@ def _write_files(split: str, metrics: dict[str, Any], folder: Path) -> None:
     labels, counts = report["confusion"]["labels"], np.array(report["confusion"]["counts"])
     with new_file(folder / "confusion.png") as path:
         confusion_figure(counts, labels).savefig(path, format="png")
+    if "thresholds" in report:
+        with new_file(folder / "thresholds.png") as path:
+            thresholds_figure(report["thresholds"]).savefig(path, format="png")
 
 
 def text_report(split: str, report: dict[str, Any]) -> str:
     """The report as text: headline with intervals, a row a class, the confusion matrix."""
     lines = [f"{split}: {report['clips']} clips"]
-    for name in ("accuracy", "balanced_accuracy", "macro_f1", "loss", "top_3", "ece"):
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "loss", "top_3", "ece", "ece_uncalibrated"):
         if name in report:
             interval = report["intervals_95"].get(name)
             lines.append(f"  {name:<18}{report[name]:8.4f}" + (
@@ -203,7 +216,8 @@ def text_report(split: str, report: dict[str, Any]) -> str:
         lines.append(
             f"  {label:<{width}}  {row['precision']:9.3f}  {row['recall']:6.3f}  {row['f1']:6.3f}  {row['support']:5}"
         )
-    return "\n".join([*lines, "", *_confusion_lines(report["confusion"], width)])
+    lines += ["", *_confusion_lines(report["confusion"], width)]
+    return "\n".join([*lines, *(["", *threshold_lines(report["thresholds"])] if "thresholds" in report else [])])
 
 
 def _confusion_lines(table: dict[str, Any], width: int) -> list[str]:

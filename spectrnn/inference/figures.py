@@ -1,8 +1,8 @@
 """Pictures of runs: confusion matrices and spectrograms. Matplotlib is imported when the first is drawn."""
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _OCTAVES = [125 * 2**octave for octave in range(10)]  # Hz
 _ROTATED = 6  # classes from which their names stand upright
+_NAMED = 40  # lines that a legend names, at most
 
 
 def confusion_figure(matrix: npt.NDArray[np.int64], labels: list[str]) -> "Figure":
@@ -38,6 +39,34 @@ def confusion_figure(matrix: npt.NDArray[np.int64], labels: list[str]) -> "Figur
         color = "white" if share[row, column] > 0.5 else "black"
         axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=color, fontsize=8)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    return figure
+
+
+def thresholds_figure(table: Mapping[str, Any]) -> "Figure":
+    """Recall against false alarms an hour, a line a class, and a dot where its threshold was set.
+
+    Args:
+        table: as `thresholds.Search.run` gives it.
+    """
+    from matplotlib.figure import Figure
+
+    rows = table["per_class"]
+    figure = Figure(figsize=(7.5, 5), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    least = 0.5 / table["hours"]  # stands for none at all, which a logarithm does not know
+    for number, (label, row) in enumerate(rows.items()):
+        if row["recall"] is not None:
+            color, line = f"C{number % 10}", ("-", "--", ":", "-.")[number // 10 % 4]
+            rates = np.maximum(row["curve"]["false_alarms"], least)
+            axes.plot(rates, row["curve"]["recall"], label=label, linewidth=1.3, color=color, linestyle=line)
+            axes.plot(max(row["false_alarms"], least), row["recall"], "o", color=color, markersize=5)
+    if table["false_alarms"]:
+        axes.axvline(table["false_alarms"], color="grey", linewidth=0.8, linestyle=":")
+    axes.set(xscale="log", ylim=(-0.02, 1.02), ylabel="recall",
+             xlabel=f"false alarms an hour, in {table['hours']:.2f} h; none at {least:.2g}")  # fmt: skip
+    axes.grid(alpha=0.3)
+    if len(rows) <= _NAMED:
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), ncols=-(-len(rows) // 20))
     return figure
 
 

@@ -4,8 +4,10 @@ A file may come from a stranger. Nothing is imported or called that is no stage 
 names, shapes and types of all tensors are those that the config asks for: a small file makes a small classifier.
 """
 
+import errno
 import inspect
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import import_module
@@ -54,6 +56,28 @@ def save(
     tensors = {name: tensor.contiguous() for name, tensor in classifier.state_dict().items()}
     with new_file(path) as temporary:
         save_file(tensors, temporary, metadata={KEY: json.dumps(header)})
+
+
+def decide(path: Path, decisions: Decisions) -> None:
+    """Writes thresholds into a model file, atomically, and leaves all else in it as it is.
+
+    Args:
+        path: the file.
+        decisions: that are made with it from now on.
+
+    Raises:
+        UserError: it is no model file of ours, or cannot be written.
+    """
+    header = read_header(path)
+    header["decisions"] = asdict(decisions)
+    try:
+        if not os.access(path, os.W_OK):  # a new file could take the name of one that is not to be written
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        with safe_open(path, "pt") as file, new_file(path) as temporary:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            save_file(tensors, temporary, metadata={**file.metadata(), KEY: json.dumps(header)})
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: the thresholds cannot be written into it ({error})") from error
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> tuple[Classifier, dict[str, Any]]:

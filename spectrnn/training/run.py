@@ -14,8 +14,9 @@ from spectrnn import processes
 from spectrnn.data.batches import Batch
 from spectrnn.data.corpus import Corpus
 from spectrnn.files import write_json
+from spectrnn.inference.calibration import fit_temperature, tempered
 from spectrnn.inference.evaluate import classify, full_report
-from spectrnn.inference.metrics import Array, confusion, score
+from spectrnn.inference.metrics import Array, calibration_error, confusion, score
 from spectrnn.inference.report.page import Evaluation, write_page
 from spectrnn.model import file as model_file
 from spectrnn.model.classifier import Classifier
@@ -64,17 +65,14 @@ class Run:
             return
         trainer = self.trainer
         if better:
-            try:
-                model_file.save(trainer.learner.candidate, self.config, self.folder / MODEL, self.corpus.fingerprints)
-            except SafetensorError as error:
-                raise OSError(f"{self.folder / MODEL} cannot be written: {error}") from error
+            self._write(trainer.learner.candidate)
         if trainer.epoch == 1 and not trainer.done:  # not before: drawing takes longer than all before the first step
             run_log.batch(self.classifier, *self.shown, trainer.clips_seen)
         run_log.flush()  # the curves reach as far as the checkpoint
         checkpoint.save(trainer.state_dict(), self.config, self.folder)
 
     def finish(self, run_log: RunLog, choices: Mapping[str, str]) -> dict[str, Any]:
-        """Evaluates the best classifier, writes metrics.json and report.html, and prints the table.
+        """Calibrates the best classifier, evaluates it, writes metrics.json and report.html, and prints the table.
 
         Args:
             run_log: of the run.
@@ -88,21 +86,21 @@ class Run:
         trainer = self.trainer
         # A step that no checkpoint has reached: if the run is killed here and goes on, nothing is told twice.
         step = trainer.clips_seen + 1
-        best, _ = model_file.load(self.folder / MODEL, trainer.batches.device)
+        best = self._calibrated()
         run_log.attention(best, *self.shown, step)
         speeds = [epoch["train"]["clips_per_second"] for epoch in trainer.history]
         metrics: dict[str, Any] = {
             "train": {**trainer.history[-1]["train"], "clips_per_second": statistics.median(speeds)},
             "epochs": trainer.epoch,
             "parameters": sum(p.numel() for p in best.parameters()),
+            "temperature": float(best.temperature),
         }
         final: dict[str, float] = {}
         found: dict[str, Array] = {}
         for split in ("val", "test"):
             if len(self.corpus.rows(split)):
                 with trainer.clock.measure("evaluation"):
-                    batches = self.corpus.batches(split, trainer.settings.batch_size, trainer.batches.device)
-                    probabilities, targets = classify(best, batches)
+                    probabilities, targets = self._classify(best, split)
                 found[split], metrics[split] = probabilities, score(probabilities, targets)
                 best_of = "best_" if split == "val" else ""  # whose curve goes on to the last epoch
                 final |= {f"{split}/{best_of}{name}": metrics[split][name] for name in ("accuracy", "macro_f1", "loss")}
@@ -116,6 +114,38 @@ class Run:
         log.info("\n%s\n", table({split: metrics.get(split) for split in ("val", "test")}, _COLUMNS))
         log.info("%.0f clips/s; the run is in %s", metrics["train"]["clips_per_second"], self.folder)
         return metrics
+
+    def _calibrated(self) -> Classifier:
+        """The best classifier, at the temperature of the validation split, where there is one.
+
+        It is fitted from temperature 1 on, whatever the file says, so that a run that is killed here and goes on ends
+        alike. A file that says it already is left alone: what was decided for this very classifier stays in it.
+        """
+        path = self.folder / MODEL
+        best, _ = model_file.load(path, self.trainer.batches.device)
+        if not len(self.corpus.rows("val")):
+            return best
+        before = float(best.temperature)
+        best.temperature.fill_(1)
+        with self.trainer.clock.measure("evaluation"):
+            probabilities, targets = self._classify(best, "val")
+        best.temperature.fill_(fit_temperature(probabilities, targets))
+        temperature = float(best.temperature)
+        if temperature != before:
+            self._write(best)
+        errors = [calibration_error(p, targets) for p in (probabilities, tempered(probabilities, temperature))]
+        log.info("temperature %.2f: calibration error of val %.3f -> %.3f", temperature, *errors)
+        return best
+
+    def _classify(self, classifier: Classifier, split: str) -> tuple[Array, Array]:
+        batches = self.corpus.batches(split, self.trainer.settings.batch_size, self.trainer.batches.device)
+        return classify(classifier, batches)
+
+    def _write(self, classifier: Classifier) -> None:
+        try:
+            model_file.save(classifier, self.config, self.folder / MODEL, self.corpus.fingerprints)
+        except SafetensorError as error:
+            raise OSError(f"{self.folder / MODEL} cannot be written: {error}") from error
 
     def _report(self, classifier: Classifier, split: str, probabilities: Array) -> None:
         path, settings, corpus = self.folder / "report.html", self.trainer.settings, self.corpus

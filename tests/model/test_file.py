@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from spectrnn.errors import UserError
 from spectrnn.model.decisions import Decisions, read_decisions
-from spectrnn.model.file import load, save
+from spectrnn.model.file import decide, load, save
 from spectrnn.model.header import FORMAT, read_header
 
 
@@ -81,6 +81,49 @@ def test_decisions_of_a_stranger_are_checked(model, change):
     bad = rewritten(model, lambda header: header | {"decisions": good | change})
     with pytest.raises(UserError, match=r"model.safetensors: its decisions are damaged \("):
         read_decisions(bad)
+
+
+@pytest.fixture
+def decisions():
+    return Decisions(thresholds={"one": 0.5, "two": 0.999999}, background=["three"], false_alarms=2, hours=8, window=1,
+                     hop=0.25, smooth=3, release=0.8, min_seconds=0.2)  # fmt: skip
+
+
+def test_deciding_changes_the_decisions_alone(model, decisions):
+    header, tensors = read_header(model), load_file(model)
+    decide(model, decisions)
+    assert read_decisions(model) == decisions
+    assert {**read_header(model), "decisions": None} == header
+    after = load_file(model)
+    assert after.keys() == tensors.keys()
+    assert all(torch.equal(after[name], tensors[name]) for name in tensors)
+    again = model.read_bytes()
+    decide(model, decisions)
+    assert model.read_bytes() == again
+    assert [path.name for path in model.parent.iterdir()] == ["model.safetensors"]
+
+
+def test_saving_a_classifier_forgets_what_was_decided_for_another(model, decisions, classifier, config):
+    decide(model, decisions)
+    save(classifier(), config, model)
+    assert read_decisions(model) is None
+
+
+def test_deciding_for_what_is_no_model_is_refused(model, decisions, tmp_path):
+    other = tmp_path / "other.safetensors"
+    save_file({"x": torch.zeros(1)}, other)
+    before = other.read_bytes()
+    with pytest.raises(UserError, match="holds no model of spectrnn"):
+        decide(other, decisions)
+    assert other.read_bytes() == before
+
+
+def test_a_file_that_is_not_to_be_written_keeps_its_content(model, decisions, monkeypatch):
+    before = model.read_bytes()
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # as for a user who is not the superuser
+    with pytest.raises(UserError, match=r"model.safetensors: the thresholds cannot be written into it \(.*denied"):
+        decide(model, decisions)
+    assert model.read_bytes() == before
 
 
 def test_labels_and_config_come_back(model, config):

@@ -1,0 +1,242 @@
+"""From which probability on to hear each class: false alarms an hour in recordings without events, against recall."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spectrnn.config import NonNegative, Positive, unknown_name, written
+from spectrnn.data.audio import FULL_SCALE, blocks, opened
+from spectrnn.data.batches import Batches
+from spectrnn.errors import Mistakes, UserError
+from spectrnn.inference.events import Array
+from spectrnn.inference.predict import audio_paths
+from spectrnn.inference.predictor import Piece, Predictor
+from spectrnn.inference.scan import scan
+from spectrnn.inference.tally import Tally
+from spectrnn.model import file as model_file
+from spectrnn.model.decisions import Above0, Decisions, Smoothing
+from spectrnn.progress import bar
+
+log = logging.getLogger(__name__)
+
+# The thresholds that are tried, closer together the nearer they are to 1. None is below a half: there another class may
+# be the likelier one, and recordings without events cannot show how often its sounds would be taken for this one's.
+TRIED = np.unique(np.append(1 / (1 + np.exp(-np.arange(0, 14, 0.05))), 1).round(6))
+
+
+@dataclass(kw_only=True)
+class ThresholdConfig:
+    """The keys of eval.yaml that choose thresholds; there it is said what each means."""
+
+    negatives: list[str]
+    false_alarms: NonNegative
+    window: Positive | None
+    hop: Positive | None
+    smooth: Smoothing
+    release: Above0
+    min_seconds: NonNegative
+    background: list[str]
+
+
+class Search:
+    """Chooses thresholds for a classifier.
+
+    Args:
+        config: what is wanted, and of which recordings.
+        predictor: the classifier.
+        batch_size: windows that are computed at once.
+
+    Raises:
+        UserError: all that is wrong with the config and the recordings, each in a sentence that names the key.
+    """
+
+    def __init__(self, config: ThresholdConfig, predictor: Predictor, batch_size: int) -> None:
+        self.config, self.predictor, self.batch_size = config, predictor, batch_size
+        self.window = config.window or predictor.window / predictor.sample_rate
+        self.hop = config.hop or self.window / 2
+        self.events = [label for label in predictor.labels if label not in config.background]
+        mistakes = Mistakes()
+        if self.hop > self.window:
+            mistakes.add(f"hop={written(config.hop)}: is longer than the window of {self.window:g} s; what lies "
+                         "between two windows would not be heard")  # fmt: skip
+        for label in config.background:
+            if label not in predictor.labels:
+                mistakes.add(f"background={written(config.background)}: {label!r} is no label of the model; "
+                             f"{unknown_name(label, predictor.labels)}")  # fmt: skip
+        if not self.events:
+            mistakes.add(f"background={written(config.background)}: names all classes, and none is left to be heard")
+        self.lengths = _lengths(config.negatives, mistakes)
+        mistakes.tell()
+
+    def run(self, batches: Batches) -> dict[str, Any]:
+        """Listens to the recordings, and to each clip of a split in silence, and chooses.
+
+        Args:
+            batches: of the split.
+
+        Returns:
+            What metrics.json says of it: the decisions' settings, and ``per_class`` for each label ``threshold``,
+            whether it was ``reached``, the ``false_alarms`` an hour and the ``recall`` there, the share of the
+            ``others``' clips that are heard as this class (None where there are no such clips), and the ``curve``.
+
+        Raises:
+            UserError: a recording breaks off or is damaged.
+        """
+        alarms, hours = self._false_alarms()
+        heard, others = self._hits(batches)
+        allowed = self.config.false_alarms * hours
+        rows: dict[str, dict[str, Any]] = {}
+        for label in self.events:
+            index = self.predictor.labels.index(label)
+            position, reached = _lowest(alarms[:, index] <= allowed + 1e-9)
+            rate, recall = alarms[:, index] / hours, heard[:, index]
+            rows[label] = {
+                "threshold": float(TRIED[position]),
+                "reached": reached,
+                "false_alarms": float(rate[position]),
+                "recall": _number(recall[position]),
+                "others": _number(others[position, index]),
+                "curve": _curve(rate, recall),
+            }
+        self._warn(hours, [label for label, row in rows.items() if not row["reached"]])
+        self.decisions = Decisions(
+            thresholds={label: row["threshold"] for label, row in rows.items()},
+            background=self.config.background,
+            false_alarms=self.config.false_alarms,
+            hours=hours,
+            window=self.window,
+            hop=self.hop,
+            smooth=self.config.smooth,
+            release=self.config.release,
+            min_seconds=self.config.min_seconds,
+        )
+        settings = {name: value for name, value in vars(self.decisions).items() if name != "thresholds"}
+        return {**settings, "per_class": rows}
+
+    def store(self, path: Path) -> None:
+        """Writes what `run` has chosen into the model file.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        model_file.decide(path, self.decisions)
+        log.info("thresholds where false alarms are at most %g an hour and class are in %s now, for predict and stream",
+                 self.config.false_alarms, path)  # fmt: skip
+
+    def _false_alarms(self) -> tuple[Array, float]:
+        """Events in all recordings, int64 (thresholds, classes), and their hours."""
+        counts, seconds = np.zeros((len(TRIED), len(self.predictor.labels)), np.int64), 0.0
+        with bar(round(sum(self.lengths.values())), "listening", "s") as shown:
+            for path in self.lengths:
+                try:
+                    tally = self._listen(blocks(path, self.predictor.sample_rate))
+                except UserError as error:
+                    raise UserError(f"negatives: {error}") from error
+                counts, seconds = counts + tally.counts, seconds + tally.seconds
+                shown.update(round(seconds) - shown.n)
+        return counts, seconds / 3600
+
+    def _hits(self, batches: Batches) -> tuple[Array, Array]:
+        """Shares of clips in which an event of each class is heard: of its own clips, and of all others'.
+
+        The detector hears each clip between two windows of silence, so that a clip counts for as much as it does in a
+        recording, where no window need fit it, and where its probability is smoothed with that of its surroundings.
+
+        Returns:
+            float64 (thresholds, classes) each, NaN where there is no such clip.
+        """
+        size = round(self.window * self.predictor.sample_rate)
+        silence = np.zeros(size, np.int16)
+        sums = np.zeros((2, len(TRIED), len(self.predictor.labels)))
+        clips = np.zeros((2, len(self.predictor.labels)))
+        with bar(len(batches.rows), "listening", "clip") as shown:
+            for batch in batches.epoch():
+                waveforms, targets = batch.waveform.cpu().numpy(), batch.targets.bool().cpu().numpy()
+                for waveform, length, own in zip(waveforms, batch.lengths.tolist(), targets, strict=True):
+                    clip = np.rint(waveform[:length] * FULL_SCALE).astype(np.int16)
+                    heard = self._listen([silence, clip, silence]).counts > 0
+                    for part, mask in enumerate((own, ~own)):
+                        sums[part] += heard & mask
+                        clips[part] += mask
+                shown.update(len(targets))
+        with np.errstate(invalid="ignore"):
+            own, others = sums / clips[:, None]
+        return own, others
+
+    def _listen(self, recording: Iterable[Piece]) -> Tally:
+        config = self.config
+        tally = Tally(TRIED, len(self.predictor.labels), config.smooth, config.release, config.min_seconds)
+        for spans, probabilities in scan(self.predictor, recording, self.window, self.hop, self.batch_size):
+            tally.push(spans, probabilities)
+        tally.finish()
+        return tally
+
+    def _warn(self, hours: float, unreached: list[str]) -> None:
+        rate = self.config.false_alarms
+        if hours * rate < 1:
+            log.warning("%.3g h of negatives cannot show a rate of %g an hour: where nothing was heard in them, up to "
+                        "%.2g an hour remain possible (95 %%)",
+                        hours, rate, 3 / hours)  # fmt: skip
+        if unreached:
+            log.warning("no threshold up to 1 keeps to %g false alarms an hour for %s", rate, ", ".join(unreached))
+
+
+def threshold_lines(table: Mapping[str, Any]) -> list[str]:
+    """What `Search.run` has found, as text: a row a class."""
+    width = max(len("class"), *map(len, table["per_class"]))
+    wanted = f"at most {table['false_alarms']:g} an hour and class, in {table['hours']:.2f} h"
+    lines = [
+        f"  thresholds where false alarms are {wanted}",
+        f"  {'class':<{width}}  threshold  false alarms/h  recall  others",
+    ]
+    for label, row in table["per_class"].items():
+        recall, others = (
+            f"{'-' if row[name] is None else format(row[name], '.3f'):>6}" for name in ("recall", "others")
+        )
+        mark = "" if row["reached"] else "  (not reached)"
+        lines.append(
+            f"  {label:<{width}}  {row['threshold']:9.6g}  {row['false_alarms']:14.2f}  {recall}  {others}{mark}"
+        )
+    return [*lines, "  recall: of the class's clips; others: of all other clips, those in which it is heard, too"]
+
+
+def _lengths(negatives: Iterable[str], mistakes: Mistakes) -> dict[str, float]:
+    """The seconds of each recording, by what its header says; notes those that cannot be opened."""
+    found = {}
+    for path in audio_paths(negatives):
+        try:
+            with opened(path) as file:
+                found[path] = file.frames / file.samplerate
+        except UserError as error:
+            mistakes.of_key[path] = f"negatives: {error}"
+    return found
+
+
+def _lowest(fine: Array) -> tuple[int, bool]:
+    """The first of the thresholds from which on all are fine, and whether there is one; else the last of all.
+
+    Events are not fewer at each higher threshold: what is one long event at a low one may be several at a higher one.
+    """
+    bad = np.flatnonzero(~fine)
+    first = int(bad[-1]) + 1 if len(bad) else 0
+    return min(first, len(fine) - 1), first < len(fine)
+
+
+def _curve(rate: Array, recall: Array) -> dict[str, list[float | None]]:
+    """The thresholds at which false alarms or recall change, and theirs."""
+    points = np.stack([rate, np.nan_to_num(recall)])
+    kept = np.flatnonzero(np.append(True, (points[:, 1:] != points[:, :-1]).any(0)))
+    return {
+        "threshold": TRIED[kept].tolist(),
+        "false_alarms": rate[kept].tolist(),
+        "recall": [_number(value) for value in recall[kept]],
+    }
+
+
+def _number(value: float) -> float | None:
+    """As JSON has it, which knows no NaN."""
+    return None if np.isnan(value) else float(value)
