@@ -53,6 +53,7 @@ class Card:
         source, settings, corpus, split: what the figures were measured on.
         decisions: the thresholds that were chosen for it; None where none were.
         license: of the model.
+        state: of a stream, as the file's metadata has it; None where the file takes clips.
         findings: kind of weights -> what was measured; the last is that of the file beside the card.
     """
 
@@ -64,6 +65,7 @@ class Card:
     split: str
     decisions: Decisions | None
     license: str
+    state: list[dict[str, Any]] | None
     findings: Mapping[str, Finding]
 
     @property
@@ -107,28 +109,49 @@ def _what_it_is(card: Card) -> list[str]:
 
 
 def _how_to_run(card: Card) -> list[str]:
+    waveform = f"mono, {card.classifier.sample_rate} Hz, in [-1, 1)"
     return [
         "    pip install onnxruntime soundfile",
         "    python example.py recording.wav",
         "",
-        *_table(
-            ["", "name", "type", "shape", "meaning"],
-            [
-                ["in", "`waveform`", "float32", "(batch, samples)",
-                 f"mono, {card.classifier.sample_rate} Hz, in [-1, 1); zeros beyond each clip's length"],
-                ["in", "`lengths`", "int64", "(batch,)", "samples of each clip"],
-                ["out", "`probabilities`", "float32", "(batch, classes)", "in the order of the labels"],
-            ],
-        ),
+        *(_of_clips(waveform) if card.state is None else _of_streams(waveform, card)),
         "",
-        "Any number of clips, of any lengths: a clip's probabilities do not depend on the others. Labels, sample rate "
-        "and thresholds are in the file, as JSON under `spectrnn` in its metadata.",
+        "Labels, sample rate and thresholds are in the file, as JSON under `spectrnn` in its metadata.",
         "",
         "Whether it works on your machine as it did on ours, the clips in `golden/` tell:",
         "",
         "    pip install 'spectrnn[export]'",
         "    spectrnn export verify=model.onnx",
-    ]  # fmt: skip
+    ]
+
+
+def _of_clips(waveform: str) -> list[str]:
+    rows = [["in", "`waveform`", "float32", "(batch, samples)", f"{waveform}; zeros beyond each clip's length"],
+            ["in", "`lengths`", "int64", "(batch,)", "samples of each clip"],
+            ["out", "`probabilities`", "float32", "(batch, classes)", "in the order of the labels"]]  # fmt: skip
+    return [
+        *_table(["", "name", "type", "shape", "meaning"], rows),
+        "",
+        "Any number of clips, of any lengths: a clip's probabilities do not depend on the others.",
+    ]
+
+
+def _of_streams(waveform: str, card: Card) -> list[str]:
+    features, state = card.classifier.features, card.state or []
+    rows = [["in", "`waveform`", "(batch, samples)", f"the next packet: {waveform}", ""]]
+    rows += [["in", f"`{each['name']}`", f"({', '.join(['batch', *map(str, each['shape'])])})",
+              "state", f"{each['fill']:g}"] for each in state]  # fmt: skip
+    rows += [["out", "`probabilities`", "(batch, classes)", "of all that was heard, in the order of the labels", ""],
+             ["out", "`next_...`", "as the state", "the state for the next packet", ""]]  # fmt: skip
+    return [
+        "For live streams: what the model keeps between packets goes in and comes out. All is float32.",
+        "",
+        *_table(["", "name", "shape at first", "meaning", "begins with"], rows),
+        "",
+        f"The first packet is of {features.window_size} samples, the others of any number of whole hops of "
+        f"{features.hop_size}. Streams that begin together may share a batch. Begin anew, with the first state, where "
+        f"a new sound begins, and after {card.longest:.2f} s at the latest: longer ones were not in the training.",
+    ]
 
 
 def _data(card: Card) -> list[str]:

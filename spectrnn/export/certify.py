@@ -1,7 +1,7 @@
 """Whether an exported file says what the classifier says: onnxruntime against PyTorch."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -77,18 +77,19 @@ def differences(classifier: Classifier, exported: Exported, cases: Sequence[Case
     return largest
 
 
-def certify(classifier: Classifier, exported: Exported, cases: Sequence[Case]) -> dict[str, float]:
-    """`differences`, and a refusal of what is too far.
+def certify(found: Mapping[str, float]) -> None:
+    """Refuses a file that says something else.
+
+    Args:
+        found: case -> largest difference of a probability, as `differences` gives it.
 
     Raises:
-        UserError: a probability differs by more than the tolerance.
+        UserError: one is beyond the tolerance.
     """
-    found = differences(classifier, exported, cases)
     for name, difference in found.items():
         if not difference <= TOLERANCE:
             raise UserError(f"format=onnx: the file is not certified, and was not kept: its probabilities differ from "
                             f"PyTorch's by {difference:.2g} ({name}), where {TOLERANCE:g} is allowed")  # fmt: skip
-    return found
 
 
 def race(runners: Sequence[Exported], waveforms: Sequence[Array]) -> Array:

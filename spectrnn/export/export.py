@@ -16,6 +16,7 @@ class ExportConfig:
     run: str
     format: Literal["onnx"]
     quantize: Literal["int8"] | None
+    streaming: bool
     split: Literal["train", "val", "test", "all"]
     clips: Count
     int8_accuracy_drop: Fraction

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spectrnn.errors import UserError
-from spectrnn.export.runtime import Array, Exported
+from spectrnn.export.runtime import Array, opened
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def verify(file: str) -> float:
         UserError: the model or its golden clips cannot be read, or the model says other than it said.
     """
     path = Path(file).expanduser()
-    exported = Exported(path)
+    exported = opened(path)
     tolerance, clips = _read(path.parent / FOLDER / _LIST)
     largest = 0.0
     for clip, expected in clips:

@@ -21,13 +21,15 @@ from spectrnn.export.export import ExportConfig
 from spectrnn.export.golden import Golden, write_golden
 from spectrnn.export.graph import facts, write_onnx
 from spectrnn.export.quantize import quantize
-from spectrnn.export.runtime import Array, Exported, library
+from spectrnn.export.runtime import Array, Exported, Streaming, library, opened
+from spectrnn.export.streaming import streaming_differences, write_streaming_onnx
 from spectrnn.files import replaced_folder
 from spectrnn.inference.evaluate import classify, full_report, warn_of_other_clips
 from spectrnn.model import file as model_file
 from spectrnn.model.classifier import Classifier
 from spectrnn.model.decisions import read_decisions
 from spectrnn.runs import find_model
+from spectrnn.streaming.classifier import StreamingClassifier
 
 log = logging.getLogger(__name__)
 
@@ -58,20 +60,26 @@ def export_run(config: ExportConfig) -> Path:
     classifier, trained = model_file.load(path)
     if source.sample_rate != classifier.sample_rate:
         raise UserError(f"data.sample_rate={source.sample_rate}: the model takes {classifier.sample_rate} Hz")
+    stream = StreamingClassifier(classifier, trained) if config.streaming else None
     corpus, _ = open_for_evaluation(source, config.split, classifier.labels, _CPU)
     warn_of_other_clips(config.data or {}, trained.get("data"), path, corpus, config.split)
     decisions = read_decisions(path)
     clips = drawn(corpus, config.split, config.clips)
     with _written(out) as folder:
-        write_onnx(classifier, folder / MODEL, facts(classifier, decisions))
+        if stream:
+            write_streaming_onnx(stream, folder / MODEL, facts(classifier, decisions))
+        else:
+            write_onnx(classifier, folder / MODEL, facts(classifier, decisions))
         findings = _findings(config, classifier, corpus, [clip.waveform for clip in clips], folder)
         golden = [*_golden(clips), Golden(None, np.zeros(int(classifier.longest), np.float32))]
-        shipped = Exported(folder / MODEL)
+        shipped = opened(folder / MODEL)
         expected = np.concatenate([shipped([clip.waveform]) for clip in golden])
         write_golden(golden, expected, classifier.sample_rate, folder)
-        shutil.copyfile(Path(__file__).with_name("example.py"), folder / "example.py")
+        example = "example_streaming.py" if stream else "example.py"
+        shutil.copyfile(Path(__file__).with_name(example), folder / "example.py")
         card = Card(classifier=classifier, config=trained, source=source, settings=config.data or {}, corpus=corpus,
-                    split=config.split, decisions=decisions, license=config.license, findings=findings)  # fmt: skip
+                    split=config.split, decisions=decisions, license=config.license, findings=findings,
+                    state=shipped.metadata.get("state"))  # fmt: skip
         write_card(card, folder / "README.md")
     log.info("%s\n\nthe export is in %s", "\n".join(_told(findings, config.split)), out)
     return out
@@ -108,15 +116,15 @@ def _findings(
     config: ExportConfig, classifier: Classifier, corpus: Corpus, clips: Sequence[Array], folder: Path
 ) -> dict[str, Finding]:
     """Certifies the file in the folder, and makes it smaller where that is asked for; kind of weights -> finding."""
-    asked = cases(classifier, clips)
-    runners = {"float32": Exported(folder / MODEL, threads=1)}
+    runners = {"float32": opened(folder / MODEL, threads=1)}
     sizes = {"float32": (folder / MODEL).stat().st_size}
-    distances = {"float32": certify(classifier, runners["float32"], asked)}
+    distances = {"float32": _distances(classifier, runners["float32"], clips)}
+    certify(distances["float32"])
     if config.quantize:
         quantize(folder / MODEL, folder / MODEL)
-        runners["int8"] = Exported(folder / MODEL, threads=1)
+        runners["int8"] = opened(folder / MODEL, threads=1)
         sizes["int8"] = (folder / MODEL).stat().st_size
-        distances["int8"] = differences(classifier, runners["int8"], asked)
+        distances["int8"] = _distances(classifier, runners["int8"], clips)
     seconds = race(list(runners.values()), clips).sum(0)
     sound = sum(map(len, clips)) / classifier.sample_rate
     findings: dict[str, Finding] = {}
@@ -129,6 +137,13 @@ def _findings(
         findings[name] = Finding(size=sizes[name], reports=reports, differences=distances[name], rate=rate)
     _refuse_worse(findings, config)
     return findings
+
+
+def _distances(classifier: Classifier, exported: Exported, clips: Sequence[Array]) -> dict[str, float]:
+    found = differences(classifier, exported, cases(classifier, clips))
+    if isinstance(exported, Streaming):
+        found |= streaming_differences(classifier, exported, clips)
+    return found
 
 
 def _report(model: Classifier | Exported, batches: Batches, labels: list[str]) -> dict[str, Any]:
@@ -154,7 +169,7 @@ def _folder(config: ExportConfig, model: Path) -> Path:
     Raises:
         UserError: there is something else, which replacing it would destroy.
     """
-    name = "-".join(["export", *filter(None, [config.quantize])])
+    name = "-".join(["export", *filter(None, ["streaming" * config.streaming, config.quantize])])
     out = Path(config.out).expanduser() if config.out else model.parent / name
     if out.exists() and not (out / MODEL).is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"out={out}: is there already, and is no export; name another folder")

@@ -1,8 +1,9 @@
 """An ONNX file of ours, opened for use. Needs no torch: it runs on the machine that the model was made for."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from spectrnn.errors import UserError
 
 KEY = "spectrnn"  # in the metadata of the ONNX file
+NEXT = "next_"  # before the names of the state, as an output
 
 Array = npt.NDArray[Any]
 
@@ -29,7 +31,7 @@ def library(name: str) -> Any:
 
 
 class Exported:
-    """An exported classifier in onnxruntime, on the CPU.
+    """An exported classifier in onnxruntime, on the CPU. See `opened`.
 
     Args:
         path: of the ONNX file.
@@ -67,3 +69,44 @@ class Exported:
     def run(self, waveform: Array, lengths: Array) -> Array:
         """float32 (batch, samples), zero beyond each clip's length, int64 (batch,) -> float32 (batch, classes)."""
         return self.session.run(["probabilities"], {"waveform": waveform, "lengths": lengths})[0]
+
+
+class Streaming(Exported):
+    """A classifier that was exported for streams: the same, and packet by packet."""
+
+    def run(self, waveform: Array, lengths: Array) -> Array:
+        """As `Exported.run`: each clip as a stream of two packets, a window and the rest."""
+        answers = []
+        for row, length in zip(waveform, lengths, strict=True):
+            *_, (_, last) = self.packets(row[None, :length], length)
+            answers.append(last)
+        return np.concatenate(answers)
+
+    def packets(self, streams: Array, hops: int) -> Iterator[tuple[int, Array]]:
+        """Hears streams side by side.
+
+        Args:
+            streams: float32 (batch, samples).
+            hops: of a packet, but for the first, which is a window.
+
+        Yields:
+            Samples that were heard, and probabilities (batch, classes) for all of them. What is no whole hop at the end
+            is left out, as it is in a clip.
+        """
+        window, hop = self.metadata["window"], self.metadata["hop"]
+        streams = np.pad(streams, ((0, 0), (0, max(0, window - streams.shape[1]))))
+        whole = window + (streams.shape[1] - window) // hop * hop
+        state = {each["name"]: np.full((len(streams), *each["shape"]), each["fill"], np.float32)
+                 for each in self.metadata["state"]}  # fmt: skip
+        ends = [0, *range(window, whole, hops * hop), whole]
+        for start, end in pairwise(ends):
+            outputs = ["probabilities", *(NEXT + name for name in state)]
+            probabilities, *after = self.session.run(outputs, {"waveform": streams[:, start:end], **state})
+            state = dict(zip(state, after, strict=True))
+            yield end, probabilities
+
+
+def opened(path: Path, threads: int = 0) -> Exported:
+    """An exported file, ready to run; arguments and errors are those of `Exported`."""
+    exported = Exported(path, threads)
+    return Streaming(path, threads) if "state" in exported.metadata else exported

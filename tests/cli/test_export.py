@@ -16,6 +16,7 @@ import spectrnn as package
 from spectrnn.errors import UserError
 from spectrnn.export import certify
 from spectrnn.model import file as model_file
+from spectrnn.model.classifier import Classifier
 from spectrnn.model.decisions import Decisions
 
 
@@ -155,3 +156,31 @@ def test_mistakes_are_sentences(spectrnn, trained, tmp_path):
     assert "no such run folder" in spectrnn("export", "run=nothing").mistake()
     (tmp_path / "file").write_text("")
     assert "cannot be written" in spectrnn("export", f"run={trained}", f"out={tmp_path / 'file' / 'out'}").mistake()
+
+
+def test_a_model_that_looks_ahead_is_no_stream(spectrnn, trained, tmp_path):
+    told = spectrnn("export", f"run={trained}", "streaming=true", f"out={tmp_path / 'out'}").mistake()
+    assert "model.bidirectional=true: reads a clip backward" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_causal_model_becomes_a_stream(spectrnn, trained, tones, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    like, config = model_file.load(trained / "model.safetensors")
+    config["model"]["bidirectional"] = False
+    causal = Classifier(config, like.labels).eval()
+    causal.longest.copy_(like.longest)
+    model_file.save(causal, config, run / "model.safetensors")
+    outcome = spectrnn("export", f"run={run}", "streaming=true", "clips=4")
+    assert outcome.code == 0, outcome.err
+    assert "a stream in packets of a hop" in outcome.err
+    folder = run / "export-streaming"
+    assert spectrnn("export", f"verify={folder / 'model.onnx'}").code == 0
+    assert "`next_...`" in (folder / "README.md").read_text()
+    recording = tones / "low" / "05.wav"
+    done = subprocess.run(
+        [sys.executable, folder / "example.py", recording], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 3  # 0.3 s: a window and two packets of 0.1 s
