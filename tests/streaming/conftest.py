@@ -1,0 +1,66 @@
+"""Small causal classifiers whose answers differ from each other, and sound to hear."""
+
+import copy
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from torch import Tensor
+
+from spectrnn import CONFIGS
+from spectrnn.config import plain
+from spectrnn.model.classifier import Classifier
+
+_SMALL = {"features": {"n_mels": 16, "deltas": 0}, "model": {"hidden_size": 8}, "pooling": {"heads": 2}}
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """The tensors here are too small for more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def causal() -> Callable[..., tuple[Classifier, dict[str, Any]]]:
+    """A classifier at 8 kHz and its config: `causal(num_layers=1, model="lstm", pooling="max")`."""
+    return _causal
+
+
+@pytest.fixture
+def sound() -> Tensor:
+    """(3, 8001): noise that swells, a falling tone, and one that stops."""
+    torch.manual_seed(1)
+    time = torch.arange(8001) / 8000
+    tone = 0.3 * torch.sin(2 * torch.pi * (900 - 400 * time) * time)
+    return torch.stack([time * torch.randn(8001) * 0.3, tone, tone * (time < 0.5)])
+
+
+@functools.cache
+def _node(group: str, option: str) -> dict[str, Any]:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = plain(compose("train", ["data.sample_rate=8000", f"{group}={option}"]), "")
+    small = {key: value for key, value in _SMALL.get(group, {}).items() if key in config[group]}
+    return {"head": config["head"], group: config[group] | small}
+
+
+def _causal(num_layers: int = 2, **options: str) -> tuple[Classifier, dict[str, Any]]:
+    options = {"features": "logmel", "normalize": "global", "model": "gru", "pooling": "mean"} | options
+    config: dict[str, Any] = {}
+    for group, option in options.items():
+        config |= copy.deepcopy(_node(group, option))
+    config["model"]["num_layers"] = num_layers
+    torch.manual_seed(0)
+    classifier = Classifier(config, ["one", "two", "three"]).eval()
+    with torch.no_grad():
+        classifier.temperature.fill_(0.7)
+        for parameter in classifier.parameters():
+            parameter.mul_(2)
+        if options["normalize"] == "global":
+            classifier.normalize.fit([(classifier.features(torch.randn(2, 4000) * 0.1, torch.tensor([4000] * 2)))])
+    return classifier, config
