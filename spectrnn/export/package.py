@@ -125,7 +125,7 @@ def _findings(
         runners["int8"] = opened(folder / MODEL, threads=1)
         sizes["int8"] = (folder / MODEL).stat().st_size
         distances["int8"] = _distances(classifier, runners["int8"], clips)
-    seconds = race(list(runners.values()), clips).sum(0)
+    seconds = race(list(runners.values()), clips)
     sound = sum(map(len, clips)) / classifier.sample_rate
     findings: dict[str, Finding] = {}
     parts = [part for part in dict.fromkeys(["val", str(config.split)]) if len(corpus.rows(part))]
