@@ -18,14 +18,16 @@ COMMANDS = {
     "eval": "measure a trained classifier on a split of a corpus",
     "predict": "label recordings: files, folders and globs",
     "stream": "hear a live sound: the microphone, or standard input; events as they happen",
+    "export": "write a trained classifier as one file for any device, which certifies itself; or verify such a file",
     "explain": "say what a key means, what it may be, and where its value is set",
 }
 _TASKS = {  # of commands that need nothing but their config
     "eval": "spectrnn.inference.evaluate:evaluate",
     "predict": "spectrnn.inference.predict:predict",
     "stream": "spectrnn.streaming.stream:stream",
+    "export": "spectrnn.export.export:export",
 }
-_OF_A_RUN = {"eval"}  # commands that take over the data of their model's run
+_OF_A_RUN = {"eval", "export"}  # commands that take over the data of their model's run
 _TAKES_VALUE = {
     "--config-name",
     "-cn",
@@ -164,7 +166,7 @@ def _expanded(command: str, arguments: list[str]) -> list[str]:
         overrides = runs.resumed_overrides(given["resume"].strip("'\""), overrides)
     elif command == "train" and not {"--cfg", "-c"} & set(flags):
         runs.refuse_occupied(overrides)
-    elif command in _OF_A_RUN:
+    elif command in _OF_A_RUN and given.get("verify", "null") == "null":
         overrides = runs.evaluation_overrides(given.get("run", "latest").strip("'\""), overrides)
     elif paths:
         overrides.append(f"paths={runs.quoted(paths)}")

@@ -1,5 +1,6 @@
 """Files and folders that appear whole or not at all."""
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spectrnn.files import new_file, new_folder
+from spectrnn.files import new_file, new_folder, replaced_folder
 
 
 @pytest.fixture
@@ -112,3 +113,16 @@ def test_long_names_are_names(tmp_path: Path):
     with new_folder(tmp_path / ("n" * 250)):
         pass
     assert (tmp_path / ("n" * 250)).is_dir()
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "above" / "folder"
+    for content in ("first", "second"):
+        with replaced_folder(path) as temporary:
+            (temporary / content).write_text(content)
+        assert [file.name for file in path.iterdir()] == [content]
+    with contextlib.suppress(KeyboardInterrupt), replaced_folder(path) as temporary:
+        (temporary / "third").write_text("third")
+        raise KeyboardInterrupt
+    assert [file.name for file in path.iterdir()] == ["second"]
+    assert [file.name for file in path.parent.iterdir()] == ["folder"]

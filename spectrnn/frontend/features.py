@@ -160,10 +160,13 @@ class LogMel(nn.Module):
         missing = self.window_size - waveform.shape[1]
         if missing > 0:
             waveform = nn.functional.pad(waveform, (0, missing))
-        windowed = waveform.unfold(1, self.window_size, self.hop_size) * self.window
-        spectrum = torch.view_as_real(torch.fft.rfft(windowed, n=self.n_fft))
         # The power is the sum of the squares of both parts: the filters, each row twice, add them up on the way.
-        return (spectrum.square().flatten(-2) @ self.filters).clamp_(min=self.floor).log_()
+        return (self.spectrum(waveform).square() @ self.filters).clamp_(min=self.floor).log_()
+
+    def spectrum(self, waveform: Tensor) -> Tensor:
+        """(batch, samples), a window at least -> real and imaginary parts in turn, (batch, frames, 2 * FFT bins)."""
+        windowed = waveform.unfold(1, self.window_size, self.hop_size) * self.window
+        return torch.view_as_real(torch.fft.rfft(windowed, n=self.n_fft)).flatten(-2)
 
 
 class Mfcc(LogMel):

@@ -167,7 +167,7 @@ class Conv1dRnn(Encoder):
 def _mask(x: Tensor, frames: Tensor) -> Tensor:
     """Ones on valid frames: (batch, 1, frames, 1 ...), as many dimensions as x (batch, channels, frames, ...)."""
     mask = valid(frames, x.shape[2]).to(x.dtype)
-    return mask.view(len(mask), 1, -1, *[1] * (x.dim() - 3))
+    return mask.view(mask.shape[0], 1, -1, *[1] * (x.dim() - 3))
 
 
 def _check_stack(channels: Sequence[int], kernel_size: int, **strides: Sequence[int]) -> None:

@@ -158,7 +158,7 @@ class Recurrent(Encoder):
             Hidden states (batch, frames, output_size), of which valid frames are meaningful, and `frames` as it came.
         """
         x = x.transpose(0, 1)
-        order = reversal(frames, len(x))
+        order = reversal(frames, x.shape[0])
         for index, layer in enumerate(self.layers):
             if index:
                 x = self.dropout(x)

@@ -104,7 +104,7 @@ def reversal(frames: Tensor, size: int) -> Tensor:
     """The order for `Reverse`, which leaves padding in place: valid frames (batch,) -> int64 (size * batch,)."""
     time = torch.arange(size, device=frames.device)[:, None]
     time = torch.where(time < frames, frames - 1 - time, time)
-    return (time * len(frames) + torch.arange(len(frames), device=frames.device)).flatten()
+    return (time * frames.shape[0] + torch.arange(frames.shape[0], device=frames.device)).flatten()
 
 
 def _project(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
