@@ -17,11 +17,13 @@ COMMANDS = {
     "train": "train a classifier: from recordings and labels to a run below outputs/",
     "eval": "measure a trained classifier on a split of a corpus",
     "predict": "label recordings: files, folders and globs",
+    "demo": "serve a page that hears with the model, in the browser alone; out=FOLDER writes it for any static host",
     "explain": "say what a key means, what it may be, and where its value is set",
 }
 _TASKS = {  # of commands that need nothing but their config
     "eval": "spectrnn.inference.evaluate:evaluate",
     "predict": "spectrnn.inference.predict:predict",
+    "demo": "spectrnn.demo.demo:demo",
 }
 _OF_A_RUN = {"eval"}  # commands that take over the data of their model's run
 _TAKES_VALUE = {

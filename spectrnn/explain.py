@@ -28,7 +28,8 @@ USAGE = """spectrnn explain KEY [key=value ...]: what a setting means, what it m
 _UNITS = ("Hz", "ms", "s", "dB", "frames and bins", "frames", "bins", "clips", "epochs", "steps", "batches", "points",
           "words a minute", "share", "coefficients", "labels")  # fmt: skip
 _TOP = {"train": "spectrnn.training.rehearsal.TrainConfig", "eval": "spectrnn.inference.evaluate.EvalConfig",
-        "predict": "spectrnn.inference.predict.PredictConfig", "check": "spectrnn.check.check.CheckConfig"}  # fmt: skip
+        "predict": "spectrnn.inference.predict.PredictConfig", "check": "spectrnn.check.check.CheckConfig",
+        "demo": "spectrnn.demo.demo.DemoConfig"}  # fmt: skip
 _KINDS = {bool: "true | false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
 
 
