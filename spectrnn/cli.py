@@ -25,7 +25,7 @@ _TASKS = {  # of commands that need nothing but their config
     "predict": "spectrnn.inference.predict:predict",
     "demo": "spectrnn.demo.demo:demo",
 }
-_OF_A_RUN = {"eval"}  # commands that take over the data of their model's run
+_OF_A_RUN = {"eval", "demo"}  # commands that take over the data of their model's run
 _TAKES_VALUE = {
     "--config-name",
     "-cn",

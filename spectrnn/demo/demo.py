@@ -10,15 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from annotated_types import Ge, Le
 from omegaconf import DictConfig
 
-from spectrnn.config import check, plain
+from spectrnn.config import Positive, Whole, build, check, plain
+from spectrnn.data.audio import FULL_SCALE
+from spectrnn.data.clips import Source
+from spectrnn.demo.examples import examples
 from spectrnn.demo.page import write_page
 from spectrnn.demo.runtime import runtime
 from spectrnn.demo.server import Server
 from spectrnn.errors import UserError
+from spectrnn.export.certify import cases, certify
 from spectrnn.export.graph import facts, write_onnx
+from spectrnn.export.runtime import Exported
 from spectrnn.files import new_folder
 from spectrnn.inference.predictor import load
 
@@ -31,8 +37,11 @@ Port = Annotated[int, Ge(0), Le(65535)]
 class DemoConfig:
     """demo.yaml."""
 
+    data: dict[str, Any] | None
     run: str
     out: str | None
+    window: Positive | None
+    examples: Whole
     port: Port
     open: bool
     cache: str
@@ -47,10 +56,10 @@ def demo(node: DictConfig) -> None:
     Raises:
         UserError: a model that cannot be loaded or exported, no runtime, or a folder that is there already.
     """
-    config = DemoConfig(**check(plain(node, ""), DemoConfig, ""))
+    config = DemoConfig(**check({"data": None, **plain(node, "")}, DemoConfig, ""))
     if config.out is None:
         with tempfile.TemporaryDirectory() as folder:
-            build(config, Path(folder))
+            write(config, Path(folder))
             serve(Path(folder), config.port, config.open)
         return
     out = Path(config.out).expanduser()
@@ -58,21 +67,24 @@ def demo(node: DictConfig) -> None:
         raise UserError(f"out={config.out}: is there already; remove it, or name another folder")
     try:
         with new_folder(out) as folder:
-            build(config, folder)
+            write(config, folder)
     except OSError as error:
         raise UserError(f"out={config.out}: cannot be written ({error.strerror})") from error
     log.info("%s: the page, for any web server; a browser loads none of it from file://", out)
 
 
-def build(config: DemoConfig, folder: Path) -> None:
-    """Exports the model, and writes the page with it into an empty folder."""
+def write(config: DemoConfig, folder: Path) -> None:
+    """Exports the model, certified, and writes the page with it into an empty folder."""
     predictor = load(config.run, "cpu")
+    source: Source = build(config.data, "data")
+    offered = examples(source, predictor.labels, config.examples)
     files = runtime(Path(config.cache).expanduser())
-    metadata = facts(predictor.classifier, predictor.decisions)
     with tempfile.TemporaryDirectory() as beside:
         onnx = Path(beside) / "model.onnx"
-        write_onnx(predictor.classifier, onnx, metadata, inside=True)
-        write_page(folder, predictor, onnx, files, [])
+        write_onnx(predictor.classifier, onnx, facts(predictor.classifier, predictor.decisions), inside=True)
+        clips = [example.waveform.astype(np.float32) / np.float32(FULL_SCALE) for example in offered]
+        certify(predictor.classifier, Exported(onnx), cases(predictor.classifier, clips))
+        write_page(folder, predictor, config.window, onnx, files, offered)
 
 
 def serve(folder: Path, port: int, open_browser: bool) -> None:

@@ -4,12 +4,12 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import soundfile
 
+from spectrnn.demo.examples import Example
 from spectrnn.frontend.features import LogMel, Mfcc
 from spectrnn.inference.predictor import Predictor
 
@@ -17,19 +17,15 @@ _PAGE = Path(__file__).resolve().parent / "page"
 _LIVE_HOP = 0.15  # s from one look at the microphone to the next, where no thresholds say otherwise
 
 
-class Example(NamedTuple):
-    """A clip that the page offers: int16 (samples,) at the model's rate, and what it is."""
-
-    waveform: npt.NDArray[np.int16]
-    label: str
-
-
-def write_page(folder: Path, predictor: Predictor, onnx: Path, runtime: Path, examples: Sequence[Example]) -> None:
+def write_page(
+    folder: Path, predictor: Predictor, window: float | None, onnx: Path, runtime: Path, examples: Sequence[Example]
+) -> None:
     """Writes the page.
 
     Args:
         folder: an empty one.
         predictor: the model.
+        window: that is classified at once, s; None for the one of its thresholds, or its longest clip.
         onnx: that model, exported with its inside.
         runtime: the folder of onnxruntime-web.
         examples: clips to offer.
@@ -43,11 +39,11 @@ def write_page(folder: Path, predictor: Predictor, onnx: Path, runtime: Path, ex
         (folder / "examples").mkdir(exist_ok=True)
         soundfile.write(folder / file, example.waveform, predictor.sample_rate, subtype="PCM_16")
         offered.append({"file": file, "label": example.label})
-    text = json.dumps(known(predictor) | {"examples": offered}, ensure_ascii=False, indent=1)
+    text = json.dumps(known(predictor, window) | {"examples": offered}, ensure_ascii=False, indent=1)
     (folder / "model.json").write_text(text + "\n", encoding="utf-8")
 
 
-def known(predictor: Predictor) -> dict[str, Any]:
+def known(predictor: Predictor, window: float | None) -> dict[str, Any]:
     """What the page is told of a model.
 
     Returns:
@@ -61,7 +57,7 @@ def known(predictor: Predictor) -> dict[str, Any]:
         "labels": labels,
         "sample_rate": predictor.sample_rate,
         "centres": centres(predictor.classifier.features),
-        "window_seconds": decisions.window if decisions else predictor.window / predictor.sample_rate,
+        "window_seconds": window or (decisions.window if decisions else predictor.window / predictor.sample_rate),
         "hop_seconds": decisions.hop if decisions else _LIVE_HOP,
         "smooth": decisions.smooth if decisions else 1,
         "thresholds": [decisions.thresholds.get(label) for label in labels] if decisions else None,

@@ -23,6 +23,7 @@ async function start() {
     model = await Model.load();
   } catch (error) {
     on.about.textContent = "There is no model to listen with.";
+    main.setAttribute("aria-busy", "false");
     const local = location.protocol === "file:";
     return tell(local ? "A browser loads no model from file://: put this folder on a web server."
       : `The model cannot be loaded: ${error.message}`);

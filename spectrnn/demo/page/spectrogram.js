@@ -2,8 +2,9 @@
 
 const MAGMA = [[0, 0, 4], [20, 14, 54], [59, 15, 112], [100, 26, 128], [140, 41, 129], [183, 55, 121], [222, 73, 104],
   [247, 112, 92], [254, 159, 109], [254, 207, 146], [252, 253, 191]];
-const LEFT = 46, BOTTOM = 24, TOP = 4, RIGHT = 4; // CSS pixels around the picture, for the axes
+const LEFT = 56, BOTTOM = 24, TOP = 4, RIGHT = 4; // CSS pixels around the picture, for the axes
 const LEAST_RANGE = 3; // of the features between black and white, so that silence stays dark
+const LOOK = "#7aecff"; // of the attention, which no other part has
 const MARKS = [50, 100, 200, 500, 1000, 2000, 4000, 8000, 16000]; // Hz
 
 export class Spectrogram {
@@ -100,10 +101,12 @@ export class Spectrogram {
     }
     pen.textBaseline = "bottom";
     const step = [0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60].find((s) => box.width * s / this.span > 52) ?? 300;
-    for (let time = Math.ceil(this.start / step - 1e-6) * step; time <= this.start + this.span + 1e-6; time += step) {
-      const x = box.x + box.width * (time - this.start) / this.span;
-      pen.textAlign = x > box.x + box.width - 24 ? "right" : "center";
-      pen.fillText(`${+time.toFixed(1)} s`, x, box.y + box.height + BOTTOM - 2);
+    pen.textAlign = "center";
+    const live = this.cursor === null, begin = live ? -this.span : this.start;
+    for (let count = Math.ceil(begin / step - 1e-6); count * step <= begin + this.span + 1e-6; count++) {
+      const text = live && count === 0 ? "now" : `${+(count * step).toFixed(1)} s`.replace("-", "−");
+      const half = pen.measureText(text).width / 2, x = box.x + box.width * (count * step - begin) / this.span;
+      pen.fillText(text, Math.min(x, box.x + box.width - half), box.y + box.height + BOTTOM - 2);
     }
   }
 
@@ -118,20 +121,24 @@ export class Spectrogram {
   }
 }
 
-/** What the heads look past is dimmed; above it a thin line a head, and their mean. */
+/** Where the pooling looks: a thin line a head, and their mean, which stands on a veil. */
 function attend(pen, { x, y, width, height }, heads) {
-  const states = heads[0].length, mean = heads[0].map((_, at) => heads.reduce((sum, head) => sum + head[at], 0) / heads.length);
-  const most = Math.max(...heads.map((head) => Math.max(...head)));
-  const peak = Math.max(...mean);
-  mean.forEach((weight, at) => {
-    const left = Math.round(x + width * at / states), right = Math.round(x + width * (at + 1) / states);
-    pen.fillStyle = `rgb(0 0 4 / ${0.5 * (1 - weight / peak)})`;
-    pen.fillRect(left, y, right - left, height);
-  });
-  pen.lineJoin = "round";
-  for (const [weights, colour, thick] of [...heads.map((head) => [head, "rgb(255 255 255 / .35)", 1]), [mean, "#fff", 2]]) {
+  const states = heads[0].length, most = Math.max(...heads.map((head) => Math.max(...head)));
+  const mean = heads[0].map((_, at) => heads.reduce((sum, head) => sum + head[at], 0) / heads.length);
+  const line = (weights) => {
     pen.beginPath();
-    weights.forEach((weight, at) => pen.lineTo(x + width * (at + 0.5) / states, y + height * (0.96 - 0.4 * weight / most)));
+    weights.forEach((weight, at) => {
+      pen.lineTo(x + width * (at + 0.5) / states, y + height * (0.98 - 0.45 * weight / most));
+    });
+  };
+  pen.lineJoin = "round";
+  line(mean);
+  pen.lineTo(x + width, y + height);
+  pen.lineTo(x, y + height);
+  pen.fillStyle = "rgb(0 0 4 / .45)";
+  pen.fill();
+  for (const [weights, colour, thick] of [...heads.map((head) => [head, "rgb(122 236 255 / .6)", 1]), [mean, LOOK, 2.5]]) {
+    line(weights);
     pen.strokeStyle = colour;
     pen.lineWidth = thick;
     pen.stroke();

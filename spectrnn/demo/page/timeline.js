@@ -32,7 +32,8 @@ export class Timeline {
   }
 
   #box() {
-    const left = Math.min(130, 0.3 * this.#canvas.clientWidth);
+    const pen = this.#canvas.getContext("2d"), widest = Math.max(...this.#labels.map((label) => pen.measureText(label).width));
+    const left = Math.min(0.3 * this.#canvas.clientWidth, widest + 16);
     return { left, width: this.#canvas.clientWidth - left - 4 };
   }
 
@@ -40,9 +41,10 @@ export class Timeline {
     const { clientWidth, clientHeight } = this.#canvas, style = getComputedStyle(this.#canvas), scale = devicePixelRatio;
     [this.#canvas.width, this.#canvas.height] = [clientWidth * scale, clientHeight * scale];
     if (!this.#seconds) return;
-    const pen = this.#canvas.getContext("2d"), { left, width } = this.#box();
+    const pen = this.#canvas.getContext("2d");
     pen.scale(scale, scale);
     pen.font = "13px system-ui, sans-serif";
+    const { left, width } = this.#box();
     pen.textBaseline = "middle";
     this.#shown().forEach((label, row) => {
       pen.fillStyle = style.color;
@@ -82,10 +84,9 @@ export class Timeline {
     pen.fillStyle = ink;
     for (let time = 0; time <= this.#seconds; time += step) {
       const x = left + width * time / this.#seconds;
-      pen.textAlign = time === 0 ? "left" : x > left + width - 24 ? "right" : "center";
-      pen.fillText(time < 60 || step % 60 ? `${+time.toFixed(1)} s` : `${time / 60} min`, x, bottom - AXIS / 2 + 2);
+      const text = time < 60 || step % 60 ? `${+time.toFixed(1)} s` : `${time / 60} min`, wide = pen.measureText(text).width;
+      pen.fillText(text, Math.min(Math.max(left, x - wide / 2), left + width - wide), bottom - AXIS / 2 + 2);
     }
-    pen.textAlign = "left";
     pen.fillRect(left + width * Math.min(1, this.cursor / this.#seconds) - 1, 0, 2, bottom - AXIS);
   }
 }

@@ -3,7 +3,7 @@
 import * as ort from "./runtime/ort.wasm.bundle.min.mjs";
 
 ort.env.wasm.numThreads = 1; // more need headers that a static host may not send
-ort.env.wasm.wasmPaths = new URL("./runtime/", import.meta.url).href;
+ort.env.wasm.wasmPaths = { wasm: new URL("./runtime/ort-wasm-simd-threaded.wasm", import.meta.url).href };
 
 const session = ort.InferenceSession.create("model.onnx");
 session.then(() => postMessage({ id: 0 }), (error) => postMessage({ id: 0, error: error.message }));
