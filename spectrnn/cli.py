@@ -17,15 +17,17 @@ COMMANDS = {
     "train": "train a classifier: from recordings and labels to a run below outputs/",
     "eval": "measure a trained classifier on a split of a corpus",
     "predict": "label recordings: files, folders and globs",
+    "export": "write a trained classifier as one file for any device, which certifies itself; or verify such a file",
     "demo": "serve a page that hears with the model, in the browser alone; out=FOLDER writes it for any static host",
     "explain": "say what a key means, what it may be, and where its value is set",
 }
 _TASKS = {  # of commands that need nothing but their config
     "eval": "spectrnn.inference.evaluate:evaluate",
     "predict": "spectrnn.inference.predict:predict",
+    "export": "spectrnn.export.export:export",
     "demo": "spectrnn.demo.demo:demo",
 }
-_OF_A_RUN = {"eval", "demo"}  # commands that take over the data of their model's run
+_OF_A_RUN = {"eval", "export", "demo"}  # commands that take over the data of their model's run
 _TAKES_VALUE = {
     "--config-name",
     "-cn",
@@ -164,7 +166,7 @@ def _expanded(command: str, arguments: list[str]) -> list[str]:
         overrides = runs.resumed_overrides(given["resume"].strip("'\""), overrides)
     elif command == "train" and not {"--cfg", "-c"} & set(flags):
         runs.refuse_occupied(overrides)
-    elif command in _OF_A_RUN:
+    elif command in _OF_A_RUN and given.get("verify", "null") == "null":
         overrides = runs.evaluation_overrides(given.get("run", "latest").strip("'\""), overrides)
     elif paths:
         overrides.append(f"paths={runs.quoted(paths)}")

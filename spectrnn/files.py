@@ -50,6 +50,19 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """`new_folder`, but a folder that is there already is replaced when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent) as aside,
+        new_folder(path) as temporary,
+    ):
+        yield temporary
+        if path.exists():
+            path.rename(Path(aside) / "before")
+
+
 def claim_folder(path: str) -> str:
     """Makes a folder that nobody else has: `path` itself, or `path` with -2, -3, ... behind it."""
     for number in itertools.count(1):

@@ -62,4 +62,8 @@ class Exported:
         batch = np.zeros((len(waveforms), lengths.max()), np.float32)
         for row, waveform in zip(batch, waveforms, strict=True):
             row[: len(waveform)] = waveform
-        return self.session.run(["probabilities"], {"waveform": batch, "lengths": lengths})[0]
+        return self.run(batch, lengths)
+
+    def run(self, waveform: Array, lengths: Array) -> Array:
+        """float32 (batch, samples), zero beyond each clip's length, int64 (batch,) -> float32 (batch, classes)."""
+        return self.session.run(["probabilities"], {"waveform": waveform, "lengths": lengths})[0]

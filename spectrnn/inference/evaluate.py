@@ -66,8 +66,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     if source.sample_rate != classifier.sample_rate:
         raise UserError(f"data.sample_rate={source.sample_rate}: the model takes {classifier.sample_rate} Hz")
     corpus, foreign = open_for_evaluation(source, config.split, classifier.labels, device)
-    if not _warn_of_other_splits(plain(config.data, "data"), trained.get("data"), config.split):
-        _warn_of_another_corpus(plain(config.data, "data"), trained.get("data"), path, corpus, config.split)
+    warn_of_other_clips(plain(config.data, "data"), trained.get("data"), path, corpus, config.split)
     if foreign:
         names = ", ".join(f"{label!r} ({count} clips)" for label, count in sorted(foreign.items()))
         log.warning("labels that the model does not know, left out: %s", names)
@@ -79,6 +78,20 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     corpus.list_skipped(folder)
     log.info("%s\n\nthe report is in %s", text_report(config.split, report), folder)
     return metrics
+
+
+def warn_of_other_clips(now: dict[str, Any], trained: Any, model: Path, corpus: Corpus, split: str) -> None:
+    """Tells of a split that may hold clips that the model was trained on.
+
+    Args:
+        now: the settings of the corpus.
+        trained: those of the model's own.
+        model: its file.
+        corpus: that is open now.
+        split: of it.
+    """
+    if not _warn_of_other_splits(now, trained, split):
+        _warn_of_another_corpus(now, trained, model, corpus, split)
 
 
 def _warn_of_other_splits(now: dict[str, Any], trained: Any, split: str) -> bool:
