@@ -18,7 +18,7 @@ from spectrnn.config import Positive, Whole, build, check, plain
 from spectrnn.data.audio import FULL_SCALE
 from spectrnn.data.clips import Source
 from spectrnn.demo.examples import examples
-from spectrnn.demo.page import write_page
+from spectrnn.demo.folder import write_page
 from spectrnn.demo.runtime import runtime
 from spectrnn.demo.server import Server
 from spectrnn.errors import UserError

@@ -5,7 +5,7 @@ import logging
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from spectrnn.errors import UserError
 
@@ -52,7 +52,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
     def send_head(self) -> Any:
         # A page from elsewhere whose name was made to point here would come with that name.
-        port = self.server.server_address[1]
+        port = cast(Server, self.server).server_port
         if self.headers.get("Host") not in (f"{_HOST}:{port}", f"localhost:{port}"):
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
             return None

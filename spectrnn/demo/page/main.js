@@ -114,8 +114,7 @@ async function listenTo(samples, file, name, own) {
   on.player.hidden = false;
   on.of.textContent = `${name}, ${seconds.toFixed(2)} s`;
   on.course.hidden = starts.length === 1;
-  spectrogram.cursor = 0;
-  timeline.cursor = 0;
+  spectrogram.cursor = timeline.cursor = 0;
   await show(0, own);
   if (starts.length === 1) return;
   timeline.begin(starts.map((start) => start / model.sample_rate), model.window_seconds, seconds);
@@ -147,8 +146,7 @@ function follow() {
   const at = shown.starts.reduce((best, start, index) =>
     (Math.abs(start - middle) < Math.abs(shown.starts[best] - middle) ? index : best), 0);
   show(at, own);
-  spectrogram.cursor = time - spectrogram.start;
-  timeline.cursor = time;
+  spectrogram.cursor = timeline.cursor = time;
   spectrogram.draw();
   timeline.draw();
   if (!on.audio.paused) requestAnimationFrame(follow);

@@ -11,7 +11,7 @@ export class Spectrogram {
   #canvas; #centres; #picture = document.createElement("canvas");
   #heard = null; #low = null; #high = null;
   overlay = true;
-  cursor = null; // s within the window
+  cursor = null; // s of the recording that is played; null for live sound, which ends now
   span = 1; // s that the picture shows; a shorter window ends at its right edge
   start = 0; // s where the window begins
 
@@ -69,7 +69,7 @@ export class Spectrogram {
     const pen = this.#canvas.getContext("2d");
     pen.scale(scale, scale);
     const box = { x: LEFT, y: TOP, width: clientWidth - LEFT - RIGHT, height: clientHeight - TOP - BOTTOM };
-    pen.fillStyle = rgb(MAGMA[0]);
+    pen.fillStyle = this.#heard ? rgb(MAGMA[0]) : getComputedStyle(this.#canvas).getPropertyValue("--track");
     pen.fillRect(box.x, box.y, box.width, box.height);
     pen.font = "12px system-ui, sans-serif";
     pen.fillStyle = getComputedStyle(this.#canvas).color;
@@ -84,7 +84,7 @@ export class Spectrogram {
   }
 
   #line(pen, box) {
-    const x = box.x + box.width * Math.min(1, this.cursor / this.span);
+    const x = box.x + box.width * Math.min(1, Math.max(0, (this.cursor - this.start) / this.span));
     pen.fillStyle = "#fff";
     pen.fillRect(x - 1, box.y, 2, box.height);
   }
@@ -135,7 +135,7 @@ function attend(pen, { x, y, width, height }, heads) {
   line(mean);
   pen.lineTo(x + width, y + height);
   pen.lineTo(x, y + height);
-  pen.fillStyle = "rgb(0 0 4 / .45)";
+  pen.fillStyle = "rgb(0 0 4 / .35)";
   pen.fill();
   for (const [weights, colour, thick] of [...heads.map((head) => [head, "rgb(122 236 255 / .6)", 1]), [mean, LOOK, 2.5]]) {
     line(weights);

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from spectrnn.demo.page import centres
+from spectrnn.demo.folder import centres
 from spectrnn.frontend.features import LogMel, Mfcc
 
 SETTINGS = {"sample_rate": 16000, "window_ms": 25.0, "hop_ms": 10.0, "n_fft": 4096, "n_mels": 40, "fmin": 20.0,
