@@ -52,7 +52,7 @@ function offer(examples) {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = label;
-    button.addEventListener("click", async () => open(await (await fetch(file)).blob(), `example of “${label}”`));
+    button.addEventListener("click", () => open(fetch(file).then((answer) => answer.blob()), `example of “${label}”`));
     on.examples.append(button);
   }
 }
@@ -91,14 +91,14 @@ function wireDrops() {
   });
 }
 
-/** Listens to a file's sound, a Blob. */
-async function open(file, name) {
+/** Listens to a file's sound: a Blob, or the promise of one. */
+async function open(promised, name) {
   await stop();
   const own = ++turn;
   tell("");
   main.setAttribute("aria-busy", "true");
   try {
-    const samples = await decode(await file.arrayBuffer(), model.sample_rate);
+    const file = await promised, samples = await decode(await file.arrayBuffer(), model.sample_rate);
     if (own === turn) await listenTo(samples, file, name, own);
   } catch (error) {
     if (own === turn) tell(`${name}: ${error.message}.`);
@@ -161,8 +161,9 @@ async function listen() {
   const own = ++turn;
   tell("");
   on.audio.pause();
+  let opened;
   try {
-    microphone = await Microphone.open(model.sample_rate, model.window_seconds, () => {
+    opened = await Microphone.open(model.sample_rate, model.window_seconds, () => {
       stop();
       tell("The microphone was taken away.");
     });
@@ -170,6 +171,9 @@ async function listen() {
     on.listen.disabled = false;
     return tell(error.message);
   }
+  on.listen.disabled = false;
+  if (own !== turn) return opened.close(); // while the browser asked, a file was opened
+  microphone = opened;
   shown = null;
   on.player.hidden = on.course.hidden = true;
   on.of.textContent = "the microphone, now";
@@ -211,7 +215,6 @@ async function stop() {
 }
 
 function listening(is) {
-  on.listen.disabled = false;
   on.listen.textContent = is ? "Stop" : "Listen";
   on.listen.setAttribute("aria-pressed", String(is));
 }
