@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "train a classifier: from recordings and labels to a run below outputs/",
     "eval": "measure a trained classifier on a split of a corpus",
     "predict": "label recordings: files, folders and globs",
+    "stream": "hear a live sound: the microphone, or standard input; events as they happen",
     "export": "write a trained classifier as one file for any device, which certifies itself; or verify such a file",
     "demo": "serve a page that hears with the model, in the browser alone; out=FOLDER writes it for any static host",
     "explain": "say what a key means, what it may be, and where its value is set",
@@ -24,6 +25,7 @@ COMMANDS = {
 _TASKS = {  # of commands that need nothing but their config
     "eval": "spectrnn.inference.evaluate:evaluate",
     "predict": "spectrnn.inference.predict:predict",
+    "stream": "spectrnn.streaming.stream:stream",
     "export": "spectrnn.export.export:export",
     "demo": "spectrnn.demo.demo:demo",
 }

@@ -117,7 +117,7 @@ def _findings(
         runners["int8"] = Exported(folder / MODEL, threads=1)
         sizes["int8"] = (folder / MODEL).stat().st_size
         distances["int8"] = differences(classifier, runners["int8"], asked)
-    seconds = np.median(race(list(runners.values()), clips), axis=0)
+    seconds = race(list(runners.values()), clips).sum(0)
     sound = sum(map(len, clips)) / classifier.sample_rate
     findings: dict[str, Finding] = {}
     parts = [part for part in dict.fromkeys(["val", str(config.split)]) if len(corpus.rows(part))]
@@ -133,7 +133,7 @@ def _findings(
 
 def _report(model: Classifier | Exported, batches: Batches, labels: list[str]) -> dict[str, Any]:
     if isinstance(model, Classifier):
-        return full_report(*classify(model, batches), labels)
+        return full_report(*classify(model, batches, progress=True), labels)
     heard = [(model.run(batch.waveform.numpy(), batch.lengths.numpy()), batch.rows) for batch in batches.epoch()]
     order = torch.cat([rows for _, rows in heard]).numpy().argsort()
     return full_report(np.concatenate([values for values, _ in heard])[order], batches.targets, labels)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from spectrnn.config import NonNegative, Positive, Rate, Size
 from spectrnn.errors import UserError, refuse
+from spectrnn.frontend.causal import State
 
 try:
     from torchaudio.functional import create_dct, melscale_fbanks
@@ -115,6 +116,32 @@ class LogMel(nn.Module):
         frames = self.frames(lengths)
         x = self.static(waveform)
         return append_deltas(x, frames, self.deltas), frames
+
+    @property
+    def obstacles(self) -> dict[str, str]:
+        """Why it cannot go on from packet to packet, by setting."""
+        ahead = self.deltas * _DELTA_WIDTH
+        return {"deltas": f"look {ahead} frames ahead; 0 looks at none"} if self.deltas else {}
+
+    def start(self, batch: int) -> State:
+        """The state before a stream: the samples (batch, unread) that the next frames begin with, none."""
+        return (self.window.new_zeros(batch, 0),)
+
+    def step(self, waveform: Tensor, state: State) -> tuple[Tensor, State]:
+        """Goes on with a packet of any size, from none.
+
+        Args:
+            waveform: (batch, samples).
+            state: as `start` or the last step gave it. From ``window_size - hop_size`` samples on, packets of whole
+                hops leave it as long as it was.
+
+        Returns:
+            The frames that are whole by now, (batch, frames, bins), which may be none, and the state.
+        """
+        heard = torch.cat([*state, waveform], dim=1)
+        frames = max(0, 1 + (heard.shape[1] - self.window_size) // self.hop_size)
+        x = self.static(heard) if frames else heard.new_zeros(len(heard), 0, self.bins)
+        return x, (heard[:, frames * self.hop_size :],)
 
     def static(self, waveform: Tensor) -> Tensor:
         """(batch, samples) -> log-mel (batch, frames, bins)."""

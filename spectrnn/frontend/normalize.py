@@ -1,16 +1,23 @@
 """Normalization of features: over the training split, over each clip, or none."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from spectrnn.config import Count, Positive
+from spectrnn.frontend.causal import NO_STEPS
 from spectrnn.frontend.masking import masked_mean, masked_variance, valid
 
 
-class Normalize(nn.Module):
-    """No normalization; the interface of all."""
+class Normalize(nn.Module, ABC):
+    """The interface of all normalizations."""
+
+    @property
+    def obstacles(self) -> dict[str, str]:
+        """Why a stream cannot be normalized, by setting: none where what becomes of a frame depends on it alone."""
+        return NO_STEPS
 
     def fit(self, features: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Learns what it needs from the training split.
@@ -19,8 +26,21 @@ class Normalize(nn.Module):
             features: pairs of features (batch, frames, bins) and valid frames (batch,).
         """
 
+    @abstractmethod
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
         """Features (batch, frames, bins) and valid frames (batch,) -> normalized features of the same shape."""
+
+
+class Unchanged(Normalize):
+    """No normalization."""
+
+    @property
+    def obstacles(self) -> dict[str, str]:
+        """None."""
+        return {}
+
+    def forward(self, x: Tensor, frames: Tensor) -> Tensor:
+        """(batch, frames, bins) -> the same."""
         return x
 
 
@@ -55,6 +75,11 @@ class Global(Normalize):
         self.mean.copy_(mean)
         self.deviation.copy_(((squares / count - mean.square()).clamp(min=0) + self.epsilon).sqrt())
 
+    @property
+    def obstacles(self) -> dict[str, str]:
+        """None."""
+        return {}
+
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
         """(batch, frames, bins) -> the same shape."""
         return (x - self.mean) / self.deviation
@@ -70,6 +95,11 @@ class Cmvn(Normalize):
     def __init__(self, epsilon: Positive) -> None:
         super().__init__()
         self.epsilon = epsilon
+
+    @property
+    def obstacles(self) -> dict[str, str]:
+        """It needs the whole clip."""
+        return {"": "takes the mean and the deviation of a whole clip; normalize=global brings its own"}
 
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
         """(batch, frames, bins) -> the same shape."""

@@ -77,6 +77,7 @@ class Detector:
         self.min_seconds, self.smoothed = min_seconds, Smoothed(smooth)
         self.spans: deque[tuple[float, float]] = deque()
         self.open: dict[int, Event] = {}  # by class
+        self.told: set[int] = set()  # of the open ones, by `begun`
 
     def push(self, spans: Array, probabilities: Array) -> list[Event]:
         """Takes what follows.
@@ -91,11 +92,17 @@ class Detector:
         self.spans.extend(map(tuple, spans.tolist()))
         return self._heard(self.smoothed.push(probabilities))
 
+    def begun(self) -> list[Event]:
+        """The events that are not over and long enough to count, each once."""
+        new = [index for index, event in self.open.items() if index not in self.told and self._counts(event)]
+        self.told.update(new)
+        return [self.open[index] for index in new]
+
     def finish(self) -> list[Event]:
         """The events that the recording's end ends."""
         ended = self._heard(self.smoothed.finish())
         ended += [event for event in self.open.values() if self._counts(event)]
-        self.open = {}
+        self.open, self.told = {}, set()
         return ended
 
     def _heard(self, means: Array) -> list[Event]:
@@ -109,6 +116,7 @@ class Detector:
                     self.open[index] = event._replace(end=end, probability=max(event.probability, float(mean[index])))
                 else:
                     del self.open[index]
+                    self.told.discard(index)
                     ended += [event] if self._counts(event) else []
         return ended
 

@@ -12,6 +12,8 @@ from spectrnn.errors import refuse
 from spectrnn.frontend.masking import valid
 from spectrnn.model.encoders import Encoder, Recurrent
 
+_AHEAD = {"": "its convolutions look ahead; model=gru or lstm has none"}
+
 
 class ConvBlock(nn.Module):
     """Convolution, batch normalization over valid frames, ReLU; a clip's result does not depend on its padding.
@@ -103,6 +105,11 @@ class Conv2dRnn(Encoder):
         self.rnn = Recurrent(before * bins, cell, hidden_size, num_layers, bidirectional, dropout)
         self.output_size, self.directions = self.rnn.output_size, self.rnn.directions
 
+    @property
+    def obstacles(self) -> dict[str, str]:
+        """The convolutions, and what the recurrent layers say."""
+        return _AHEAD | self.rnn.obstacles
+
     def forward(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, frames, bins), valid frames (batch,) -> (batch, frames', output_size), frames' (batch,)."""
         x = x[:, None]
@@ -143,6 +150,11 @@ class Conv1dRnn(Encoder):
         )
         self.rnn = Recurrent(channels[-1], cell, hidden_size, num_layers, bidirectional, dropout)
         self.output_size, self.directions = self.rnn.output_size, self.rnn.directions
+
+    @property
+    def obstacles(self) -> dict[str, str]:
+        """The convolutions, and what the recurrent layers say."""
+        return _AHEAD | self.rnn.obstacles
 
     def forward(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, frames, bins), valid frames (batch,) -> (batch, frames', output_size), frames' (batch,)."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from spectrnn.config import Count, Positive, Size
 from spectrnn.errors import refuse
+from spectrnn.frontend.causal import NO_STEPS, State
 from spectrnn.frontend.masking import masked_mean, masked_variance, valid
 
 
@@ -29,6 +30,23 @@ class Pooling(nn.Module, ABC):
         """What each head looks at: (batch, heads, frames), rows that sum to 1; None where there is no such thing."""
         return None
 
+    @property
+    def obstacles(self) -> dict[str, str]:
+        """Why it cannot run along with a stream, by setting; without any, it has `start`, `step` and `result`."""
+        return NO_STEPS if type(self).step is Pooling.step else {}
+
+    def start(self, batch: int) -> State:
+        """The state before a stream, each (batch, ...)."""
+        raise NotImplementedError
+
+    def step(self, x: Tensor, state: State, frames: Tensor) -> State:
+        """Goes on by a frame or more: (batch, frames, size), state, frames so far with these (batch, 1) -> state."""
+        raise NotImplementedError
+
+    def result(self, state: State) -> Tensor:
+        """What `forward` gives for all frames so far: (batch, output_size)."""
+        return state[0]
+
 
 class Last(Pooling):
     """The final state: forward at the last valid frame, and backward at the first.
@@ -47,6 +65,14 @@ class Last(Pooling):
         last = x.gather(1, (frames - 1)[:, None, None].expand(-1, 1, x.shape[2]))[:, 0]
         return torch.cat([last[:, : self.forward_size], x[:, 0, self.forward_size :]], dim=1)
 
+    def start(self, batch: int) -> State:
+        """The last state (batch, size)."""
+        return (torch.zeros(batch, self.output_size),)
+
+    def step(self, x: Tensor, state: State, frames: Tensor) -> State:
+        """As `Pooling.step`."""
+        return (x[:, -1],)
+
 
 class Mean(Pooling):
     """The mean over time."""
@@ -55,6 +81,14 @@ class Mean(Pooling):
         """(batch, frames, size), valid frames (batch,) -> (batch, size)."""
         return masked_mean(x, valid(frames, x.shape[1]), frames)
 
+    def start(self, batch: int) -> State:
+        """The mean (batch, size)."""
+        return (torch.zeros(batch, self.output_size),)
+
+    def step(self, x: Tensor, state: State, frames: Tensor) -> State:
+        """As `Pooling.step`."""
+        return (state[0] + (x.mean(1) - state[0]) * (x.shape[1] / frames),)
+
 
 class Max(Pooling):
     """The maximum over time."""
@@ -62,6 +96,14 @@ class Max(Pooling):
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
         """(batch, frames, size), valid frames (batch,) -> (batch, size)."""
         return x.masked_fill(~valid(frames, x.shape[1])[:, :, None], float("-inf")).amax(1)
+
+    def start(self, batch: int) -> State:
+        """The maximum (batch, size)."""
+        return (torch.full((batch, self.output_size), float("-inf")),)
+
+    def step(self, x: Tensor, state: State, frames: Tensor) -> State:
+        """As `Pooling.step`."""
+        return (torch.maximum(state[0], x.amax(1)),)
 
 
 class Stats(Pooling):
@@ -84,6 +126,21 @@ class Stats(Pooling):
         mean = masked_mean(x, mask, frames)
         variance = masked_variance(x, mean, mask, frames)
         return torch.cat([mean, (variance + self.epsilon).sqrt()], dim=1)
+
+    def start(self, batch: int) -> State:
+        """Mean and variance (batch, size)."""
+        return torch.zeros(batch, self.output_size // 2), torch.zeros(batch, self.output_size // 2)
+
+    def step(self, x: Tensor, state: State, frames: Tensor) -> State:
+        """As `Pooling.step`. Merges by Chan et al., "Updating formulae for computing sample variances", 1979."""
+        (mean, variance), new = state, x.mean(1)
+        share, apart = x.shape[1] / frames, new - state[0]
+        within = (x - new[:, None]).square().mean(1)
+        return mean + share * apart, torch.lerp(variance, within, share) + share * (1 - share) * apart.square()
+
+    def result(self, state: State) -> Tensor:
+        """As `Pooling.result`."""
+        return torch.cat([state[0], (state[1] + self.epsilon).sqrt()], dim=1)
 
 
 class Attention(Pooling):
@@ -115,3 +172,27 @@ class Attention(Pooling):
         """(batch, frames, size), valid frames (batch,) -> (batch, heads, frames)."""
         scores = self.score(x).transpose(1, 2)
         return scores.masked_fill(~valid(frames, x.shape[1])[:, None], float("-inf")).softmax(-1)
+
+    def start(self, batch: int) -> State:
+        """Of each head the highest score (batch, heads), the weights' sum (batch, heads), the mean (batch, size)."""
+        highest = torch.full((batch, self.heads), float("-inf"))
+        return highest, torch.zeros(batch, self.heads), torch.zeros(batch, self.output_size)
+
+    def step(self, x: Tensor, state: State, frames: Tensor) -> State:
+        """As `Pooling.step`.
+
+        Source: Milakov & Gimelshein, "Online normalizer calculation for softmax", 2018.
+        """
+        highest, total, mean = state
+        scores = self.score(x)
+        new = torch.maximum(highest, scores.amax(1))
+        weights = (scores - new[:, None]).exp()
+        before = total * (highest - new).exp()
+        total = before + weights.sum(1)
+        slices = (weights[..., None] * x.unflatten(2, (self.heads, -1))).sum(1)
+        slices += before[..., None] * mean.unflatten(1, (self.heads, -1))
+        return new, total, (slices / total[..., None]).flatten(1)
+
+    def result(self, state: State) -> Tensor:
+        """As `Pooling.result`."""
+        return state[2]

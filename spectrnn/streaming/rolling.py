@@ -1,0 +1,77 @@
+"""Answers to a sound that never ends: always for its last stretch, as if that were a clip."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from spectrnn.frontend.causal import State
+from spectrnn.streaming.classifier import StreamingClassifier
+
+
+class Answer(NamedTuple):
+    """What a classifier says of a stretch of sound.
+
+    Attributes:
+        start, end: the stretch, in samples since the stream's beginning.
+        probabilities: (classes,).
+    """
+
+    start: int
+    end: int
+    probabilities: Tensor
+
+
+class Rolling:
+    """Several listeners to one stream, which begin anew in turn; the one that has listened longest answers.
+
+    A classifier was trained on clips. A listener that never began anew would pool over hours, and no longer notice a
+    word. With listeners as rows of one batch over the same features, all but the products of the encoder is done once.
+
+    Args:
+        classifier: what listens.
+        window: samples that a listener hears before it begins anew, about: what is not a frame for each is left out.
+            An answer is for the window's last part, from ``1 - 1 / listeners`` of it to the whole.
+        listeners: how many.
+        every: frames from one answer to the next.
+    """
+
+    def __init__(self, classifier: StreamingClassifier, window: int, listeners: int, every: int) -> None:
+        self.classifier, self.listeners, self.every = classifier, listeners, every
+        self.layout = classifier.classifier.features
+        self.period = max(
+            1, int(self.layout.frames(torch.tensor(window))) // listeners
+        )  # frames between new beginnings
+        self.frames = 0  # that were heard
+        unread, *self.fresh = classifier.initial(1)
+        self.unread: State = (unread,)
+        self.state = tuple(classifier.initial(listeners)[1:])
+
+    @torch.inference_mode()
+    def hear(self, waveform: Tensor) -> list[Answer]:
+        """Takes a packet of float32 (samples,), of any size, and gives the answers that are due."""
+        answers = []
+        x, self.unread = self.classifier.features(waveform[None].to(self.unread[0].device), self.unread)
+        while x.shape[1]:
+            turn, passed = divmod(self.frames, self.period)
+            if not passed:
+                self._begin_anew(turn % self.listeners)
+            due = self.every - self.frames % self.every
+            part, x = x[:, : min(due, self.period - passed)], x[:, min(due, self.period - passed) :]
+            self.state = self.classifier.step(part.expand(self.listeners, -1, -1), self.state)
+            self.frames += part.shape[1]
+            if part.shape[1] == due:
+                answers.append(self._answer(turn))
+        return answers
+
+    def _begin_anew(self, listener: int) -> None:
+        for state, fresh in zip(self.state, self.fresh, strict=True):
+            state[listener] = fresh[0]
+
+    def _answer(self, turn: int) -> Answer:
+        """That of the listener whose turn is next, at the end of what was heard."""
+        oldest = (turn + 1) % self.listeners
+        begun = max(0, turn + 1 - self.listeners) * self.period
+        hop, window = self.layout.hop_size, self.layout.window_size
+        probabilities = self.classifier.probabilities(tuple(state[oldest : oldest + 1] for state in self.state))
+        return Answer(begun * hop, (self.frames - 1) * hop + window, probabilities[0])

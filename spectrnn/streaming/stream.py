@@ -1,0 +1,127 @@
+"""`spectrnn stream`: the events of a live sound, told as they happen."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from spectrnn.config import Count, NonNegative, Positive, Probability, Rate, check, plain, unknown_name
+from spectrnn.devices import pick_device
+from spectrnn.errors import Mistakes, UserError
+from spectrnn.inference.events import Array, Detector
+from spectrnn.model import file as model_file
+from spectrnn.model.decisions import Above0, Decisions, Smoothing, read_decisions
+from spectrnn.progress import bar
+from spectrnn.runs import find_model
+from spectrnn.streaming.classifier import StreamingClassifier
+from spectrnn.streaming.rolling import Answer, Rolling
+from spectrnn.streaming.sources import Packet, packets
+from spectrnn.streaming.telling import FORMATS, Ears, Told
+
+log = logging.getLogger(__name__)
+
+_THRESHOLD = 0.5  # of a class for which none was chosen
+
+
+@dataclass(kw_only=True)
+class StreamConfig:
+    """stream.yaml."""
+
+    run: str
+    source: str
+    packet_ms: Positive
+    pcm_rate: Rate | None
+    window: Positive | None
+    listeners: Count
+    hop: Positive | None
+    smooth: Smoothing | None
+    threshold: Literal["model", "none"] | Probability
+    release: Above0 | None
+    min_seconds: NonNegative | None
+    background: list[str]
+    format: Literal["text", "csv", "jsonl"]
+    device: str
+
+
+def stream(node: DictConfig) -> None:
+    """Listens until the sound or Ctrl-C ends it, and prints what it hears at once.
+
+    Args:
+        node: as stream.yaml composes it.
+
+    Raises:
+        UserError: a mistake in the config, a model that cannot be loaded or cannot stream, or no sound to be had.
+    """
+    config = StreamConfig(**check(plain(node, ""), StreamConfig, ""))
+    mistakes = Mistakes()
+    path: Path = mistakes.attempt(find_model, config.run)
+    device: torch.device = mistakes.attempt(pick_device, config.device)
+    mistakes.tell()
+    torch.set_num_threads(1)  # a packet is too small to be shared
+    classifier, trained = model_file.load(path, device)
+    rolling, ears = _prepared(config, StreamingClassifier(classifier, trained), read_decisions(path))
+    header, written = FORMATS[config.format]
+    sound = packets(config.source, classifier.sample_rate, config.packet_ms, config.pcm_rate)
+    with bar(None, "", "", disable=not sys.stderr.isatty(), bar_format="{desc}") as line:
+        if header:
+            line.write(header, sys.stdout)
+            sys.stdout.flush()
+        for told in _listened(sound, rolling, ears, lambda answer: line.set_description_str(ears.line(answer))):
+            if (text := written(told)) is not None:
+                line.write(text, sys.stdout)
+                sys.stdout.flush()
+
+
+def _prepared(
+    config: StreamConfig, classifier: StreamingClassifier, decisions: Decisions | None
+) -> tuple[Rolling, Ears]:
+    """The listeners and the ears that a config asks for; what it leaves open is as thresholds were chosen."""
+    offline = classifier.classifier
+
+    def setting(name: str, otherwise: float) -> Any:
+        chosen = getattr(config, name) if getattr(config, name) is not None else getattr(decisions, name, None)
+        return otherwise if chosen is None else chosen
+
+    rate, hop_size = offline.sample_rate, offline.features.hop_size
+    window = round(setting("window", int(offline.longest) / rate) * rate)
+    every = max(1, round(setting("hop", 0.1) * rate / hop_size))
+    thresholds = _thresholds(config, offline.labels, decisions)
+    detector = None
+    if thresholds is not None:
+        rest = setting("smooth", 3), setting("release", 0.5), setting("min_seconds", 0.0)
+        detector = Detector(offline.labels, thresholds, *rest)
+    return Rolling(classifier, window, config.listeners, every), Ears(offline.labels, rate, detector)
+
+
+def _thresholds(config: StreamConfig, labels: list[str], decisions: Decisions | None) -> Array | None:
+    """(classes,), beyond reach for what is no event; None where every answer is to be told."""
+    for label in config.background:
+        if label not in labels:
+            raise UserError(f"background: the model has no label {label!r}; " + unknown_name(label, labels))
+    if config.threshold == "none":
+        return None
+    thresholds = np.full(len(labels), _THRESHOLD if config.threshold == "model" else config.threshold, float)
+    if config.threshold == "model" and decisions is not None:
+        thresholds = decisions.of(labels)
+    elif decisions is not None:
+        thresholds[np.isin(labels, decisions.background)] = np.inf
+    thresholds[np.isin(labels, config.background)] = np.inf
+    return thresholds
+
+
+def _listened(sound: Iterable[Packet], rolling: Rolling, ears: Ears, show: Callable[[Answer], None]) -> Iterator[Told]:
+    """What there is to tell, as it happens. Ctrl-C ends the sound as its own end does."""
+    try:
+        for packet in sound:
+            for answer in rolling.hear(torch.from_numpy(packet)):
+                show(answer)
+                yield from ears.push(answer)
+    except KeyboardInterrupt:
+        log.info("interrupted")
+    yield from ears.finish()

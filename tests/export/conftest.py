@@ -1,0 +1,54 @@
+"""Small classifiers as the command line builds them, that say something else of every clip."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from spectrnn import CONFIGS
+from spectrnn.model.classifier import Classifier
+
+_SMALL = {"features": {"n_mels": 16}, "model": {"hidden_size": 8, "channels": [4, 4]},
+          "pooling": {"heads": 2, "hidden_size": 8}}  # fmt: skip
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """The tensors here are too small for more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def classifier() -> Callable[..., Classifier]:
+    """Builds a small one of three classes: `classifier("model=crnn", "features.deltas=2")`."""
+    return _classifier
+
+
+@pytest.fixture(scope="session")
+def sounds() -> list[np.ndarray]:
+    """Clips at 8 kHz, float32 (samples,): whole, a sample, shorter than a window, one frame, two, silent, another."""
+    generator = np.random.default_rng(0)
+    clips = [generator.normal(0, 0.2, samples).clip(-1, 1) for samples in (4000, 1, 120, 200, 285, 2400, 4001)]
+    clips[5] = np.zeros(2400)
+    return [clip.astype(np.float32) for clip in clips]
+
+
+def _classifier(*overrides: str) -> Classifier:
+    torch.manual_seed(0)
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose("train", ["data.sample_rate=8000", *overrides])
+    for group, sizes in _SMALL.items():
+        config[group].update({name: value for name, value in sizes.items() if name in config[group]})
+    made = Classifier(config, ["one", "two", "three"]).eval()
+    for name, tensor in made.state_dict().items():
+        if name.endswith((".mean", ".variance", ".deviation")):  # as if it had been fitted
+            tensor.copy_(torch.rand_like(tensor) + 0.5)
+    made.head[1].weight.data *= 20
+    made.longest.fill_(4000)
+    made.temperature.fill_(1.5)
+    return made
