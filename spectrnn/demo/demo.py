@@ -14,9 +14,8 @@ import numpy as np
 from annotated_types import Ge, Le
 from omegaconf import DictConfig
 
-from spectrnn.config import Positive, Whole, build, check, plain
+from spectrnn.config import Positive, Whole, check, plain
 from spectrnn.data.audio import FULL_SCALE
-from spectrnn.data.clips import Source
 from spectrnn.demo.examples import examples
 from spectrnn.demo.folder import write_page
 from spectrnn.demo.runtime import runtime
@@ -76,8 +75,7 @@ def demo(node: DictConfig) -> None:
 def write(config: DemoConfig, folder: Path) -> None:
     """Exports the model, certified, and writes the page with it into an empty folder."""
     predictor = load(config.run, "cpu")
-    source: Source = build(config.data, "data")
-    offered = examples(source, predictor.labels, config.examples)
+    offered = examples(config.data, predictor.labels, config.examples)
     files = runtime(Path(config.cache).expanduser())
     with tempfile.TemporaryDirectory() as beside:
         onnx = Path(beside) / "model.onnx"

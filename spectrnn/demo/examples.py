@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from spectrnn.config import build
 from spectrnn.data.audio import Samples, decode
 from spectrnn.data.clips import Clip, Source
 from spectrnn.data.splits import split
@@ -21,17 +22,18 @@ class Example(NamedTuple):
     label: str
 
 
-def examples(source: Source, labels: Sequence[str], count: int) -> list[Example]:
+def examples(data: Any, labels: Sequence[str], count: int) -> list[Example]:
     """Clips of the test split, one of each class. Where the corpus is not on this machine there are none.
 
     Args:
-        source: the corpus, of the model's rate.
+        data: the config's node of the corpus, of the model's rate.
         labels: the model's.
         count: clips, at most.
     """
     if not count:
         return []
     try:
+        source: Source = build(data, "data")
         chosen: dict[str, Clip] = {}
         for clip in split(source.clips(), source):
             if clip.split == "test" and clip.label in labels:

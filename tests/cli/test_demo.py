@@ -76,10 +76,11 @@ def static(trained, tmp_path_factory):
     decisions = Decisions(thresholds={MARKUP: 0.6, "low": 0.3}, background=["middle"], false_alarms=1.0, hours=2.0,
                           window=0.3, hop=0.05, smooth=4, release=0.7, min_seconds=0.1)  # fmt: skip
     model_file.save(classifier, config, folder / "model.safetensors", decisions=decisions)
-    command = demo(f"run={folder / 'model.safetensors'}", f"out={folder / 'page'}", "examples=0")
+    command = demo(f"run={folder / 'model.safetensors'}", f"out={folder / 'page'}", "data.root=nowhere")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     skip_without_npm(done.stderr)
     assert done.returncode == 0, done.stderr
+    assert "the page has no examples: data.root=nowhere" in done.stderr
     return folder / "page"
 
 
@@ -170,6 +171,17 @@ def test_a_long_recording_is_heard_where_it_is_played(page, tmp_path):
     page.wait_for_selector("#label:has-text('high')")
     page.evaluate("audio => document.querySelector('#audio').currentTime = 0")
     page.wait_for_selector("#label:has-text('low')")
+
+
+@pytest.mark.parametrize("heard", [0, 3, 10, 13, 20, 27])
+def test_the_ring_holds_the_latest_samples_in_their_order(page, heard):
+    found = page.evaluate("""async (heard) => {
+        const ring = new (await import("./audio.js")).Ring(10);
+        const sound = [...Array(heard).keys()];
+        for (let at = 0; at < heard; at += 4) ring.append(sound.slice(at, at + 4));
+        return [...ring.latest()];
+    }""", heard)  # fmt: skip
+    assert found == [*range(heard)][-10:]
 
 
 REFUSES_RATES = """() => {

@@ -41,9 +41,31 @@ export function resample(samples, from, to) {
   return result;
 }
 
+/** The last `size` samples of what is appended. */
+export class Ring {
+  #samples; #heard = 0;
+
+  constructor(size) {
+    this.#samples = new Float32Array(size);
+  }
+
+  append(block) {
+    for (const sample of block) this.#samples[this.#heard++ % this.#samples.length] = sample;
+  }
+
+  /** In their order; fewer in the beginning. */
+  latest() {
+    const split = this.#heard % this.#samples.length;
+    const samples = new Float32Array(Math.min(this.#heard, this.#samples.length));
+    if (this.#heard > split) samples.set(this.#samples.subarray(split)); // older than the newest round
+    samples.set(this.#samples.subarray(0, split), samples.length - split);
+    return samples;
+  }
+}
+
 /** The microphone's last `seconds`. */
 export class Microphone {
-  #context; #stream; #ring; #heard = 0; #rate;
+  #context; #stream; #ring;
 
   /** Asks for the microphone; `onend` is called when it is taken away. Throws a sentence. */
   static async open(rate, seconds, onend) {
@@ -72,11 +94,10 @@ export class Microphone {
   async #begin(stream, rate, seconds) {
     this.#stream = stream;
     const source = this.#connected(stream, rate);
-    this.#rate = this.#context.sampleRate;
-    this.#ring = new Float32Array(Math.ceil(seconds * this.#rate));
+    this.#ring = new Ring(Math.ceil(seconds * this.#context.sampleRate));
     await this.#context.audioWorklet.addModule("recorder.js");
     const recorder = new AudioWorkletNode(this.#context, "recorder", { numberOfOutputs: 0 });
-    recorder.port.onmessage = ({ data }) => this.#append(data);
+    recorder.port.onmessage = ({ data }) => this.#ring.append(data);
     source.connect(recorder);
     await this.#context.resume();
   }
@@ -93,17 +114,9 @@ export class Microphone {
     }
   }
 
-  #append(block) {
-    for (const sample of block) this.#ring[this.#heard++ % this.#ring.length] = sample;
-  }
-
   /** What was heard last, at `rate` Hz; shorter than `seconds` in the beginning. */
   latest(rate) {
-    const split = this.#heard % this.#ring.length;
-    const samples = new Float32Array(Math.min(this.#heard, this.#ring.length));
-    if (this.#heard > split) samples.set(this.#ring.subarray(split)); // older than the newest round
-    samples.set(this.#ring.subarray(0, split), samples.length - split);
-    return resample(samples, this.#rate, rate);
+    return resample(this.#ring.latest(), this.#context.sampleRate, rate);
   }
 
   async close() {
