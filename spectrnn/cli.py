@@ -19,6 +19,7 @@ COMMANDS = {
     "predict": "label recordings: files, folders and globs",
     "stream": "hear a live sound: the microphone, or standard input; events as they happen",
     "export": "write a trained classifier as one file for any device, which certifies itself; or verify such a file",
+    "demo": "serve a page that hears with the model, in the browser alone; out=FOLDER writes it for any static host",
     "explain": "say what a key means, what it may be, and where its value is set",
 }
 _TASKS = {  # of commands that need nothing but their config
@@ -26,8 +27,9 @@ _TASKS = {  # of commands that need nothing but their config
     "predict": "spectrnn.inference.predict:predict",
     "stream": "spectrnn.streaming.stream:stream",
     "export": "spectrnn.export.export:export",
+    "demo": "spectrnn.demo.demo:demo",
 }
-_OF_A_RUN = {"eval", "export"}  # commands that take over the data of their model's run
+_OF_A_RUN = {"eval", "export", "demo"}  # commands that take over the data of their model's run
 _TAKES_VALUE = {
     "--config-name",
     "-cn",
