@@ -2,11 +2,12 @@
 
     uv run scripts/benchmark.py                                     # on the embedded corpus
     uv run scripts/benchmark.py --digits DIGITS --yardstick RECIPE.py --yardstick OTHER.py
+    uv run scripts/benchmark.py --only stream                       # a packet of 20 ms, of one core
     uv run scripts/benchmark.py --only training step --clips 50000 'augment=[speech]' trainer.batch_size=1024
 
 DIGITS is a folder of the Free Spoken Digit Dataset. RECIPE.py is a script that takes that folder and a number of epochs
 and prints a line ``epoch N ... CLIPS clips/s``. Both train a bidirectional GRU of 2 x 128 on log-mel 64 with batches of
-64 clips. The third line measures what a GPU does with clips of one second. Printed are medians, as tables, and with
+64 clips. The last line measures what a GPU does with clips of one second. Printed are medians, as tables, and with
 --json all of it. Further arguments are overrides of train.yaml.
 """
 
@@ -23,13 +24,14 @@ from measures.limits import limits, machine
 from measures.prediction import folder, long_recordings
 from measures.starting import starting
 from measures.steps import composed, steps
+from measures.streaming import streaming
 from measures.training import VARIANTS, trainings
 from spectrnn.config import build
 from spectrnn.devices import pick_device
 
 Variants = Mapping[str, list[str]]
 
-SECTIONS = ("training", "step", "prediction", "starting", "growth")
+SECTIONS = ("training", "step", "prediction", "starting", "growth", "stream")
 
 
 def main() -> None:
@@ -83,6 +85,7 @@ MEASURES = {
     "prediction": _prediction,
     "starting": lambda a, corpus, _: {name: {"s": value} for name, value in starting(corpus, a.rounds).items()},
     "growth": lambda a, *_: growth([1_000, 10_000, 100_000, 1_000_000], a.rounds),
+    "stream": lambda a, *_: streaming(20, a.rounds),
 }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from spectrnn.demo.folder import write_page
 from spectrnn.demo.runtime import runtime
 from spectrnn.demo.server import Server
 from spectrnn.errors import UserError
-from spectrnn.export.certify import cases, certify
+from spectrnn.export.certify import cases, certify, differences
 from spectrnn.export.graph import facts, write_onnx
 from spectrnn.export.runtime import Exported
 from spectrnn.files import new_folder
@@ -81,7 +81,7 @@ def write(config: DemoConfig, folder: Path) -> None:
         onnx = Path(beside) / "model.onnx"
         write_onnx(predictor.classifier, onnx, facts(predictor.classifier, predictor.decisions), inside=True)
         clips = [example.waveform.astype(np.float32) / np.float32(FULL_SCALE) for example in offered]
-        certify(predictor.classifier, Exported(onnx), cases(predictor.classifier, clips))
+        certify(differences(predictor.classifier, Exported(onnx), cases(predictor.classifier, clips)))
         write_page(folder, predictor, config.window, onnx, files, offered)
 
 

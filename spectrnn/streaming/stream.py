@@ -5,10 +5,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from annotated_types import Le
 from omegaconf import DictConfig
 
 from spectrnn.config import Count, NonNegative, Positive, Probability, Rate, check, plain, unknown_name
@@ -37,8 +38,8 @@ class StreamConfig:
     source: str
     packet_ms: Positive
     pcm_rate: Rate | None
-    window: Positive | None
-    listeners: Count
+    window: Annotated[Positive, Le(model_file.LONGEST_SECONDS)] | None
+    listeners: Annotated[Count, Le(64)]
     hop: Positive | None
     smooth: Smoothing | None
     threshold: Literal["model", "none"] | Probability
@@ -89,19 +90,22 @@ def _prepared(
         return otherwise if chosen is None else chosen
 
     rate, hop_size = offline.sample_rate, offline.features.hop_size
-    window = round(setting("window", int(offline.longest) / rate) * rate)
-    every = max(1, round(setting("hop", 0.1) * rate / hop_size))
+    window, hop = setting("window", int(offline.longest) / rate), setting("hop", 0.1)
+    if hop > window:
+        raise UserError(f"hop={hop:g}: is longer than window={window:g}, so that sound would be lost")
+    every = max(1, round(hop * rate / hop_size))
     thresholds = _thresholds(config, offline.labels, decisions)
     detector = None
     if thresholds is not None:
-        rest = setting("smooth", 3), setting("release", 0.5), setting("min_seconds", 0.0)
+        rest = setting("smooth", 3), setting("release", 0.8), setting("min_seconds", 0.0)
         detector = Detector(offline.labels, thresholds, *rest)
-    return Rolling(classifier, window, config.listeners, every), Ears(offline.labels, rate, detector)
+    return Rolling(classifier, round(window * rate), config.listeners, every), Ears(offline.labels, rate, detector)
 
 
 def _thresholds(config: StreamConfig, labels: list[str], decisions: Decisions | None) -> Array | None:
     """(classes,), beyond reach for what is no event; None where every answer is to be told."""
-    for label in config.background:
+    background = config.background or (decisions.background if decisions else [])
+    for label in background:
         if label not in labels:
             raise UserError(f"background: the model has no label {label!r}; " + unknown_name(label, labels))
     if config.threshold == "none":
@@ -109,9 +113,9 @@ def _thresholds(config: StreamConfig, labels: list[str], decisions: Decisions | 
     thresholds = np.full(len(labels), _THRESHOLD if config.threshold == "model" else config.threshold, float)
     if config.threshold == "model" and decisions is not None:
         thresholds = decisions.of(labels)
-    elif decisions is not None:
-        thresholds[np.isin(labels, decisions.background)] = np.inf
-    thresholds[np.isin(labels, config.background)] = np.inf
+    thresholds[np.isin(labels, background)] = np.inf
+    if not np.isfinite(thresholds).any():
+        raise UserError("background: holds all labels that have a threshold, so that nothing could be heard")
     return thresholds
 
 

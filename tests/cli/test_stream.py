@@ -107,6 +107,8 @@ def test_mistakes_are_told(piped, causal, song):
     )
     assert "standard input holds no samples" in piped(b"", run).mistake()
     assert "threshold=1.5: " in piped(wav(song), run, "threshold=1.5").mistake()
+    assert "hop=2: is longer than window=1" in piped(b"", run, "hop=2", "window=1").mistake()
+    assert "background: holds all" in piped(b"", run, "background=[low,middle,high]").mistake()
     assert "listeners=0: should be greater than 0" in piped(wav(song), run, "listeners=0").mistake()
 
 

@@ -56,3 +56,13 @@ def test_events_do_not_depend_on_how_the_recording_comes(cuts):
     detector = (["x", "y", "z"], np.array([0.6, 0.55, 0.7]), 3, 0.9, 2)
     whole = heard(Detector(*detector), every_second(60), said)
     assert heard(Detector(*detector), every_second(60), said, cuts) == whole
+
+
+def test_an_event_that_lasts_is_told_of_once_and_when_it_is_long_enough():
+    detector = Detector(["x", "y"], np.array([0.5, 0.5]), 1, 1, 2)
+    said = np.array([[0.9, 0.0], [0.9, 0.8], [0.9, 0.0], [0.0, 0.0], [0.9, 0.0], [0.7, 0.0]])
+    told = []
+    for span, step in zip(every_second(6), said, strict=True):
+        detector.push(span[None], step[None])
+        told.append(detector.begun())
+    assert told == [[], [Event(0, 2, "x", 0.9)], [], [], [], [Event(4, 6, "x", 0.9)]]
