@@ -18,7 +18,7 @@ FULL_SCALE = 32768.0  # of int16
 _ROUNDING = 0.01  # s by which a clip's end may overshoot its file
 BLOCK = 1 << 18  # frames read at a time: bounds the memory, however long the recording
 _SLOWEST, _FASTEST = 1 / 100, 1000  # a file's rate over the result's: what a broken header claims is beyond
-_LOUDEST = 2.0**31  # of float samples: integers of 32 bits, written as floats
+LOUDEST = 2.0**31  # of float samples: integers of 32 bits, written as floats
 
 Samples = npt.NDArray[np.int16]
 
@@ -73,21 +73,26 @@ def resampled(
     file: soundfile.SoundFile, path: str | Path, sample_rate: int, start: float = 0.0, end: float | None = None
 ) -> Iterator[npt.NDArray[np.float32]]:
     """`frames` as mono at one rate: yields float32 arrays of shape (samples,)."""
-    resampler = resampler_for(file, path, sample_rate)
+    resampler = resampler_for(file.samplerate, path, sample_rate)
     for samples, last in frames(file, path, sample_rate, start, end):
         yield resampler.resample_chunk(mono(samples), last=last) if resampler else mono(samples)
 
 
-def resampler_for(file: soundfile.SoundFile, path: str | Path, sample_rate: int) -> soxr.ResampleStream | None:
-    """What turns a file's mono samples into such at another rate; None where that is its own.
+def resampler_for(rate: int, path: str | Path, sample_rate: int) -> soxr.ResampleStream | None:
+    """What turns mono samples into such at another rate; None where that is their own.
+
+    Args:
+        rate: of the samples, Hz.
+        path: of the recording, for messages.
+        sample_rate: of the result, Hz.
 
     Raises:
-        UserError: the file claims an absurd rate.
+        UserError: the recording claims an absurd rate.
     """
-    if not _SLOWEST <= file.samplerate / sample_rate <= _FASTEST:
-        raise UserError(f"{path}: its sample rate, {file.samplerate} Hz, is absurd; {_SLOWEST * sample_rate:.0f} to "
+    if not _SLOWEST <= rate / sample_rate <= _FASTEST:
+        raise UserError(f"{path}: its sample rate, {rate} Hz, is absurd; {_SLOWEST * sample_rate:.0f} to "
                         f"{_FASTEST * sample_rate} Hz can be resampled to {sample_rate} Hz")  # fmt: skip
-    return soxr.ResampleStream(file.samplerate, sample_rate, 1) if file.samplerate != sample_rate else None
+    return soxr.ResampleStream(rate, sample_rate, 1) if rate != sample_rate else None
 
 
 def frames(
@@ -126,7 +131,7 @@ def frames(
         if not len(samples):
             raise UserError(f"{path}: is truncated; {left} of {last - first} frames are missing")
         left -= len(samples)
-        if not (np.abs(samples) <= _LOUDEST).all():
+        if not (np.abs(samples) <= LOUDEST).all():
             raise UserError(f"{path}: holds values that are not finite (NaN or Inf), or far beyond full scale")
         yield samples, not left
 
