@@ -8,8 +8,9 @@ import numpy as np
 import soundfile
 
 from measures.commands import SPECTRNN, run
-from spectrnn.inference.predict import audio_paths, predict_files
+from spectrnn.inference.hearing import Whole
 from spectrnn.inference.predictor import load
+from spectrnn.inference.recordings import audio_paths, hear
 
 
 def folder(model: Path, recordings: list[str], rounds: int) -> dict[str, float]:
@@ -20,10 +21,10 @@ def folder(model: Path, recordings: list[str], rounds: int) -> dict[str, float]:
     times = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
-        for path, outcome in predict_files(predictor, paths, 64):
-            if isinstance(outcome, Exception):
-                raise outcome
-            assert path
+        for heap in hear(predictor, Whole(predictor, None), paths, 64):
+            for heard in heap:
+                if heard.error:
+                    raise heard.error
         times.append(time.perf_counter() - start)
     seconds = statistics.median(times[1:])
     return {"files": len(paths), "files/s": len(paths) / seconds, "seconds of sound a second": total / seconds}

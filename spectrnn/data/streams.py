@@ -43,7 +43,9 @@ def stdin_blocks(sample_rate: int, pcm_rate: int | None = None) -> Iterator[Samp
         UserError: as there, or it is a terminal.
     """
     if sys.stdin is None or sys.stdin.isatty():
-        raise UserError(f"{NAME}: standard input is no recording; send one, as in: ffmpeg -i FILE -f wav - | spectrnn ...")
+        raise UserError(
+            f"{NAME}: standard input is no recording; send one, as in: ffmpeg -i FILE -f wav - | spectrnn ..."
+        )
     # Past Python's buffer, which would wait until it is full.
     descriptor = sys.stdin.fileno()
     return stream_blocks(lambda count: os.read(descriptor, count), sample_rate, pcm_rate)

@@ -58,8 +58,8 @@ def as_float(samples: Piece) -> Piece:
 class Windows:
     """The windows of a recording whose samples come block by block.
 
-    A window speaks for the `hop` in its middle; the first one also for all before, the last one for all behind. So their
-    spans follow each other without gaps, from 0 to the recording's end.
+    A window speaks for the `hop` in its middle; the first one also for all before, the last one for all behind. So
+    their spans follow each other without gaps, from 0 to the recording's end.
 
     Args:
         window, hop: its length, and from one to the next, s; `hop` is at most `window`.
@@ -108,7 +108,7 @@ class Cutter:
         self.first = self.start = 0  # where they begin; where the next window does
 
     def push(self, block: Piece) -> list[tuple[int, Piece]]:
-        """Takes (samples,), and gives out the windows that are complete: the number of the first sample, and (samples,)."""
+        """Takes (samples,), and gives out the complete windows: the number of the first sample, and (samples,)."""
         self.held = np.concatenate([self.held, block]) if len(self.held) else block
         cut = []
         while self.first + len(self.held) - self.start >= self.size:
