@@ -128,6 +128,7 @@ class Table(Output):
                 self.rows += 1
                 line = self.form.line(Place(path, self.rows, self.at.before), row)
                 self.file.write(line.encode("utf-8", "surrogateescape"))
+            self.file.flush()  # a reader may follow a long recording
 
     def end(self, path: str, seconds: float) -> None:
         """As `Output`."""
