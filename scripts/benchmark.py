@@ -21,7 +21,7 @@ from typing import Any
 from measures.commands import SPECTRNN, run
 from measures.growth import growth, make
 from measures.limits import limits, machine
-from measures.prediction import folder, long_recordings
+from measures.prediction import folder, long_recordings, nights
 from measures.starting import starting
 from measures.steps import composed, steps
 from measures.streaming import streaming
@@ -31,7 +31,7 @@ from spectrnn.devices import pick_device
 
 Variants = Mapping[str, list[str]]
 
-SECTIONS = ("training", "step", "prediction", "starting", "growth", "stream")
+SECTIONS = ("training", "step", "prediction", "scan", "stream", "starting", "growth")
 
 
 def main() -> None:
@@ -44,6 +44,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4, help="of each training; the first is not counted")
     parser.add_argument("--rounds", type=int, default=3, help="of each measurement, in turn with the others")
     parser.add_argument("--clips", type=int, help="made-up clips of 1 s at 16 kHz to train on, instead of recordings")
+    parser.add_argument("--hours", type=float, nargs="+", default=[1, 10], help="of recordings that are scanned")
+    parser.add_argument("--model", type=Path, help="run or model file that scans them, instead of one of an epoch")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, help="where to write all figures")
     arguments = parser.parse_args()
@@ -78,14 +80,24 @@ def _prediction(arguments: argparse.Namespace, corpus: list[str], _: Variants) -
                 **long_recordings(model, Path(scratch), [1, 60, 180], arguments.rounds)}  # fmt: skip
 
 
+def _scan(arguments: argparse.Namespace, corpus: list[str], _: Variants) -> dict[str, Any]:
+    clips = build(composed(corpus).data, "data").clips()
+    with tempfile.TemporaryDirectory() as scratch:
+        model = arguments.model or Path(scratch) / "run"
+        if not arguments.model:
+            run([*SPECTRNN, "train", *corpus, "trainer.epochs=1", f"hydra.run.dir={model}"])
+        return nights(model, Path(scratch), clips, arguments.hours, ["window=2", "hop=0.5"])
+
+
 MEASURES = {
     "training": lambda a, _, variants: trainings(variants, a.digits, a.yardstick, a.epochs, a.rounds),
     "step": lambda a, _, variants: {name: steps(overrides, pick_device(a.device), a.rounds)
                                     for name, overrides in variants.items()},
     "prediction": _prediction,
+    "scan": _scan,
+    "stream": lambda a, *_: streaming(20, a.rounds),
     "starting": lambda a, corpus, _: {name: {"s": value} for name, value in starting(corpus, a.rounds).items()},
     "growth": lambda a, *_: growth([1_000, 10_000, 100_000, 1_000_000], a.rounds),
-    "stream": lambda a, *_: streaming(20, a.rounds),
 }  # fmt: skip
 
 

@@ -1,15 +1,20 @@
 """Prediction: files and seconds of sound a second over a folder, and over long recordings, with their memory."""
 
+import csv
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
 from measures.commands import SPECTRNN, run
-from spectrnn.inference.predict import audio_paths, predict_files
+from spectrnn.data.audio import decode
+from spectrnn.data.clips import Clip
+from spectrnn.inference.hearing import Whole
 from spectrnn.inference.predictor import load
+from spectrnn.inference.recordings import audio_paths, hear
 
 
 def folder(model: Path, recordings: list[str], rounds: int) -> dict[str, float]:
@@ -20,10 +25,10 @@ def folder(model: Path, recordings: list[str], rounds: int) -> dict[str, float]:
     times = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
-        for path, outcome in predict_files(predictor, paths, 64):
-            if isinstance(outcome, Exception):
-                raise outcome
-            assert path
+        for heap in hear(predictor, Whole(predictor, None), paths, 64):
+            for heard in heap:
+                if heard.error:
+                    raise heard.error
         times.append(time.perf_counter() - start)
     seconds = statistics.median(times[1:])
     return {"files": len(paths), "files/s": len(paths) / seconds, "seconds of sound a second": total / seconds}
@@ -47,3 +52,57 @@ def long_recordings(model: Path, scratch: Path, minutes: list[int], rounds: int)
         }
         path.unlink()
     return found
+
+
+def nights(
+    model: Path, scratch: Path, clips: Sequence[Clip], hours: list[float], settings: list[str]
+) -> dict[str, dict[str, float]]:
+    """The whole command over recordings of faint noise with a clip every minute or so, scanned for events.
+
+    Args:
+        model: a run or model file.
+        scratch: a folder for the recordings.
+        clips: that are put into them.
+        hours: the length of each recording.
+        settings: of predict.yaml, such as ``window=2``.
+
+    Returns:
+        For each length, how fast, in which memory, which share of the clips was heard where they lie by their label,
+        and how many events an hour were none.
+    """
+    rate = load(model).sample_rate
+    found = {}
+    for length in hours:
+        path, out = scratch / "night.wav", scratch / "night.csv"
+        placed = _night(path, rate, clips, length)
+        outcome = run([*SPECTRNN, "predict", str(path), f"run={model}", f"out={out}", *settings])
+        with out.open(newline="") as file:
+            events = [(float(row["start"]), float(row["end"]), row["label"]) for row in csv.DictReader(file)]
+        heard = [any(start < until and end > since and label == said for start, end, label in events)
+                 for since, until, said in placed]  # fmt: skip
+        none = [not any(start < until and end > since for since, until, _ in placed) for start, end, _ in events]
+        found[f"{length:g} h, {' '.join(settings)}"] = {
+            "seconds of sound a second": 3600 * length / outcome.seconds,
+            "peak MB": outcome.peak_mb,
+            "clips": len(placed),
+            "heard": float(np.mean(heard)),
+            "false events an hour": sum(none) / length,
+        }
+        path.unlink()
+    return found
+
+
+def _night(path: Path, rate: int, clips: Sequence[Clip], hours: float) -> list[tuple[float, float, str]]:
+    """Writes a recording, minute by minute; where each clip begins and ends, s, and its label."""
+    generator = np.random.default_rng(0)
+    placed = []
+    with soundfile.SoundFile(path, "w", rate, 1, "PCM_16") as file:
+        for minute in range(round(60 * hours)):
+            sound = generator.normal(0, 10, 60 * rate)
+            clip = clips[generator.integers(len(clips))]
+            wave = decode(clip.path, rate, clip.start, clip.end)[: 40 * rate]
+            start = int(generator.integers(5 * rate, 15 * rate))
+            sound[start : start + len(wave)] += wave
+            file.write(np.clip(sound, -32768, 32767).astype(np.int16))
+            placed.append((60 * minute + start / rate, 60 * minute + (start + len(wave)) / rate, clip.label))
+    return placed

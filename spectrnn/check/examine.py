@@ -97,7 +97,7 @@ class _Measures:
         self._container = f"{file.format} {file.subtype}"
         self._rate, self._channels = file.samplerate, file.channels
         self._digest = Digest()
-        self._resampler = resampler_for(file, path, RATE)
+        self._resampler = resampler_for(file.samplerate, path, RATE)
         self._heard: list[Wave] = []  # at RATE, up to SECONDS
         self._samples = self._peak = self._clipped = 0.0
         self._sum = self._squares = 0.0

@@ -1,195 +1,194 @@
-"""`spectrnn predict`: the labels of files, in bounded memory however many and however long they are."""
+"""`spectrnn predict`: the labels of files, or the events in them, in bounded memory however many and long they are."""
 
-import csv
-import glob
-import json
+import hashlib
 import logging
-import os
 import sys
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import chain
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, Self
 
-import numpy as np
+import soundfile
 from omegaconf import DictConfig
 
-from spectrnn.config import Count, check, plain
-from spectrnn.data.ahead import ahead
-from spectrnn.data.audio import FULL_SCALE, blocks
-from spectrnn.data.sources import is_audio
-from spectrnn.errors import UserError
-from spectrnn.inference.predictor import Piece, Prediction, Predictor, cut, load
+from spectrnn.config import Count, Rate, check, plain
+from spectrnn.data import streams
+from spectrnn.errors import Stopped, UserError
+from spectrnn.inference import formats
+from spectrnn.inference.hearing import Hearing, Whole
+from spectrnn.inference.outputs import Folder, Output, Stream, Table
+from spectrnn.inference.predictor import Predictor, load
+from spectrnn.inference.recordings import Heard, State, audio_paths, hear
+from spectrnn.inference.scanning import ScanConfig, scanning, thresholds_of
 from spectrnn.progress import bar
+from spectrnn.runs import find_model
 
 log = logging.getLogger(__name__)
 
-_OPENED = 32  # files that are decoded while others are computed
-_BATCHES = 8  # that are sorted by length together
-_HEAP_SECONDS = 240  # of sound that they hold, at most: bounds the memory
-
-Event = tuple[str, Piece | UserError | None]  # a file's piece, its end, or why it cannot be read
+# Of the settings, those that change no line of the output.
+_HARMLESS = {"paths", "run", "out", "batch_size", "device"}
+_OF_EVENTS = {"audacity", "raven"}  # formats
 
 
 @dataclass(kw_only=True)
-class PredictConfig:
+class PredictConfig(ScanConfig):
     """predict.yaml."""
 
     paths: list[str]
     run: str
-    format: Literal["csv", "jsonl"]
+    format: Literal["csv", "jsonl", "audacity", "raven"]
     top_k: Count
     out: str | None
+    pcm_rate: Rate | None
     batch_size: Count
     device: str
 
 
 def predict(node: DictConfig) -> None:
-    """Predicts files, and writes a line for each.
+    """Predicts recordings, and writes a line for each, or for each of their events.
 
     Args:
         node: as predict.yaml composes it.
 
     Raises:
-        UserError: nothing to predict, a model that cannot be loaded, or, after all others were predicted, files that
-            cannot be read.
+        UserError: nothing to predict, a model that cannot be loaded, an output that cannot be written, or, after all
+            others were predicted, recordings that cannot be read.
     """
     config = PredictConfig(**check(plain(node, ""), PredictConfig, ""))
+    if config.window is None and config.format in _OF_EVENTS:
+        raise UserError(
+            f"format={config.format}: is of events, which are heard through a window, as in window=2 hop=0.5"
+        )
+    paths = _paths(config)
+    predictor = load(config.run, config.device)
+    hearing = _hearing(config, predictor)
+    with ExitStack() as stack:
+        output = stack.enter_context(_output(config, paths, _format(config, predictor), stack))
+        left = [path for path in paths if path not in output.done]
+        if len(left) < len(paths):
+            log.info("%d of %d recordings are done; the others follow", len(paths) - len(left), len(paths))
+        try:
+            failed = _written(config, predictor, hearing, left, output)
+        except KeyboardInterrupt as error:
+            if isinstance(output, Stream):
+                raise
+            raise Stopped("interrupted; the same command goes on from there", 130) from error
+        if failed < len(paths):
+            output.finish()
+    if failed:
+        raise UserError(_failure(failed, len(paths)))
+
+
+def _written(config: PredictConfig, predictor: Predictor, hearing: Hearing, paths: list[str], output: Output) -> int:
+    """Hears recordings and writes what is heard; returns how many cannot be read."""
+    failed = 0
+    with Progress(paths, config.out is None) as progress:
+        for heap in hear(predictor, hearing, paths, config.batch_size, config.pcm_rate):
+            for heard in heap:
+                output.write(heard.path, heard.rows)
+                if heard.state is State.OVER:
+                    output.end(heard.path, heard.seconds)
+                elif heard.state is State.BROKEN:
+                    failed += 1
+                    output.drop()
+                    log.error("%s", heard.error)
+            if heap[-1].state is not State.OPEN:
+                output.commit()
+            progress.update(heap)
+    return failed
+
+
+def _paths(config: PredictConfig) -> list[str]:
     if not config.paths:
         raise UserError("paths: missing; name files, folders or globs: spectrnn predict recordings/ run=outputs/...")
-    predictor = load(config.run, config.device)
-    total = failed = 0
-    with _output(config.out) as file, bar(None, "predicting", "file", disable=config.out is None) as progress:
-        write = _writer(file, config.format, min(config.top_k, len(predictor.labels)))
-        for path, outcome in predict_files(predictor, audio_paths(config.paths), config.batch_size):
-            total += 1
-            progress.update()
-            if isinstance(outcome, UserError):
-                failed += 1
-                log.error("%s", outcome)
-            else:
-                write(path, outcome)
-    if failed:
-        raise UserError(f"{failed} of {total} files could not be predicted; the others were")
+    paths = [*dict.fromkeys(audio_paths(config.paths))]
+    if streams.NAME in paths and len(paths) > 1:
+        raise UserError(f"{streams.NAME}: standard input is predicted alone; leave out the other paths")
+    return paths
 
 
-def predict_files(
-    predictor: Predictor, paths: Iterable[str], batch_size: int
-) -> Iterator[tuple[str, Prediction | UserError]]:
-    """Predicts files batch by batch, and decodes the next ones meanwhile.
+def _failure(failed: int, total: int) -> str:
+    if total == 1:
+        return "the recording could not be predicted"
+    if failed == total:
+        return f"none of the {total} files could be predicted"
+    return f"{failed} of {total} files could not be predicted; the others were"
+
+
+def _hearing(config: PredictConfig, predictor: Predictor) -> Hearing:
+    if config.window is None:
+        return Whole(predictor, thresholds_of(config, predictor))
+    return scanning(config, predictor)
+
+
+def _format(config: PredictConfig, predictor: Predictor) -> formats.Format:
+    if config.window is None:
+        form = {"csv": formats.CsvLabels, "jsonl": formats.JsonLabels}[config.format]
+        return form(min(config.top_k, len(predictor.labels)), thresholds_of(config, predictor) is not None)
+    events = {"csv": formats.CsvEvents(), "jsonl": formats.JsonEvents(), "audacity": formats.Audacity()}
+    return {**events, "raven": formats.Raven(predictor.sample_rate / 2)}[config.format]
+
+
+def _output(config: PredictConfig, paths: list[str], form: formats.Format, stack: ExitStack) -> Output:
+    if config.out is None:
+        if form.of_one and len(paths) > 1:
+            raise UserError(f"format={config.format}: is of one recording; of several, out=FOLDER takes a file each")
+        return Stream(sys.stdout, form)
+    out = Path(config.out).expanduser()
+    if form.of_one and (len(paths) > 1 or out.is_dir()):
+        return Folder(out, form, _fingerprint(config), config.paths)
+    if out.exists() and not out.is_file() and not out.is_dir():  # a device or a named pipe
+        return Stream(stack.enter_context(out.open("w", encoding="utf-8", newline="")), form)
+    return Table(out, form, _fingerprint(config))
+
+
+def _fingerprint(config: PredictConfig) -> dict[str, Any]:
+    """What decides the lines of the output, but for the recordings."""
+    settings = {name: value for name, value in asdict(config).items() if name not in _HARMLESS}
+    with find_model(config.run).open("rb") as file:
+        return {"model": hashlib.file_digest(file, "sha256").hexdigest()[:16], **settings}
+
+
+class Progress:
+    """A bar of recordings, or of one recording's seconds, with the time that is left.
 
     Args:
-        predictor: whose rate files are resampled to.
-        paths: of audio files.
-        batch_size: pieces of files a batch, at most.
-
-    Yields:
-        Each path with its prediction, or with why it could not be read, in the order of the paths.
+        paths: of the recordings.
+        hidden: show none.
     """
-    events = _read(paths, predictor)
-    heaps = _heaped(events, _BATCHES * batch_size, _HEAP_SECONDS * predictor.sample_rate)
-    weights = np.zeros(len(predictor.labels))
-    for heap in ahead(heaps, 1):
-        pieces = [content for _, content in heap if isinstance(content, np.ndarray)]
-        probabilities = iter(predictor.probabilities(pieces, batch_size))
-        for path, content in heap:
-            if isinstance(content, np.ndarray):
-                weights += len(content) * next(probabilities)
-            else:
-                yield path, content or predictor.prediction(weights)
-                weights = np.zeros_like(weights)
+
+    def __init__(self, paths: list[str], hidden: bool) -> None:
+        self.over, self.path, self.seconds = 0, "", 0.0  # recordings; the open one's, and its length
+        self.alone = len(paths) == 1
+        self.hidden = hidden
+        total = round(_seconds(paths[0])) or None if self.alone else len(paths)
+        form = "{l_bar}{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]" if total else None
+        self.bar = bar(total, "predicting", "s of sound" if self.alone else "file", disable=hidden, bar_format=form)
+
+    def __enter__(self) -> Self:
+        self.bar.__enter__()
+        return self
+
+    def update(self, heap: list[Heard]) -> None:
+        """Shows how far the last heap came."""
+        if self.hidden:
+            return
+        last = heap[-1]
+        self.over += sum(heard.state is not State.OPEN for heard in heap)
+        share = 0.0
+        if last.state is State.OPEN and not self.alone:
+            if last.path != self.path:
+                self.path, self.seconds = last.path, _seconds(last.path)
+            share = last.seconds / max(self.seconds, last.seconds)
+        self.bar.update((last.seconds if self.alone else self.over + share) - self.bar.n)
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.__exit__(*error)
 
 
-def _read(paths: Iterable[str], predictor: Predictor) -> Iterator[Event]:
-    """The events of all files, one file after another; the first piece of the next ones is decoded meanwhile."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        opened: deque[tuple[Future[Event], Iterator[Event]]] = deque()
-        for path in paths:
-            events = _events(path, predictor)
-            opened.append((pool.submit(next, events), events))
-            if len(opened) == _OPENED:
-                first, rest = opened.popleft()
-                yield from chain([first.result()], rest)
-        for first, rest in opened:
-            yield from chain([first.result()], rest)
-
-
-def _events(path: str, predictor: Predictor) -> Iterator[Event]:
-    """The pieces of a file, and then either None, for its end, or why it cannot be read."""
+def _seconds(path: str) -> float:
+    """How long a recording claims to be; 0 where it does not say."""
     try:
-        for piece in cut(blocks(path, predictor.sample_rate), predictor.window):
-            yield path, piece.astype(np.float32) / np.float32(FULL_SCALE)
-    except UserError as error:
-        yield path, error
-    else:
-        yield path, None
-
-
-def _heaped(events: Iterable[Event], pieces: int, samples: float) -> Iterator[list[Event]]:
-    """Events in lists of so many pieces or samples, about: enough for batches of pieces of like length."""
-    heap: list[Event] = []
-    lengths: list[int] = []
-    for event in events:
-        heap.append(event)
-        if isinstance(event[1], np.ndarray):
-            lengths.append(len(event[1]))
-        if len(lengths) >= pieces or sum(lengths) >= samples or len(heap) >= 2 * pieces:  # or nothing can be read
-            yield heap
-            heap, lengths = [], []
-    yield heap
-
-
-def audio_paths(paths: Iterable[str]) -> Iterator[str]:
-    """Files as they are, all audio files below folders, and the files that globs find, one after another.
-
-    A folder or glob that holds none stays in the list, so that it is reported, and not passed over.
-    """
-    for name in paths:
-        path = Path(name).expanduser()
-        found = [str(path)]
-        if path.is_dir():
-            found = [str(file) for file in sorted(path.rglob("*"))
-                     if is_audio(file.relative_to(path)) and not file.is_dir()]  # fmt: skip
-        elif not path.exists() and glob.has_magic(name):
-            found = [file for file in sorted(glob.glob(str(path), recursive=True)) if not Path(file).is_dir()]
-        yield from found or [str(path)]
-
-
-@contextmanager
-def _output(out: str | None) -> Iterator[TextIO]:
-    if out is None:
-        yield sys.stdout
-        return
-    path = Path(out).expanduser()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w", encoding="utf-8", newline="")
-    except OSError as error:
-        raise UserError(f"out={out}: cannot be written ({error.strerror})") from error
-    with file:
-        yield file
-
-
-def _writer(file: TextIO, form: str, top_k: int) -> Any:
-    """A function of a path and its prediction that writes a line."""
-    if form == "jsonl":
-
-        def write_json(path: str, prediction: Prediction) -> None:
-            top = list(prediction.probabilities.items())[:top_k]
-            rows = [{"label": label, "probability": round(value, 6)} for label, value in top]
-            file.write(json.dumps({"path": path, "predictions": rows}, ensure_ascii=False) + "\n")
-
-        return write_json
-    table = csv.writer(file, lineterminator="\n")
-    numbers = [""] + [f"_{number}" for number in range(2, top_k + 1)]
-    table.writerow(["path", *(name + number for number in numbers for name in ("label", "probability"))])
-
-    def write_csv(path: str, prediction: Prediction) -> None:
-        top = list(prediction.probabilities.items())[:top_k]
-        table.writerow([path, *(cell for label, value in top for cell in (label, f"{value:.6f}"))])
-
-    return write_csv
+        return soundfile.info(path).duration if path != streams.NAME else 0.0
+    except (soundfile.SoundFileError, OSError):
+        return 0.0

@@ -1,13 +1,28 @@
 """A recording of any length through a window that moves along it, in bounded memory."""
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import islice, pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from spectrnn.data.audio import FULL_SCALE
 from spectrnn.inference.events import Array
 from spectrnn.inference.predictor import Piece, Predictor
+
+
+class Window(NamedTuple):
+    """A part of a recording that is classified at once.
+
+    Attributes:
+        start, end: the time that it speaks for, s from the recording's beginning; less than it holds where windows
+            overlap.
+        samples: int16 (samples,).
+    """
+
+    start: float
+    end: float
+    samples: Piece
 
 
 def scan(
@@ -22,45 +37,100 @@ def scan(
         batch_size: windows that are computed at once.
 
     Yields:
-        The span of each window, float64 (windows, 2), and its probabilities, float64 (windows, classes). A window
-        speaks for the `hop` in its middle; the first one also for all before, the last one for all behind. So spans
-        follow each other without gaps, from 0 to the recording's end.
+        The span of each window, float64 (windows, 2), as `Windows` has it, and its probabilities, float64
+        (windows, classes).
     """
-    rate = predictor.sample_rate
-    size = max(1, round(window * rate))
-    cut = windows(blocks, size, max(1, round(hop * rate)))
-    begun, held = 0.0, next(cut, None)  # the last span's end depends on whether another window follows
-    while held is not None:
-        batch, held = [held, *islice(cut, batch_size - 1)], next(cut, None)
-        spans = np.empty((len(batch), 2))
-        for span, (start, piece), after in zip(spans, batch, [*batch[1:], held], strict=True):
-            end = start + len(piece) if after is None else (start + after[0] + size) / 2
-            span[:] = begun, end / rate
-            begun = span[1]
-        pieces = [piece.astype(np.float32) / np.float32(FULL_SCALE) for _, piece in batch]
-        yield spans, predictor.probabilities(pieces, batch_size)
+    found = _drawn(Windows(window, hop, predictor.sample_rate), blocks)
+    while batch := list(islice(found, batch_size)):
+        yield spans_of(batch), predictor.probabilities([as_float(piece.samples) for piece in batch], batch_size)
+
+
+def spans_of(windows: Iterable[Window]) -> Array:
+    """The times that windows speak for: float64 (windows, 2), s."""
+    return np.array([(window.start, window.end) for window in windows])
+
+
+def as_float(samples: Piece) -> Piece:
+    """int16 (samples,) as the float32 in [-1, 1) that a classifier takes."""
+    return samples.astype(np.float32) / np.float32(FULL_SCALE)
+
+
+class Windows:
+    """The windows of a recording whose samples come block by block.
+
+    A window speaks for the `hop` in its middle; the first one also for all before, the last one for all behind. So
+    their spans follow each other without gaps, from 0 to the recording's end.
+
+    Args:
+        window, hop: its length, and from one to the next, s; `hop` is at most `window`.
+        sample_rate: of the recording, Hz.
+    """
+
+    def __init__(self, window: float, hop: float, sample_rate: int) -> None:
+        self.size, self.rate = max(1, round(window * sample_rate)), sample_rate
+        self.cutter = Cutter(self.size, max(1, round(hop * sample_rate)))
+        self.waiting: list[tuple[int, Piece]] = []  # the last window: where its span ends depends on the next one
+        self.begun = 0.0
+
+    def push(self, block: Piece) -> list[Window]:
+        """Takes int16 (samples,), and gives out the windows that are complete and followed by another."""
+        return self._spanned(self.cutter.push(block))
+
+    def finish(self) -> list[Window]:
+        """The last windows."""
+        windows = self._spanned(self.cutter.finish())
+        for start, samples in self.waiting:
+            windows.append(Window(self.begun, (start + len(samples)) / self.rate, samples))
+        self.waiting = []
+        return windows
+
+    def _spanned(self, found: list[tuple[int, Piece]]) -> list[Window]:
+        windows = []
+        for (start, samples), (following, _) in pairwise([*self.waiting, *found]):
+            end = (start + following + self.size) / 2 / self.rate
+            windows.append(Window(self.begun, end, samples))
+            self.begun = end
+        self.waiting = found[-1:] or self.waiting
+        return windows
+
+
+class Cutter:
+    """Cuts windows, every `hop` samples; the last one ends with the recording, and a shorter recording is one window.
+
+    Args:
+        size: samples of a window.
+        hop: from the beginning of a window to that of the next, at most `size`.
+    """
+
+    def __init__(self, size: int, hop: int) -> None:
+        self.size, self.hop = size, hop
+        self.held = np.zeros(0, np.int16)  # the samples from the last window on
+        self.first = self.start = 0  # where they begin; where the next window does
+
+    def push(self, block: Piece) -> list[tuple[int, Piece]]:
+        """Takes (samples,), and gives out the complete windows: the number of the first sample, and (samples,)."""
+        self.held = np.concatenate([self.held, block]) if len(self.held) else block
+        cut = []
+        while self.first + len(self.held) - self.start >= self.size:
+            self.held, self.first = self.held[self.start - self.first :], self.start
+            cut.append((self.start, self.held[: self.size]))
+            self.start += self.hop
+        return cut
+
+    def finish(self) -> list[tuple[int, Piece]]:
+        """The window that ends with the recording, where the last one does not."""
+        end = self.first + len(self.held)
+        if self.start == 0 and end:
+            return [(0, self.held)]
+        return [(end - self.size, self.held[-self.size :])] if end > self.first + self.size else []
 
 
 def windows(blocks: Iterable[Piece], size: int, hop: int) -> Iterator[tuple[int, Piece]]:
-    """The windows of a recording, every `hop` samples; the last one ends with it.
+    """What a `Cutter` makes of a recording: int16 arrays (samples,), which follow each other."""
+    yield from _drawn(Cutter(size, hop), blocks)
 
-    Args:
-        blocks: arrays (samples,), which follow each other.
-        size: samples of a window; a shorter recording is one window.
-        hop: from the beginning of a window to that of the next, at most `size`.
 
-    Yields:
-        The number of its first sample, and its samples (samples,).
-    """
-    held, first, start = np.zeros(0, np.int16), 0, 0  # samples from the last window on; where they begin; the next one
+def _drawn(cutter: Any, blocks: Iterable[Piece]) -> Iterator[Any]:
     for block in blocks:
-        held = np.concatenate([held, block]) if len(held) else block
-        while first + len(held) - start >= size:
-            yield start, held[start - first :][:size]
-            held, first = held[start - first :], start
-            start += hop
-    end = first + len(held)
-    if start == 0 and end:
-        yield 0, held
-    elif end > first + size:
-        yield end - size, held[end - size - first :]
+        yield from cutter.push(block)
+    yield from cutter.finish()

@@ -54,7 +54,7 @@ def test_nothing_to_predict(spectrnn, trained, tmp_path):
     assert "paths: missing" in spectrnn("predict", f"run={trained}").mistake()
     (tmp_path / "empty").mkdir()
     outcome = spectrnn("predict", tmp_path / "empty", tmp_path / "no*.wav", f"run={trained}")
-    assert "2 of 2 files could not be predicted" in outcome.mistake()
+    assert outcome.mistake() == "spectrnn: none of the 2 files could be predicted"
     assert f"{tmp_path / 'empty'}: is a folder without audio files" in outcome.err
     assert "no*.wav: no such file" in outcome.err
 

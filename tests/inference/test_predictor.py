@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from spectrnn.errors import UserError
-from spectrnn.inference.predict import _heaped
 from spectrnn.inference.predictor import cut
+from spectrnn.inference.recordings import heaped
 
 
 @pytest.mark.parametrize("block", [1, 7, 100, 10_000])
@@ -29,6 +29,6 @@ def test_nothing_has_no_pieces():
 
 def test_files_that_cannot_be_read_are_told_before_the_last_of_them():
     events = [(f"{number}.wav", UserError("broken")) for number in range(100)]
-    heaps = list(_heaped(events, 8, 1e9))
+    heaps = list(heaped(events, 8, 1e9))
     assert [event for heap in heaps for event in heap] == events
     assert max(map(len, heaps)) == 16
