@@ -103,7 +103,7 @@ def test_a_typo_in_a_yaml_file_names_the_key(spectrnn, tmp_path):
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("spectrnn ", {"check", "train", "eval", "predict", "stream", "export", "explain"}),
+        ("spectrnn ", {"check", "train", "eval", "predict", "stream", "demo", "export", "explain"}),
         ("spectrnn ev", {"eval"}),
         ("spectrnn train model=bi", {"model=bigru", "model=bilstm"}),
         ("spectrnn train trainer.ep", {"trainer.epochs="}),
