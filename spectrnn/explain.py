@@ -29,7 +29,7 @@ _UNITS = ("Hz", "ms", "s", "dB", "frames and bins", "frames", "bins", "clips", "
           "words a minute", "share", "coefficients", "labels")  # fmt: skip
 _TOP = {"train": "spectrnn.training.rehearsal.TrainConfig", "eval": "spectrnn.inference.evaluate.EvalConfig",
         "predict": "spectrnn.inference.predict.PredictConfig", "check": "spectrnn.check.check.CheckConfig",
-        "stream": "spectrnn.streaming.stream.StreamConfig", "export": "spectrnn.export.export.ExportConfig",
+        "stream": "spectrnn.streaming.stream.StreamConfig", "export": "spectrnn.export.settings.ExportConfig",
         "demo": "spectrnn.demo.demo.DemoConfig"}  # fmt: skip
 _KINDS = {bool: "true | false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
 

@@ -1,29 +1,9 @@
 """`spectrnn export`: one file for any device, or a look whether such a file still says what it said."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
-
 from omegaconf import DictConfig
 
-from spectrnn.config import Count, Fraction, check, plain
-
-
-@dataclass(kw_only=True)
-class ExportConfig:
-    """export.yaml."""
-
-    data: dict[str, Any] | None
-    run: str
-    format: Literal["onnx"]
-    quantize: Literal["int8"] | None
-    streaming: bool
-    split: Literal["train", "val", "test", "all"]
-    clips: Count
-    int8_accuracy_drop: Fraction
-    license: str
-    out: str | None
-    batch_size: Count
-    verify: str | None
+from spectrnn.config import check, plain
+from spectrnn.export.settings import ExportConfig
 
 
 def export(node: DictConfig) -> None:

@@ -17,11 +17,11 @@ from spectrnn.data.corpus import Corpus, open_for_evaluation
 from spectrnn.errors import Mistakes, UserError
 from spectrnn.export.card import Card, Finding, write_card
 from spectrnn.export.certify import cases, certify, differences, race
-from spectrnn.export.export import ExportConfig
 from spectrnn.export.golden import Golden, write_golden
 from spectrnn.export.graph import facts, write_onnx
 from spectrnn.export.quantize import quantize
 from spectrnn.export.runtime import Array, Exported, Streaming, library, opened
+from spectrnn.export.settings import ExportConfig
 from spectrnn.export.streaming import streaming_differences, write_streaming_onnx
 from spectrnn.files import replaced_folder
 from spectrnn.inference.evaluate import classify, full_report, warn_of_other_clips
