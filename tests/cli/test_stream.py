@@ -131,5 +131,6 @@ def test_ctrl_c_ends_it_and_what_was_heard_is_told(causal, song):
         errors = process.stderr.read().decode()
         process.stdin.close()
         assert process.wait(60) == 0, errors
-    assert json.loads(rest.splitlines()[-1])["end"] == pytest.approx(1, abs=0.1)
+    last = json.loads(rest.splitlines()[-1])
+    assert begun["start"] < last["end"] <= 1
     assert "Traceback" not in errors
