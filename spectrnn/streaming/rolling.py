@@ -27,6 +27,7 @@ class Rolling:
 
     A classifier was trained on clips. A listener that never began anew would pool over hours, and no longer notice a
     word. With listeners as rows of one batch over the same features, all but the products of the encoder is done once.
+    Packets wait until an answer is due: ten frames at once cost far less than one after another.
 
     Args:
         classifier: what listens.
@@ -39,10 +40,11 @@ class Rolling:
     def __init__(self, classifier: StreamingClassifier, window: int, listeners: int, every: int) -> None:
         self.classifier, self.listeners, self.every = classifier, listeners, every
         self.layout = classifier.classifier.features
-        self.period = max(
-            1, int(self.layout.frames(torch.tensor(window))) // listeners
-        )  # frames between new beginnings
+        frames = int(self.layout.frames(torch.tensor(window)))
+        self.period = max(1, frames // listeners)  # frames from a new beginning to the next
         self.frames = 0  # that were heard
+        self.waiting: list[Tensor] = []  # packets (1, samples)
+        self.missing = (every - 1) * self.layout.hop_size + self.layout.window_size  # samples to the next answer
         unread, *self.fresh = classifier.initial(1)
         self.unread: State = (unread,)
         self.state = tuple(classifier.initial(listeners)[1:])
@@ -50,8 +52,15 @@ class Rolling:
     @torch.inference_mode()
     def hear(self, waveform: Tensor) -> list[Answer]:
         """Takes a packet of float32 (samples,), of any size, and gives the answers that are due."""
+        self.waiting.append(waveform[None])
+        self.missing -= len(waveform)
+        if self.missing > 0:
+            return []
+        between = self.every * self.layout.hop_size
+        self.missing = between - -self.missing % between
+        waveform, self.waiting = torch.cat(self.waiting, 1), []
         answers = []
-        x, self.unread = self.classifier.features(waveform[None].to(self.unread[0].device), self.unread)
+        x, self.unread = self.classifier.features(waveform.to(self.unread[0].device), self.unread)
         while x.shape[1]:
             turn, passed = divmod(self.frames, self.period)
             if not passed:

@@ -128,4 +128,7 @@ def _listened(sound: Iterable[Packet], rolling: Rolling, ears: Ears, show: Calla
                 yield from ears.push(answer)
     except KeyboardInterrupt:
         log.info("interrupted")
+    except UserError:  # a sound that breaks off; what was heard of it counts
+        yield from ears.finish()
+        raise
     yield from ears.finish()
