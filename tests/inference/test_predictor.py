@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from spectrnn.errors import UserError
+from spectrnn.inference.hearing import Mark
 from spectrnn.inference.predictor import cut
 from spectrnn.inference.recordings import heaped
+from spectrnn.inference.scan import Window
 
 
 @pytest.mark.parametrize("block", [1, 7, 100, 10_000])
@@ -32,3 +34,18 @@ def test_files_that_cannot_be_read_are_told_before_the_last_of_them():
     heaps = list(heaped(events, 8, 1e9))
     assert [event for heap in heaps for event in heap] == events
     assert max(map(len, heaps)) == 16
+
+
+def test_heaps_end_with_recordings_that_they_begin_with():
+    """So that what follows one depends on nothing before it."""
+    lengths = [1, 3, 2, 30, 1, 1, 9, 8, 1]  # windows of each recording
+    parts = [part for name, count in enumerate(lengths)
+             for part in [*[(str(name), Window(0, 1, np.zeros(10)))] * count, (str(name), Mark.END)]]  # fmt: skip
+    heaps = list(heaped(parts, 8, 1e9))
+    assert [part for heap in heaps for part in heap] == parts
+    assert max(sum(isinstance(content, Window) for _, content in heap) for heap in heaps) <= 8 + 8
+    clean = [index + 1 for index, heap in enumerate(heaps) if heap[-1][1] is Mark.END]
+    assert len(clean) >= 4
+    for index in clean:
+        rest = [part for heap in heaps[index:] for part in heap]
+        assert list(heaped(rest, 8, 1e9)) == heaps[index:]
