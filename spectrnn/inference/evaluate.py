@@ -16,13 +16,12 @@ from spectrnn.data.clips import Source
 from spectrnn.data.corpus import Corpus, open_for_evaluation
 from spectrnn.devices import pick_device
 from spectrnn.errors import Mistakes, UserError
-from spectrnn.files import new_file, write_json
 from spectrnn.inference.calibration import tempered
-from spectrnn.inference.figures import confusion_figure, thresholds_figure
 from spectrnn.inference.metrics import Array, calibration_error, confusion, intervals, per_class, score
 from spectrnn.inference.predictor import Predictor
+from spectrnn.inference.report.files import text_report, write_report
 from spectrnn.inference.report.page import Evaluation, Megabytes, write_page
-from spectrnn.inference.thresholds import Search, ThresholdConfig, threshold_lines
+from spectrnn.inference.thresholds import Search, ThresholdConfig
 from spectrnn.model import file as model_file
 from spectrnn.model.classifier import Classifier
 from spectrnn.model.header import read_header
@@ -33,7 +32,6 @@ log = logging.getLogger(__name__)
 
 # Of data's settings, those that decide no split.
 _HARMLESS = {"root", "path", "cache", "resident", "download", "max_seconds", "sample_rate", "on_error"}
-_WIDEST_TABLE = 40  # classes that a text confusion matrix shows
 
 
 @dataclass(kw_only=True)
@@ -182,65 +180,3 @@ def full_report(probabilities: Array, targets: Array, labels: list[str]) -> dict
         "per_class": per_class(matrix, labels),
         "confusion": {"labels": labels, "counts": matrix.tolist()},
     }
-
-
-def write_report(split: str, metrics: dict[str, Any], folder: Path) -> None:
-    """Writes ``metrics.json``, ``report.txt`` and ``confusion.png`` into a folder, which is made where there is none.
-
-    Args:
-        split: the key of the figures in `metrics`, which are as `full_report` gives them.
-        metrics: what the JSON holds.
-        folder: where to.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_files(split, metrics, folder)
-    except OSError as error:
-        raise UserError(f"out={folder}: cannot be written ({error.strerror})") from error
-
-
-def _write_files(split: str, metrics: dict[str, Any], folder: Path) -> None:
-    write_json(metrics, folder / "metrics.json")
-    report = metrics[split]
-    with new_file(folder / "report.txt") as path:
-        path.write_text(text_report(split, report) + "\n")
-    labels, counts = report["confusion"]["labels"], np.array(report["confusion"]["counts"])
-    with new_file(folder / "confusion.png") as path:
-        confusion_figure(counts, labels).savefig(path, format="png")
-    if "thresholds" in report:
-        with new_file(folder / "thresholds.png") as path:
-            thresholds_figure(report["thresholds"]).savefig(path, format="png")
-
-
-def text_report(split: str, report: dict[str, Any]) -> str:
-    """The report as text: headline with intervals, a row a class, the confusion matrix."""
-    lines = [f"{split}: {report['clips']} clips"]
-    for name in ("accuracy", "balanced_accuracy", "macro_f1", "loss", "top_3", "ece", "ece_uncalibrated"):
-        if name in report:
-            interval = report["intervals_95"].get(name)
-            lines.append(f"  {name:<18}{report[name]:8.4f}" + (
-                f"   95 % {interval[0]:.4f} to {interval[1]:.4f}" if interval else ""))  # fmt: skip
-    width = max([len("class"), *(len(label) for label in report["per_class"])])
-    lines += ["", f"  {'class':<{width}}  precision  recall      F1  clips"]
-    for label, row in report["per_class"].items():
-        lines.append(
-            f"  {label:<{width}}  {row['precision']:9.3f}  {row['recall']:6.3f}  {row['f1']:6.3f}  {row['support']:5}"
-        )
-    lines += ["", *_confusion_lines(report["confusion"], width)]
-    return "\n".join([*lines, *(["", *threshold_lines(report["thresholds"])] if "thresholds" in report else [])])
-
-
-def _confusion_lines(table: dict[str, Any], width: int) -> list[str]:
-    labels, counts = table["labels"], table["counts"]
-    if len(labels) > _WIDEST_TABLE:
-        return [f"  (the confusion matrix of {len(labels)} classes is in confusion.png and metrics.json)"]
-    cell = max(len(str(max(map(max, counts)))), len(str(len(labels)))) + 1
-    lines = ["  confusion: rows are true, columns predicted, numbered like the rows",
-             f"  {'':<{width + 4}}" + "".join(f"{i:>{cell}}" for i in range(len(labels)))]  # fmt: skip
-    for index, (label, row) in enumerate(zip(labels, counts, strict=True)):
-        cells = "".join(f"{count or '.':>{cell}}" for count in row)
-        lines.append(f"  {index:>3} {label:<{width}}{cells}")
-    return lines

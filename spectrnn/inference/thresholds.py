@@ -1,7 +1,7 @@
 """From which probability on to hear each class: false alarms an hour in recordings without events, against recall."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,25 +183,6 @@ class Search:
                         hours, rate, 3 / hours)  # fmt: skip
         if unreached:
             log.warning("no threshold up to 1 keeps to %g false alarms an hour for %s", rate, ", ".join(unreached))
-
-
-def threshold_lines(table: Mapping[str, Any]) -> list[str]:
-    """What `Search.run` has found, as text: a row a class."""
-    width = max(len("class"), *map(len, table["per_class"]))
-    wanted = f"at most {table['false_alarms']:g} an hour and class, in {table['hours']:.2f} h"
-    lines = [
-        f"  thresholds where false alarms are {wanted}",
-        f"  {'class':<{width}}  threshold  false alarms/h  recall  others",
-    ]
-    for label, row in table["per_class"].items():
-        recall, others = (
-            f"{'-' if row[name] is None else format(row[name], '.3f'):>6}" for name in ("recall", "others")
-        )
-        mark = "" if row["reached"] else "  (not reached)"
-        lines.append(
-            f"  {label:<{width}}  {row['threshold']:9.6g}  {row['false_alarms']:14.2f}  {recall}  {others}{mark}"
-        )
-    return [*lines, "  recall: of the class's clips; others: of all other clips, those in which it is heard, too"]
 
 
 def _lengths(negatives: Iterable[str], mistakes: Mistakes) -> dict[str, float]:

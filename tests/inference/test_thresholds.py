@@ -6,9 +6,10 @@ import soundfile
 
 from spectrnn.errors import UserError
 from spectrnn.inference.events import Detector
+from spectrnn.inference.report.files import threshold_lines
 from spectrnn.inference.scan import scan
 from spectrnn.inference.tally import Tally
-from spectrnn.inference.thresholds import TRIED, Search, ThresholdConfig, _curve, _lowest, threshold_lines
+from spectrnn.inference.thresholds import TRIED, Search, ThresholdConfig, _curve, _lowest
 
 
 def counted(spans, probabilities, threshold, smooth, release, min_seconds):
