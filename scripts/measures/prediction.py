@@ -12,9 +12,9 @@ import soundfile
 from measures.commands import SPECTRNN, run
 from spectrnn.data.audio import decode
 from spectrnn.data.clips import Clip
-from spectrnn.inference.hearing import Whole
 from spectrnn.inference.predictor import load
-from spectrnn.inference.recordings import audio_paths, hear
+from spectrnn.inference.recordings.hear import audio_paths, hear
+from spectrnn.inference.recordings.hearing import Whole
 
 
 def folder(model: Path, recordings: list[str], rounds: int) -> dict[str, float]:

@@ -14,12 +14,13 @@ from omegaconf import DictConfig
 from spectrnn.config import Count, Rate, check, plain
 from spectrnn.data import streams
 from spectrnn.errors import Stopped, UserError
-from spectrnn.inference import formats
-from spectrnn.inference.hearing import Hearing, Whole
-from spectrnn.inference.outputs import Folder, Output, Stream, Table
+from spectrnn.inference.detection import thresholds_of
 from spectrnn.inference.predictor import Predictor, load
-from spectrnn.inference.recordings import Heard, State, audio_paths, hear
-from spectrnn.inference.scanning import ScanConfig, scanning, thresholds_of
+from spectrnn.inference.recordings import formats
+from spectrnn.inference.recordings.hear import Heard, State, audio_paths, hear
+from spectrnn.inference.recordings.hearing import Hearing, Whole
+from spectrnn.inference.recordings.outputs import Folder, Output, Stream, Table
+from spectrnn.inference.recordings.scanning import ScanConfig, scanning
 from spectrnn.progress import bar
 from spectrnn.runs import find_model
 
@@ -117,14 +118,15 @@ def _failure(failed: int, total: int) -> str:
 
 def _hearing(config: PredictConfig, predictor: Predictor) -> Hearing:
     if config.window is None:
-        return Whole(predictor, thresholds_of(config, predictor))
+        return Whole(predictor, thresholds_of(config, predictor.labels, predictor.decisions))
     return scanning(config, predictor)
 
 
 def _format(config: PredictConfig, predictor: Predictor) -> formats.Format:
     if config.window is None:
         form = {"csv": formats.CsvLabels, "jsonl": formats.JsonLabels}[config.format]
-        return form(min(config.top_k, len(predictor.labels)), thresholds_of(config, predictor) is not None)
+        decided = thresholds_of(config, predictor.labels, predictor.decisions) is not None
+        return form(min(config.top_k, len(predictor.labels)), decided)
     events = {"csv": formats.CsvEvents(), "jsonl": formats.JsonEvents(), "audacity": formats.Audacity()}
     return {**events, "raven": formats.Raven(predictor.sample_rate / 2)}[config.format]
 

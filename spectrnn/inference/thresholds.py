@@ -14,7 +14,7 @@ from spectrnn.data.batches import Batches
 from spectrnn.errors import Mistakes, UserError
 from spectrnn.inference.events import Array
 from spectrnn.inference.predictor import Piece, Predictor
-from spectrnn.inference.recordings import audio_paths
+from spectrnn.inference.recordings.hear import audio_paths
 from spectrnn.inference.scan import scan
 from spectrnn.inference.tally import Tally
 from spectrnn.model import file as model_file

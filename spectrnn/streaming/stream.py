@@ -5,19 +5,18 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import numpy as np
 import torch
 from annotated_types import Le
 from omegaconf import DictConfig
 
-from spectrnn.config import Count, NonNegative, Positive, Probability, Rate, check, plain, unknown_name
+from spectrnn.config import Count, Positive, Rate, check, plain
 from spectrnn.devices import pick_device
 from spectrnn.errors import Mistakes, UserError
-from spectrnn.inference.events import Array, Detector
+from spectrnn.inference.detection import DetectionConfig, detection, require_overlap
 from spectrnn.model import file as model_file
-from spectrnn.model.decisions import Above0, Decisions, Smoothing, read_decisions
+from spectrnn.model.decisions import Decisions, read_decisions
 from spectrnn.progress import bar
 from spectrnn.runs import find_model
 from spectrnn.streaming.classifier import StreamingClassifier
@@ -27,11 +26,11 @@ from spectrnn.streaming.telling import FORMATS, Ears, Told
 
 log = logging.getLogger(__name__)
 
-_THRESHOLD = 0.5  # of a class for which none was chosen
+_HOP = 0.1  # s, where no thresholds were chosen
 
 
 @dataclass(kw_only=True)
-class StreamConfig:
+class StreamConfig(DetectionConfig):
     """stream.yaml."""
 
     run: str
@@ -40,12 +39,6 @@ class StreamConfig:
     pcm_rate: Rate | None
     window: Annotated[Positive, Le(model_file.LONGEST_SECONDS)] | None
     listeners: Annotated[Count, Le(64)]
-    hop: Positive | None
-    smooth: Smoothing | None
-    threshold: Literal["model", "none"] | Probability
-    release: Above0 | None
-    min_seconds: NonNegative | None
-    background: list[str]
     format: Literal["text", "csv", "jsonl"]
     device: str
 
@@ -84,39 +77,13 @@ def _prepared(
 ) -> tuple[Rolling, Ears]:
     """The listeners and the ears that a config asks for; what it leaves open is as thresholds were chosen."""
     offline = classifier.classifier
-
-    def setting(name: str, otherwise: float) -> Any:
-        chosen = getattr(config, name) if getattr(config, name) is not None else getattr(decisions, name, None)
-        return otherwise if chosen is None else chosen
-
-    rate, hop_size = offline.sample_rate, offline.features.hop_size
-    window, hop = setting("window", int(offline.longest) / rate), setting("hop", 0.1)
-    if hop > window:
-        raise UserError(f"hop={hop:g}: is longer than window={window:g}, so that sound would be lost")
-    every = max(1, round(hop * rate / hop_size))
-    thresholds = _thresholds(config, offline.labels, decisions)
-    detector = None
-    if thresholds is not None:
-        rest = setting("smooth", 3), setting("release", 0.8), setting("min_seconds", 0.0)
-        detector = Detector(offline.labels, thresholds, *rest)
+    rate = offline.sample_rate
+    window = config.window or (decisions.window if decisions else int(offline.longest) / rate)
+    hop = config.hop or (decisions.hop if decisions else _HOP)
+    require_overlap(window, hop)
+    detector = detection(config, offline.labels, decisions).detector(offline.labels)
+    every = max(1, round(hop * rate / offline.features.hop_size))
     return Rolling(classifier, round(window * rate), config.listeners, every), Ears(offline.labels, rate, detector)
-
-
-def _thresholds(config: StreamConfig, labels: list[str], decisions: Decisions | None) -> Array | None:
-    """(classes,), beyond reach for what is no event; None where every answer is to be told."""
-    background = config.background or (decisions.background if decisions else [])
-    for label in background:
-        if label not in labels:
-            raise UserError(f"background: the model has no label {label!r}; " + unknown_name(label, labels))
-    if config.threshold == "none":
-        return None
-    thresholds = np.full(len(labels), _THRESHOLD if config.threshold == "model" else config.threshold, float)
-    if config.threshold == "model" and decisions is not None:
-        thresholds = decisions.of(labels)
-    thresholds[np.isin(labels, background)] = np.inf
-    if not np.isfinite(thresholds).any():
-        raise UserError("background: holds all labels that have a threshold, so that nothing could be heard")
-    return thresholds
 
 
 def _listened(sound: Iterable[Packet], rolling: Rolling, ears: Ears, show: Callable[[Answer], None]) -> Iterator[Told]:

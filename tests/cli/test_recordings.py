@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from spectrnn.inference import journal as journals
+from spectrnn.inference.recordings import journal as journals
 from spectrnn.model import file as model_file
 from spectrnn.model.decisions import Decisions
 
@@ -130,7 +130,7 @@ def test_settings_that_do_not_fit(spectrnn, trained, night, tmp_path):
 
     assert "hop=3: is longer than window=2" in mistake("window=2", "hop=3")
     assert "window=model: the model file has no thresholds" in mistake("window=model")
-    assert "background: 'noise' is none of the model's labels (high, low, middle)" in mistake(
+    assert "background: the model has no label 'noise'; known here: high, low, middle" in mistake(
         "background=[noise]", "window=1"
     )
     assert "so that nothing could be heard" in mistake("window=1", "background=[low,middle,high]")

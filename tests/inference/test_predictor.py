@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from spectrnn.errors import UserError
-from spectrnn.inference.hearing import Mark
 from spectrnn.inference.predictor import cut
-from spectrnn.inference.recordings import heaped
+from spectrnn.inference.recordings.hear import heaped
+from spectrnn.inference.recordings.hearing import Mark
 from spectrnn.inference.scan import Window
 
 

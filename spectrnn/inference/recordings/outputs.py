@@ -11,9 +11,9 @@ from typing import Any, Self, TextIO
 from spectrnn.data import streams
 from spectrnn.errors import UserError
 from spectrnn.files import new_file, remove_unfinished
-from spectrnn.inference.formats import Format, Place
-from spectrnn.inference.hearing import Row
-from spectrnn.inference.journal import Journal, Position
+from spectrnn.inference.recordings.formats import Format, Place
+from spectrnn.inference.recordings.hearing import Row
+from spectrnn.inference.recordings.journal import Journal, Position
 
 
 class Output(ABC):

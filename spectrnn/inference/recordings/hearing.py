@@ -7,7 +7,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from spectrnn.inference.events import Array, Detector, Event, Smoothed
+from spectrnn.inference.detection import Detection
+from spectrnn.inference.events import Array, Event, Smoothed
 from spectrnn.inference.predictor import Piece, Prediction, Predictor, cut
 from spectrnn.inference.scan import Window, Windows
 
@@ -104,24 +105,12 @@ class Scanning:
     Args:
         predictor: of the recordings' rate.
         window, hop: its length, and from one to the next, s.
-        smooth: windows that a probability is the mean of.
-        thresholds: (classes,), from which on an event begins; None for the label of each window.
-        release: share of the threshold below which an event ends.
-        min_seconds: shorter events are dropped.
+        detection: of events in what is said of the windows.
     """
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        window: float,
-        hop: float,
-        smooth: int,
-        thresholds: Array | None,
-        release: float,
-        min_seconds: float,
-    ) -> None:
+    def __init__(self, predictor: Predictor, window: float, hop: float, detection: Detection) -> None:
         self.rate, self.labels, self.window, self.hop = predictor.sample_rate, predictor.labels, window, hop
-        self.smooth, self.thresholds, self.release, self.min_seconds = smooth, thresholds, release, min_seconds
+        self.detection = detection
 
     def cut(self, blocks: Iterable[Piece]) -> Iterator[Window | Mark]:
         """As `Hearing`."""
@@ -133,9 +122,7 @@ class Scanning:
 
     def reader(self) -> Reader:
         """As `Hearing`."""
-        if self.thresholds is None:
-            return _EachWindow(self.labels, self.smooth)
-        return Detector(self.labels, self.thresholds, self.smooth, self.release, self.min_seconds)
+        return self.detection.detector(self.labels) or _EachWindow(self.labels, self.detection.smooth)
 
 
 class _EachWindow:

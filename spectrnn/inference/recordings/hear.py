@@ -18,8 +18,8 @@ from spectrnn.data.ahead import ahead
 from spectrnn.data.audio import Samples, blocks
 from spectrnn.data.sources import is_audio
 from spectrnn.errors import UserError
-from spectrnn.inference.hearing import Hearing, Mark, Reader, Row
 from spectrnn.inference.predictor import Predictor
+from spectrnn.inference.recordings.hearing import Hearing, Mark, Reader, Row
 from spectrnn.inference.scan import Window, as_float, spans_of
 
 _OPENED = 32  # files that are decoded while others are computed

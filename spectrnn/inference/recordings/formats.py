@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from spectrnn.inference.events import Event
-from spectrnn.inference.hearing import Labelled
+from spectrnn.inference.recordings.hearing import Labelled
 
 
 class Place(NamedTuple):
