@@ -162,7 +162,8 @@ class Progress:
         self.alone = len(paths) == 1
         self.hidden = hidden
         total = round(_seconds(paths[0])) or None if self.alone else len(paths)
-        form = "{l_bar}{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]" if total else None
+        count = "{n:.0f}" if self.alone else "{n:.1f}"
+        form = f"{{l_bar}}{{bar}}| {count}/{{total_fmt}} [{{elapsed}}<{{remaining}}, {{rate_fmt}}]" if total else None
         self.bar = bar(total, "predicting", "s of sound" if self.alone else "file", disable=hidden, bar_format=form)
 
     def __enter__(self) -> Self:
