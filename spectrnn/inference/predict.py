@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import sys
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -63,8 +62,7 @@ def predict(node: DictConfig) -> None:
     paths = _paths(config)
     predictor = load(config.run, config.device)
     hearing = _hearing(config, predictor)
-    with ExitStack() as stack:
-        output = stack.enter_context(_output(config, paths, _format(config, predictor), stack))
+    with _output(config, paths, _format(config, predictor)) as output:
         left = [path for path in paths if path not in output.done]
         if len(left) < len(paths):
             log.info("%d of %d recordings are done; the others follow", len(paths) - len(left), len(paths))
@@ -131,7 +129,7 @@ def _format(config: PredictConfig, predictor: Predictor) -> formats.Format:
     return {**events, "raven": formats.Raven(predictor.sample_rate / 2)}[config.format]
 
 
-def _output(config: PredictConfig, paths: list[str], form: formats.Format, stack: ExitStack) -> Output:
+def _output(config: PredictConfig, paths: list[str], form: formats.Format) -> Output:
     if config.out is None:
         if form.of_one and len(paths) > 1:
             raise UserError(f"format={config.format}: is of one recording; of several, out=FOLDER takes a file each")
@@ -140,7 +138,7 @@ def _output(config: PredictConfig, paths: list[str], form: formats.Format, stack
     if form.of_one and (len(paths) > 1 or out.is_dir()):
         return Folder(out, form, _fingerprint(config), config.paths)
     if out.exists() and not out.is_file() and not out.is_dir():  # a device or a named pipe
-        return Stream(stack.enter_context(out.open("w", encoding="utf-8", newline="")), form)
+        return Stream(out.open("w", encoding="utf-8", newline=""), form, out)
     return Table(out, form, _fingerprint(config))
 
 
@@ -164,7 +162,8 @@ class Progress:
         self.alone = len(paths) == 1
         self.hidden = hidden
         total = round(_seconds(paths[0])) or None if self.alone else len(paths)
-        form = "{l_bar}{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]" if total else None
+        count = "{n:.0f}" if self.alone else "{n:.1f}"
+        form = f"{{l_bar}}{{bar}}| {count}/{{total_fmt}} [{{elapsed}}<{{remaining}}, {{rate_fmt}}]" if total else None
         self.bar = bar(total, "predicting", "s of sound" if self.alone else "file", disable=hidden, bar_format=form)
 
     def __enter__(self) -> Self:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from filelock import FileLock
 
 from spectrnn.inference.recordings import journal as journals
 from spectrnn.model import file as model_file
@@ -366,3 +367,12 @@ def test_an_output_that_cannot_be_written(spectrnn, trained, tones, tmp_path):
 def test_a_device_is_written_to_without_a_journal(spectrnn, trained, tones):
     assert spectrnn("predict", tones / "low", f"run={trained}", f"out={os.devnull}").code == 0
     assert not Path("/dev/.null.journal").exists()
+    if Path("/dev/full").exists():
+        text = spectrnn("predict", tones / "low", f"run={trained}", "out=/dev/full").mistake()
+        assert text == "spectrnn: out=/dev/full: cannot be written (No space left on device)"
+
+
+def test_two_processes_do_not_write_the_same_output(spectrnn, trained, tones, tmp_path):
+    with FileLock(tmp_path / ".labels.csv.lock"):
+        text = spectrnn("predict", tones, f"run={trained}", f"out={tmp_path / 'labels.csv'}").mistake()
+    assert text == f"spectrnn: out={tmp_path / 'labels.csv'}: another process is writing it"

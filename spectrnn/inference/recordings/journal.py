@@ -58,7 +58,8 @@ class Journal:
         try:
             self._lock.acquire()
         except Timeout as error:
-            raise UserError(f"out={out}: another process is writing it") from error
+            held = Path(self._lock.lock_file).exists()
+            raise UserError(f"out={out}: {'another process is writing it' if held else 'cannot be written'}") from error
         try:
             # A run that had begun nothing yet, or whose output is gone, has left nothing to go on from.
             self.begun = self.path.is_file() and out.exists()

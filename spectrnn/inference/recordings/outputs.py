@@ -4,7 +4,7 @@ import glob
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, TextIO
 
@@ -58,19 +58,22 @@ class Stream(Output):
     Args:
         file: where to.
         form: of the rows.
+        path: of the file; None for standard output.
     """
 
-    def __init__(self, file: TextIO, form: Format) -> None:
-        self.file, self.form = file, form
+    def __init__(self, file: TextIO, form: Format, path: Path | None = None) -> None:
+        self.file, self.form, self.path = file, form, path
         self.rows, self.before = 0, 0.0
-        self.file.write(form.header)
+        with _writing(path):
+            file.write(form.header)
 
     def write(self, path: str, rows: Sequence[Row]) -> None:
         """As `Output`; the reader gets them at once."""
-        for row in rows:
-            self.rows += 1
-            self.file.write(self.form.line(Place(path, self.rows, self.before), row))
-        self.file.flush()
+        with _writing(self.path):
+            for row in rows:
+                self.rows += 1
+                self.file.write(self.form.line(Place(path, self.rows, self.before), row))
+            self.file.flush()
 
     def end(self, path: str, seconds: float) -> None:
         """As `Output`."""
@@ -84,10 +87,14 @@ class Stream(Output):
 
     def finish(self) -> None:
         """As `Output`."""
-        self.file.flush()
+        with _writing(self.path):
+            self.file.flush()
 
     def __exit__(self, *_: object) -> None:
-        """The stream is its owner's."""
+        """Standard output is its owner's."""
+        if self.path is not None:
+            with suppress(OSError):  # of what could not be written, which was told
+                self.file.close()
 
 
 class Table(Output):
@@ -266,8 +273,11 @@ def _folder_of(name: str) -> str:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _writing(path: Path | None) -> Iterator[None]:
     try:
         yield
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        raise
     except OSError as error:
-        raise UserError(f"out={path}: cannot be written ({error.strerror})") from error
+        name = "standard output" if path is None else f"out={path}"
+        raise UserError(f"{name}: cannot be written ({error.strerror})") from error
