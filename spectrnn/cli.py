@@ -16,7 +16,7 @@ COMMANDS = {
     "check": "examine a corpus before training: broken files, duplicates, leaks; exit code 1 where there are errors",
     "train": "train a classifier: from recordings and labels to a run below outputs/",
     "eval": "measure a trained classifier on a split of a corpus",
-    "predict": "label recordings: files, folders and globs",
+    "predict": "label recordings, or hear the events in long ones",
     "stream": "hear a live sound: the microphone, or standard input; events as they happen",
     "export": "write a trained classifier as one file for any device, which certifies itself; or verify such a file",
     "demo": "serve a page that hears with the model, in the browser alone; out=FOLDER writes it for any static host",

@@ -2,9 +2,11 @@
 
 import logging
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,6 +68,12 @@ def spectrnn(monkeypatch, capfd, tmp_path) -> Callable[..., Outcome]:
         return Outcome(code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def listening() -> dict[str, Any]:
+    """What a sub-process needs to hear SIGINT, which a shell's background jobs, such as these tests, may ignore."""
+    return {} if sys.platform == "win32" else {"preexec_fn": partial(signal.signal, signal.SIGINT, signal.SIG_DFL)}
 
 
 @pytest.fixture(scope="session")

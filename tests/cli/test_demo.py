@@ -50,9 +50,10 @@ def browser(tone, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def served(trained):
+def served(trained, listening):
     """The address at which the command serves the page; Ctrl-C ends it well."""
-    process = subprocess.Popen(demo(f"run={trained}", "port=0", "open=false"), stderr=subprocess.PIPE, text=True)
+    command = demo(f"run={trained}", "port=0", "open=false")
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **listening)
     said = ""
     for line in process.stderr:
         said += line

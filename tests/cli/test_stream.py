@@ -119,9 +119,10 @@ def test_mistakes_are_told(piped, causal, song):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-def test_ctrl_c_ends_it_and_what_was_heard_is_told(causal, song):
+def test_ctrl_c_ends_it_and_what_was_heard_is_told(causal, song, listening):
     command = [sys.executable, "-m", "spectrnn", "stream", f"run={causal}", "format=jsonl", "threshold=0.6"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, **pipes, **listening) as process:
         process.stdin.write(song[:8000].tobytes())
         process.stdin.flush()
         begun = json.loads(process.stdout.readline())  # told while the sound goes on
