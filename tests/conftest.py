@@ -1,6 +1,7 @@
 """What the tests of every room share: sounds, sources as the command line builds them, and a cache of their own."""
 
 import functools
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from spectrnn import CONFIGS
 from spectrnn.config import build
 from spectrnn.data.clips import Source
+
+# Several processes run the tests, and start others: with a thread each they do not wait for each other. Torch reads it
+# when it is first imported, and so do they.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _REAL_DIGITS = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "fsdd"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
@@ -54,12 +55,13 @@ def spectrnn(monkeypatch, capfd, tmp_path) -> Callable[..., Outcome]:
         monkeypatch.setattr(sys, "argv", ["spectrnn", *map(str, arguments)])
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
         capfd.readouterr()
-        code = 0
+        code, threads = 0, torch.get_num_threads()
         try:
             cli.main()
         except SystemExit as error:
             code = int(error.code or 0)
         finally:
+            torch.set_num_threads(threads)
             GlobalHydra.instance().clear()
             HydraConfig.instance().cfg = None
             for handler in logging.getLogger().handlers[:]:
