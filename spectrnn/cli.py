@@ -112,6 +112,7 @@ def _hydra(command: str, arguments: list[str]) -> None:
     OmegaConf.register_new_resolver("new_folder", claim_folder, use_cache=True, replace=True)
     task = {"check": _check, "train": _train}.get(command) or _task(command)
     mistakes: list[str] = []
+    closed: list[BrokenPipeError] = []
 
     def guarded(config: "DictConfig") -> Any:
         # Caught here, a mistake in one run of a sweep does not keep the others from running.
@@ -121,9 +122,14 @@ def _hydra(command: str, arguments: list[str]) -> None:
             mistakes.append(str(error))
             _complain(mistakes[-1])
             return None
+        except BrokenPipeError as error:  # of which Hydra would complain
+            closed.append(error)
+            return None
 
     sys.argv = ["spectrnn", *arguments]
     hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=command)(guarded)()
+    if closed:
+        raise closed[0]
     if mistakes:
         sys.exit(1)
 

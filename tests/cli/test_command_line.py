@@ -144,3 +144,9 @@ def test_a_reader_that_leaves_early_sees_no_traceback():
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stdout.startswith("spectrnn train")
     assert done.stderr == ""
+
+
+def test_a_reader_that_leaves_before_the_end_ends_the_command_quietly(trained, tones):
+    command = f"{sys.executable} -m spectrnn predict {tones} run={trained} | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("", "")
