@@ -17,6 +17,9 @@ _PACKET = 1 << 16  # bytes that are taken at once, at most: what a pipe holds
 _OPEN_END = 0x7FFF0000  # bytes of samples: a writer to a pipe, which cannot know how many come, claims so many or more
 _LARGEST_CHUNK = 1 << 24  # bytes of notes in front of the samples
 
+# What other recordings begin with. As raw samples these bytes would be loud, and hardly ever the first ones.
+_OTHERS = {b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3", b"FORM": "AIFF", b".snd": "AU", b"caff": "CAF"}
+
 Read = Callable[[int], bytes]  # at most so many bytes, at least one; none at the end
 
 
@@ -65,11 +68,15 @@ def stream_blocks(read: Read, sample_rate: int, pcm_rate: int | None = None) -> 
 
     Raises:
         UserError: the stream is empty, ends before its header or its samples do, is WAV of a kind that cannot be read,
-            of an absurd sample rate, or holds values that are not finite.
+            of an absurd sample rate, or holds values that are not finite; or it is a recording of another format.
     """
     begun = _exactly(read, 4)
     if begun in (b"RIFF", b"RF64"):
         layout, rest = _header(read), b""
+    elif begun.startswith(tuple(_OTHERS)):
+        kind = next(name for start, name in _OTHERS.items() if begun.startswith(start))
+        raise UserError(f"{NAME}: standard input is {kind}, where WAV or raw 16-bit samples are read; "
+                        "as in: ffmpeg -i FILE -f wav - | spectrnn ...")  # fmt: skip
     else:
         layout, rest = Layout(pcm_rate or sample_rate, 1, "<i2", None), begun
     resampler = resampler_for(layout.rate, NAME, sample_rate)

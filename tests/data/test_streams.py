@@ -103,6 +103,15 @@ def test_what_is_no_sound_is_told(tmp_path, change, sentence):
     assert sentence in str(error.value)
 
 
+@pytest.mark.parametrize(("form", "subtype", "name"), [
+    ("FLAC", "PCM_16", "FLAC"), ("OGG", "VORBIS", "Ogg"), ("AIFF", "PCM_16", "AIFF"), ("AU", "PCM_16", "AU"),
+    ("CAF", "PCM_16", "CAF"),
+])  # fmt: skip
+def test_recordings_of_other_formats_are_not_taken_for_raw_samples(tmp_path, form, subtype, name):
+    with pytest.raises(UserError, match=f"^-: standard input is {name}, where WAV"):
+        heard(wav(tmp_path / "a", noise(4000), subtype=subtype, form=form))
+
+
 def test_values_that_are_not_finite_are_told(tmp_path):
     samples = noise(100)
     samples[50] = np.nan
