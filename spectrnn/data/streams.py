@@ -1,10 +1,13 @@
 """Sound from standard input, as it comes: a WAV file, or raw 16-bit samples without a header."""
 
 import os
+import signal
 import struct
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +43,7 @@ class Layout(NamedTuple):
 
 
 def stdin_blocks(sample_rate: int, pcm_rate: int | None = None) -> Iterator[Samples]:
-    """`stream_blocks` of standard input.
+    """`stream_blocks` of standard input. Ctrl-C is its end, and what was heard until then counts.
 
     Raises:
         UserError: as there, or it is a terminal.
@@ -51,7 +54,35 @@ def stdin_blocks(sample_rate: int, pcm_rate: int | None = None) -> Iterator[Samp
         )
     # Past Python's buffer, which would wait until it is full.
     descriptor = sys.stdin.fileno()
-    return stream_blocks(lambda count: os.read(descriptor, count), sample_rate, pcm_rate)
+    with _ended_by_interrupt(descriptor) as ended:
+        try:
+            yield from stream_blocks(lambda count: os.read(descriptor, count), sample_rate, pcm_rate)
+        except UserError:  # of a header that promises more
+            if not ended:
+                raise
+
+
+@contextmanager
+def _ended_by_interrupt(descriptor: int) -> Iterator[list[int]]:
+    """At the first Ctrl-C in the block, what reads there finds the end, even if it waits; yields whether that was."""
+    ended: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def end(number: int, _: Any) -> None:
+        ended.append(number)
+        signal.signal(signal.SIGINT, before)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, descriptor)
+        os.close(nothing)
+
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield ended  # somebody else's, or ignored, as by a job in the background
+        return
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield ended
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def stream_blocks(read: Read, sample_rate: int, pcm_rate: int | None = None) -> Iterator[Samples]:

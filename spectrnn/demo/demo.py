@@ -14,7 +14,7 @@ import numpy as np
 from annotated_types import Ge, Le
 from omegaconf import DictConfig
 
-from spectrnn.config import Positive, Whole, check, plain
+from spectrnn.config import Whole, check, plain
 from spectrnn.data.audio import FULL_SCALE
 from spectrnn.demo.examples import examples
 from spectrnn.demo.folder import write_page
@@ -26,6 +26,7 @@ from spectrnn.export.graph import facts, write_onnx
 from spectrnn.export.runtime import Exported
 from spectrnn.files import new_folder
 from spectrnn.inference.predictor import load
+from spectrnn.model.decisions import Window
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class DemoConfig:
     data: dict[str, Any] | None
     run: str
     out: str | None
-    window: Positive | None
+    window: Window | None
     examples: Whole
     port: Port
     open: bool
@@ -76,6 +77,8 @@ def write(config: DemoConfig, folder: Path) -> None:
     """Exports the model, certified, and writes the page with it into an empty folder."""
     predictor = load(config.run, "cpu")
     offered = examples(config.data, predictor.labels, config.examples)
+    if offered:
+        log.info("the page brings %d clips of the corpus along, such as %s", len(offered), offered[0].path)
     files = runtime(Path(config.cache).expanduser())
     with tempfile.TemporaryDirectory() as beside:
         onnx = Path(beside) / "model.onnx"

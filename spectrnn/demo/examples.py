@@ -16,10 +16,11 @@ _LONGEST = 30  # s of a clip: a page is no archive
 
 
 class Example(NamedTuple):
-    """A clip: int16 (samples,) at the model's rate, and what it is."""
+    """A clip: int16 (samples,) at the model's rate, what it is, and where it is from."""
 
     waveform: Samples
     label: str
+    path: str
 
 
 def examples(data: Any, labels: Sequence[str], count: int) -> list[Example]:
@@ -40,7 +41,7 @@ def examples(data: Any, labels: Sequence[str], count: int) -> list[Example]:
                 chosen.setdefault(clip.label, clip)
         clips = [chosen[label] for label in labels if label in chosen][:count]
         return [Example(decode(clip.path, source.sample_rate, clip.start, clip.end)[: _LONGEST * source.sample_rate],
-                        clip.label) for clip in clips]  # fmt: skip
+                        clip.label, clip.path) for clip in clips]  # fmt: skip
     except UserError as error:
         log.info("the page has no examples: %s", str(error).splitlines()[0])
         return []

@@ -18,6 +18,7 @@ from spectrnn.config import written
 from spectrnn.data.clips import SPLITS, Source
 from spectrnn.data.corpus import Corpus
 from spectrnn.export.certify import TOLERANCE
+from spectrnn.inference.evaluate import same_corpus
 from spectrnn.model.classifier import Classifier
 from spectrnn.model.decisions import Decisions
 
@@ -156,7 +157,7 @@ def _of_streams(waveform: str, card: Card) -> list[str]:
 
 def _data(card: Card) -> list[str]:
     trained = card.config.get("data")
-    own = isinstance(trained, dict) and _class(trained) == _class(card.settings)
+    own = same_corpus(card.settings, trained)
     clips, lengths = card.corpus.clips, card.corpus.store.lengths / card.corpus.store.sample_rate
     counts = Counter(clip.split for clip in clips)
     rows = [[part, f"{counts[part]:,}"] for part in SPLITS if counts[part]]

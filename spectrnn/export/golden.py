@@ -82,7 +82,9 @@ def _read(path: Path) -> tuple[float, list[tuple[Path, Array]]]:
         raise UserError(f"{path}: missing; a model is verified against the golden clips of its export, beside it")
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        clips = [(path.parent / row["file"], np.array(row["probabilities"], float)) for row in content["clips"]]
+        clips = [
+            (path.parent / Path(row["file"]).name, np.array(row["probabilities"], float)) for row in content["clips"]
+        ]
         tolerance = float(content["tolerance"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"{path}: is damaged ({type(error).__name__}: {error})") from error

@@ -17,7 +17,7 @@ from spectrnn.data.corpus import Corpus, open_for_evaluation
 from spectrnn.errors import Mistakes, UserError
 from spectrnn.export.card import Card, Finding, write_card
 from spectrnn.export.certify import cases, certify, differences, race
-from spectrnn.export.golden import Golden, write_golden
+from spectrnn.export.golden import FOLDER, Golden, write_golden
 from spectrnn.export.graph import facts, write_onnx
 from spectrnn.export.quantize import quantize
 from spectrnn.export.runtime import Array, Exported, Streaming, library, opened
@@ -171,7 +171,8 @@ def _folder(config: ExportConfig, model: Path) -> Path:
     """
     name = "-".join(["export", *filter(None, ["streaming" * config.streaming, config.quantize])])
     out = Path(config.out).expanduser() if config.out else model.parent / name
-    if out.exists() and not (out / MODEL).is_file() and not (out.is_dir() and not any(out.iterdir())):
+    ours = {MODEL, "README.md", "example.py", FOLDER}
+    if out.exists() and not (out.is_dir() and {path.name for path in out.iterdir()} <= ours):
         raise UserError(f"out={out}: is there already, and is no export; name another folder")
     return out
 

@@ -56,7 +56,10 @@ class Exported:
         except KeyError as error:
             raise UserError(f"{path}: is an ONNX file, but no export of spectrnn") from error
         except Exception as error:  # onnxruntime's have no common class of their own
-            raise UserError(f"{path}: onnxruntime cannot run it ({str(error).splitlines()[0]:.300})") from error
+            raise UserError(f"{path}: onnxruntime cannot run it ({_line(error)})") from error
+        self.path = path
+        if not isinstance(self.metadata, dict) or type(self.metadata.get("sample_rate")) is not int:
+            raise UserError(f"{path}: is an ONNX file, but what it says of itself is damaged")
 
     def __call__(self, waveforms: Sequence[Array]) -> Array:
         """Classifies clips: float32 arrays (samples,) at the classifier's rate -> probabilities (clips, classes)."""
@@ -68,7 +71,13 @@ class Exported:
 
     def run(self, waveform: Array, lengths: Array) -> Array:
         """float32 (batch, samples), zero beyond each clip's length, int64 (batch,) -> float32 (batch, classes)."""
-        return self.session.run(["probabilities"], {"waveform": waveform, "lengths": lengths})[0]
+        return self._run(["probabilities"], {"waveform": waveform, "lengths": lengths})[0]
+
+    def _run(self, outputs: list[str], inputs: dict[str, Array]) -> list[Array]:
+        try:
+            return self.session.run(outputs, inputs)
+        except Exception as error:  # as above
+            raise UserError(f"{self.path}: onnxruntime cannot run it ({_line(error)})") from error
 
 
 class Streaming(Exported):
@@ -93,15 +102,18 @@ class Streaming(Exported):
             Samples that were heard, and probabilities (batch, classes) for all of them. What is no whole hop at the end
             is left out, as it is in a clip.
         """
-        window, hop = self.metadata["window"], self.metadata["hop"]
+        try:
+            window, hop = int(self.metadata["window"]), int(self.metadata["hop"])
+            state = {each["name"]: np.full((len(streams), *each["shape"]), each["fill"], np.float32)
+                     for each in self.metadata["state"]}  # fmt: skip
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{self.path}: is an ONNX file, but what it says of its state is damaged") from error
         streams = np.pad(streams, ((0, 0), (0, max(0, window - streams.shape[1]))))
         whole = window + (streams.shape[1] - window) // hop * hop
-        state = {each["name"]: np.full((len(streams), *each["shape"]), each["fill"], np.float32)
-                 for each in self.metadata["state"]}  # fmt: skip
         ends = [0, *range(window, whole, hops * hop), whole]
         for start, end in pairwise(ends):
             outputs = ["probabilities", *(NEXT + name for name in state)]
-            probabilities, *after = self.session.run(outputs, {"waveform": streams[:, start:end], **state})
+            probabilities, *after = self._run(outputs, {"waveform": streams[:, start:end], **state})
             state = dict(zip(state, after, strict=True))
             yield end, probabilities
 
@@ -110,3 +122,7 @@ def opened(path: Path, threads: int = 0) -> Exported:
     """An exported file, ready to run; arguments and errors are those of `Exported`."""
     exported = Exported(path, threads)
     return Streaming(path, threads) if "state" in exported.metadata else exported
+
+
+def _line(error: Exception) -> str:
+    return f"{str(error).splitlines()[0]:.300}" if str(error) else type(error).__name__

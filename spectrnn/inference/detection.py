@@ -2,15 +2,14 @@
 
 import logging
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from annotated_types import Ge
 
-from spectrnn.config import NonNegative, Positive, Probability, unknown_name
+from spectrnn.config import NonNegative, Probability, unknown_name
 from spectrnn.errors import UserError
 from spectrnn.inference.events import Array, Detector
-from spectrnn.model.decisions import Above0, Decisions, Smoothing
+from spectrnn.model.decisions import Above0, Decisions, Hop, Smoothing
 
 log = logging.getLogger(__name__)
 
@@ -22,12 +21,12 @@ _OTHERWISE: dict[str, Any] = {"smooth": 3, "release": 0.8, "min_seconds": 0.0}  
 class DetectionConfig:
     """What the config of a command says of events; None leaves it to the model file."""
 
-    hop: Annotated[Positive, Ge(0.001)] | None
+    hop: Hop | None
     smooth: Smoothing | None
     threshold: Literal["model", "none"] | Probability
     release: Above0 | None
     min_seconds: NonNegative | None
-    background: list[str]
+    background: list[str | int]
 
 
 class Detection(NamedTuple):
@@ -73,7 +72,7 @@ def thresholds_of(config: DetectionConfig, labels: list[str], decisions: Decisio
     Raises:
         UserError: the background is none of the labels, or all of them.
     """
-    background = config.background or (decisions.background if decisions else [])
+    background = [str(label) for label in config.background] or (decisions.background if decisions else [])
     for label in background:
         if label not in labels:
             raise UserError(f"background: the model has no label {label!r}; {unknown_name(label, labels)}")
@@ -89,11 +88,23 @@ def thresholds_of(config: DetectionConfig, labels: list[str], decisions: Decisio
     return thresholds
 
 
-def require_overlap(window: float, hop: float) -> None:
-    """Refuses windows that leave gaps; both in s.
+def hop_of(config: DetectionConfig, window: float, decisions: Decisions | None, otherwise: float) -> float:
+    """From a window of so many seconds to the next, s: as the config says, or as it was when thresholds were chosen for
+    such windows, or otherwise.
 
     Raises:
-        UserError: they do.
+        UserError: it leaves gaps between windows.
     """
+    hop = config.hop or (decisions.hop if decisions and decisions.window == window else otherwise)
     if hop > window:
         raise UserError(f"hop={hop:g}: is longer than window={window:g}, so that sound would be lost")
+    return hop
+
+
+def warn_of_another_scan(window: float, hop: float, smooth: int, decisions: Decisions) -> None:
+    """Tells where thresholds are used with other settings, window and hop in s, than they were chosen with."""
+    ours = {"window": window, "hop": hop, "smooth": smooth}
+    names = [name for name in ours if ours[name] != getattr(decisions, name)]
+    if names:
+        theirs, these = (" ".join(f"{name}={of[name]:g}" for name in names) for of in (vars(decisions), ours))
+        log.warning("the model's thresholds were chosen with %s, and may not hold for %s", theirs, these)

@@ -1,6 +1,7 @@
 """Evaluation: a classifier over a split, its figures, tables and pictures."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -74,7 +75,8 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     warn_of_other_clips(plain(config.data, "data"), trained.get("data"), path, corpus, config.split)
     notes: list[str] = []
     if foreign:
-        names = ", ".join(f"{label!r} ({count} clips)" for label, count in sorted(foreign.items()))
+        some = [f"{label!r} ({count} clips)" for label, count in sorted(foreign.items())]
+        names = ", ".join(some[:20]) + (f" and {len(some) - 20} more" if len(some) > 20 else "")
         notes.append(f"labels that the model does not know, left out: {names}")
         log.warning("%s", notes[0])
     batches = corpus.batches(config.split, config.batch_size, device)
@@ -91,7 +93,9 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     if config.report:
         page = folder / "report.html"
         log.info("writing %s, which opens in a browser", page)
-        evaluation = Evaluation(classifier, corpus, config.split, probabilities, report, config.batch_size, path, notes)
+        fresh = config.split not in ("train", "all") or not same_corpus(plain(config.data, "data"), trained.get("data"))
+        evaluation = Evaluation(classifier, corpus, config.split, probabilities, report, config.batch_size, path, notes,
+                                fresh)  # fmt: skip
         write_page(evaluation, page, config.report_megabytes)
     log.info("%s\n\nthe report is in %s", text_report(config.split, report), folder)
     if search:
@@ -113,6 +117,12 @@ def warn_of_other_clips(now: dict[str, Any], trained: Any, model: Path, corpus: 
         _warn_of_another_corpus(now, trained, model, corpus, split)
 
 
+def same_corpus(now: Mapping[str, Any], trained: Any) -> bool:
+    """Whether a corpus's settings name that of a model, whose header may come from a stranger."""
+    places = ("_target_", "root", "path")
+    return isinstance(trained, dict) and all(now.get(key) == trained.get(key) for key in places)
+
+
 def _warn_of_other_splits(now: dict[str, Any], trained: Any, split: str) -> bool:
     """The model's own corpus, cut otherwise than for its training, tests on what it was trained on."""
     other: list[str] = []
@@ -126,8 +136,7 @@ def _warn_of_other_splits(now: dict[str, Any], trained: Any, split: str) -> bool
 
 def _warn_of_another_corpus(now: dict[str, Any], trained: Any, model: Path, corpus: Corpus, split: str) -> None:
     """The model's own corpus, whose files are others now, may draw clips for this split that once were trained on."""
-    places = ("_target_", "root", "path")
-    if split == "all" or not isinstance(trained, dict) or any(now.get(key) != trained.get(key) for key in places):
+    if split == "all" or not same_corpus(now, trained):
         return
     written = read_header(model).get("splits")
     before = written.get(split) if isinstance(written, dict) else None

@@ -135,6 +135,8 @@ def _output(config: PredictConfig, paths: list[str], form: formats.Format) -> Ou
             raise UserError(f"format={config.format}: is of one recording; of several, out=FOLDER takes a file each")
         return Stream(sys.stdout, form)
     out = Path(config.out).expanduser()
+    if out.resolve() in {find_model(config.run).resolve(), *(Path(path).resolve() for path in paths)}:
+        raise UserError(f"out={config.out}: is read, and would be lost; name another file")
     if form.of_one and (len(paths) > 1 or out.is_dir()):
         return Folder(out, form, _fingerprint(config), config.paths)
     if out.exists() and not out.is_file() and not out.is_dir():  # a device or a named pipe

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from spectrnn.config import NonNegative, Positive, unknown_name, written
+from spectrnn.config import NonNegative, unknown_name, written
 from spectrnn.data.audio import FULL_SCALE, blocks, opened
 from spectrnn.data.batches import Batches
 from spectrnn.errors import Mistakes, UserError
@@ -18,7 +18,7 @@ from spectrnn.inference.recordings.hear import audio_paths
 from spectrnn.inference.scan import scan
 from spectrnn.inference.tally import Tally
 from spectrnn.model import file as model_file
-from spectrnn.model.decisions import Above0, Decisions, Smoothing
+from spectrnn.model.decisions import Above0, Decisions, Hop, Smoothing, Window
 from spectrnn.progress import bar
 
 log = logging.getLogger(__name__)
@@ -34,12 +34,12 @@ class ThresholdConfig:
 
     negatives: list[str]
     false_alarms: NonNegative
-    window: Positive | None
-    hop: Positive | None
+    window: Window | None
+    hop: Hop | None
     smooth: Smoothing
     release: Above0
     min_seconds: NonNegative
-    background: list[str]
+    background: list[str | int]
 
 
 class Search:
@@ -58,17 +58,18 @@ class Search:
         self.config, self.predictor, self.batch_size = config, predictor, batch_size
         self.window = config.window or predictor.window / predictor.sample_rate
         self.hop = config.hop or self.window / 2
-        self.events = [label for label in predictor.labels if label not in config.background]
+        self.background = [str(label) for label in config.background]
+        self.events = [label for label in predictor.labels if label not in self.background]
         mistakes = Mistakes()
         if self.hop > self.window:
             mistakes.add(f"hop={written(config.hop)}: is longer than the window of {self.window:g} s; what lies "
                          "between two windows would not be heard")  # fmt: skip
-        for label in config.background:
+        for label in self.background:
             if label not in predictor.labels:
-                mistakes.add(f"background={written(config.background)}: {label!r} is no label of the model; "
+                mistakes.add(f"background={written(self.background)}: {label!r} is no label of the model; "
                              f"{unknown_name(label, predictor.labels)}")  # fmt: skip
         if not self.events:
-            mistakes.add(f"background={written(config.background)}: names all classes, and none is left to be heard")
+            mistakes.add(f"background={written(self.background)}: names all classes, and none is left to be heard")
         self.lengths = _lengths(config.negatives, mistakes)
         mistakes.tell()
 
@@ -105,7 +106,7 @@ class Search:
         self._warn(hours, [label for label, row in rows.items() if not row["reached"]])
         self.decisions = Decisions(
             thresholds={label: row["threshold"] for label, row in rows.items()},
-            background=self.config.background,
+            background=self.background,
             false_alarms=self.config.false_alarms,
             hours=hours,
             window=self.window,

@@ -7,12 +7,16 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-from annotated_types import Le
+from annotated_types import Ge, Le
 
 from spectrnn.config import Count, NonNegative, Positive, Probability, check
 from spectrnn.errors import UserError
 from spectrnn.model.header import read_header
 
+LONGEST_SECONDS = 3600  # of a clip that a model was trained on, and so of what is classified at once
+
+Window = Annotated[Positive, Le(LONGEST_SECONDS)]  # s
+Hop = Annotated[Positive, Ge(0.001)]  # s
 Smoothing = Annotated[Count, Le(10_000)]  # windows
 Above0 = Annotated[Positive, Le(1)]
 
@@ -36,8 +40,8 @@ class Decisions:
     background: list[str]
     false_alarms: NonNegative
     hours: Positive
-    window: Positive
-    hop: Positive
+    window: Window
+    hop: Hop
     smooth: Smoothing
     release: Above0
     min_seconds: NonNegative
@@ -64,6 +68,8 @@ def read_decisions(path: Path) -> Decisions | None:
         foreign = {*decisions.thresholds, *decisions.background} - {*header["labels"]}
         if foreign:
             raise UserError(f"{sorted(foreign)[0]!r:.60} is none of its labels")
+        if decisions.hop > decisions.window:
+            raise UserError(f"hop={decisions.hop:g} is longer than window={decisions.window:g}")
     except UserError as error:
         raise UserError(f"{path}: its decisions are damaged ({' / '.join(str(error).splitlines())[:300]})") from error
     return decisions

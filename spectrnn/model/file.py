@@ -24,7 +24,7 @@ from spectrnn.files import new_file
 from spectrnn.frontend.features import LogMel
 from spectrnn.frontend.normalize import Normalize
 from spectrnn.model.classifier import Classifier, Head
-from spectrnn.model.decisions import Decisions
+from spectrnn.model.decisions import LONGEST_SECONDS, Decisions
 from spectrnn.model.encoders import Encoder
 from spectrnn.model.header import FORMAT, KEY, read_header
 from spectrnn.model.pooling import Pooling
@@ -32,7 +32,6 @@ from spectrnn.model.pooling import Pooling
 _STAGES = {"features": LogMel, "normalize": Normalize, "model": Encoder, "pooling": Pooling, "head": Head}
 _OURS = ("spectrnn.frontend.", "spectrnn.model.")  # a file from a stranger builds nothing else
 _DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # as safetensors calls them
-LONGEST_SECONDS = 3600  # of a clip that a model was trained on, and so of the pieces that are classified at once
 
 
 def save(

@@ -58,6 +58,23 @@ class Rolling:
             return []
         between = self.every * self.layout.hop_size
         self.missing = between - -self.missing % between
+        return self._heard()
+
+    @torch.inference_mode()
+    def finish(self) -> list[Answer]:
+        """The stream is over: what is due, and an answer for the rest, unless that is no whole frame."""
+        rest = torch.cat(self.waiting, 1) if self.waiting else torch.zeros(1, 0)
+        answers = self._heard() if self.waiting else []
+        if self.frames % self.every:
+            answers.append(self._answer((self.frames - 1) // self.period))
+        elif not self.frames and rest.shape[1]:  # shorter than a frame, and padded to one as such a clip is
+            device = self.unread[0].device
+            probabilities, _ = self.classifier(rest.to(device), self.classifier.initial(1))
+            answers.append(Answer(0, rest.shape[1], probabilities[0]))
+        return answers
+
+    def _heard(self) -> list[Answer]:
+        """The answers due in the packets that waited."""
         waveform, self.waiting = torch.cat(self.waiting, 1), []
         answers = []
         x, self.unread = self.classifier.features(waveform.to(self.unread[0].device), self.unread)

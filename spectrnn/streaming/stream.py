@@ -11,12 +11,12 @@ import torch
 from annotated_types import Le
 from omegaconf import DictConfig
 
-from spectrnn.config import Count, Positive, Rate, check, plain
+from spectrnn.config import Count, Positive, Rate, Whole, check, plain
 from spectrnn.devices import pick_device
 from spectrnn.errors import Mistakes, UserError
-from spectrnn.inference.detection import DetectionConfig, detection, require_overlap
+from spectrnn.inference.detection import DetectionConfig, detection, hop_of, warn_of_another_scan
 from spectrnn.model import file as model_file
-from spectrnn.model.decisions import Decisions, read_decisions
+from spectrnn.model.decisions import Decisions, Window, read_decisions
 from spectrnn.progress import bar
 from spectrnn.runs import find_model
 from spectrnn.streaming.classifier import StreamingClassifier
@@ -34,10 +34,10 @@ class StreamConfig(DetectionConfig):
     """stream.yaml."""
 
     run: str
-    source: str
+    source: str | Whole
     packet_ms: Positive
     pcm_rate: Rate | None
-    window: Annotated[Positive, Le(model_file.LONGEST_SECONDS)] | None
+    window: Window | None
     listeners: Annotated[Count, Le(64)]
     format: Literal["text", "csv", "jsonl"]
     device: str
@@ -61,7 +61,7 @@ def stream(node: DictConfig) -> None:
     classifier, trained = model_file.load(path, device)
     rolling, ears = _prepared(config, StreamingClassifier(classifier, trained), read_decisions(path))
     header, written = FORMATS[config.format]
-    sound = packets(config.source, classifier.sample_rate, config.packet_ms, config.pcm_rate)
+    sound = packets(str(config.source), classifier.sample_rate, config.packet_ms, config.pcm_rate)
     with bar(None, "", "", disable=not sys.stderr.isatty(), bar_format="{desc}") as line:
         if header:
             line.write(header, sys.stdout)
@@ -79,15 +79,18 @@ def _prepared(
     offline = classifier.classifier
     rate = offline.sample_rate
     window = config.window or (decisions.window if decisions else int(offline.longest) / rate)
-    hop = config.hop or (decisions.hop if decisions else _HOP)
-    require_overlap(window, hop)
-    detector = detection(config, offline.labels, decisions).detector(offline.labels)
+    hop = hop_of(config, window, decisions, min(_HOP, window))
+    how = detection(config, offline.labels, decisions)
+    if decisions and config.threshold == "model":
+        warn_of_another_scan(window, hop, how.smooth, decisions)
     every = max(1, round(hop * rate / offline.features.hop_size))
-    return Rolling(classifier, round(window * rate), config.listeners, every), Ears(offline.labels, rate, detector)
+    ears = Ears(offline.labels, rate, how.detector(offline.labels))
+    return Rolling(classifier, round(window * rate), config.listeners, every), ears
 
 
 def _listened(sound: Iterable[Packet], rolling: Rolling, ears: Ears, show: Callable[[Answer], None]) -> Iterator[Told]:
     """What there is to tell, as it happens. Ctrl-C ends the sound as its own end does."""
+    broken = None
     try:
         for packet in sound:
             for answer in rolling.hear(torch.from_numpy(packet)):
@@ -95,7 +98,10 @@ def _listened(sound: Iterable[Packet], rolling: Rolling, ears: Ears, show: Calla
                 yield from ears.push(answer)
     except KeyboardInterrupt:
         log.info("interrupted")
-    except UserError:  # a sound that breaks off; what was heard of it counts
-        yield from ears.finish()
-        raise
+    except UserError as error:  # a sound that breaks off; what was heard of it counts
+        broken = error
+    for answer in rolling.finish():
+        yield from ears.push(answer)
     yield from ears.finish()
+    if broken:
+        raise broken

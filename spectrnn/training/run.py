@@ -151,7 +151,7 @@ class Run:
         path, settings, corpus = self.folder / "report.html", self.trainer.settings, self.corpus
         figures = full_report(probabilities, corpus.targets(corpus.rows(split)), classifier.labels)
         evaluation = Evaluation(classifier, corpus, split, probabilities, figures, settings.batch_size,
-                                self.folder / MODEL, notes=[])  # fmt: skip
+                                self.folder / MODEL, notes=[], fresh=True)  # fmt: skip
         write_page(evaluation, path, settings.report_megabytes)
         log.info("the report of the %s split is %s", split, path)
 

@@ -18,7 +18,7 @@ from spectrnn.data.corpus import Corpus, open_corpus
 from spectrnn.errors import Stopped, UserError
 from spectrnn.files import remove_unfinished
 from spectrnn.model.classifier import Classifier
-from spectrnn.model.file import LONGEST_SECONDS
+from spectrnn.model.decisions import LONGEST_SECONDS
 from spectrnn.progress import Stopwatch
 from spectrnn.runs import CHECKPOINT, MODEL
 from spectrnn.training import checkpoint

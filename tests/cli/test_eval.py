@@ -94,3 +94,9 @@ def test_a_model_of_before_the_splits_were_written_down(spectrnn, trained, tmp_p
     outcome = spectrnn("eval", f"run={model}", f"out={tmp_path / 'out'}")
     assert outcome.code == 0
     assert "the model does not say what its test split was" in outcome.err
+
+
+def test_a_report_on_clips_of_the_training_promises_nothing_of_new_ones(spectrnn, trained, tmp_path):
+    for split, fresh in {"test": "true", "train": "false", "all": "false"}.items():
+        assert spectrnn("eval", f"run={trained}", f"split={split}", f"out={tmp_path / split}").code == 0
+        assert f'"fresh":{fresh}' in (tmp_path / split / "report.html").read_text()

@@ -102,6 +102,8 @@ def test_an_export_is_replaced_and_other_folders_are_not(spectrnn, trained, tmp_
     (tmp_path / "export" / "thesis.txt").write_text("years of work")
     told = spectrnn("export", f"run={model}").mistake()
     assert "is there already, and is no export; name another folder" in told
+    (tmp_path / "export" / "model.onnx").write_text("somebody's")
+    assert "is there already" in spectrnn("export", f"run={model}").mistake()
     (tmp_path / "export" / "thesis.txt").rename(tmp_path / "thesis.txt")
     assert spectrnn("export", f"run={model}", "clips=2").code == 0
     first = (tmp_path / "export" / "README.md").read_text()

@@ -19,6 +19,7 @@ import pytest
 import soundfile
 from filelock import FileLock
 
+from spectrnn.data.audio import decode
 from spectrnn.inference.recordings import journal as journals
 from spectrnn.model import file as model_file
 from spectrnn.model.decisions import Decisions
@@ -376,3 +377,32 @@ def test_two_processes_do_not_write_the_same_output(spectrnn, trained, tones, tm
     with FileLock(tmp_path / ".labels.csv.lock"):
         text = spectrnn("predict", tones, f"run={trained}", f"out={tmp_path / 'labels.csv'}").mistake()
     assert text == f"spectrnn: out={tmp_path / 'labels.csv'}: another process is writing it"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_ctrl_c_is_the_end_of_standard_input(trained, tones, tmp_path, listening):
+    sound = np.concatenate([decode(path, 8000) for path in sorted((tones / "low").glob("*.wav"))])
+    out = tmp_path / "events.csv"
+    command = [sys.executable, "-m", "spectrnn", "predict", "-", f"run={trained}", f"out={out}",
+               "window=0.3", "hop=0.1", "threshold=none"]  # fmt: skip
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, **listening) as process:
+        process.stdin.write(sound.tobytes())
+        process.stdin.flush()
+        while not out.exists() or out.read_text().count("\n") < 5:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0, process.stderr.read()
+    rows = list(csv.DictReader(out.open()))
+    assert float(rows[-1]["end"]) == pytest.approx(len(sound) / 8000, abs=1e-3)
+    assert list(tmp_path.glob(".events*")) == []
+
+
+def test_what_is_read_is_not_written_over(spectrnn, trained, tones, tmp_path):
+    recording = Path(shutil.copy(tones / "low" / "00.wav", tmp_path / "a.wav"))
+    model = Path(shutil.copy(trained / "model.safetensors", tmp_path / "model.safetensors"))
+    for out in (recording, model):
+        before = out.read_bytes()
+        mistake = spectrnn("predict", recording, f"run={model}", f"out={out}").mistake()
+        assert f"out={out}: is read, and would be lost" in mistake
+        assert out.read_bytes() == before

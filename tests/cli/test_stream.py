@@ -92,7 +92,8 @@ def test_of_a_sound_that_breaks_off_all_is_told(piped, causal, song):
 def test_every_answer_and_text(piped, causal, song):
     every = piped(wav(song), f"run={causal}", "format=csv", "threshold=none", "hop=0.2")
     rows = [*csv.DictReader(every.out.splitlines())]
-    assert len(rows) == 4 / 0.2
+    assert len(rows) == 19 + 1 + 1  # answers every 0.2 s, one for the rest, and the last one for the end of its stretch
+    assert float(rows[-1]["end"]) == pytest.approx(4, abs=0.01)
     assert rows[0]["start"] == "0.000"
     assert all(before["end"] == row["start"] for before, row in itertools.pairwise(rows))
     text = piped(wav(song), f"run={causal}", "threshold=0.6", "background=[high]").out
@@ -105,7 +106,7 @@ def test_a_model_that_looks_back_is_refused(piped, trained):
     assert "model.bidirectional=true: reads a clip backward" in mistake
 
 
-def test_mistakes_are_told(piped, causal, song):
+def test_mistakes_are_told(piped, causal, song, monkeypatch):
     run = f"run={causal}"
     assert (
         "background: the model has no label 'hihg'; did you mean high?"
@@ -115,6 +116,9 @@ def test_mistakes_are_told(piped, causal, song):
     assert "threshold=1.5: " in piped(wav(song), run, "threshold=1.5").mistake()
     assert "hop=2: is longer than window=1" in piped(b"", run, "hop=2", "window=1").mistake()
     assert "background: holds all" in piped(b"", run, "background=[low,middle,high]").mistake()
+    assert "background: the model has no label '1'" in piped(b"", run, "background=[1]").mistake()
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    assert "source=1: needs the package sounddevice" in piped(b"", run, "source=1").mistake()
     assert "listeners=0: should be greater than 0" in piped(wav(song), run, "listeners=0").mistake()
 
 

@@ -93,3 +93,16 @@ def test_other_files_are_no_exports(folder, tmp_path):
     onnx.save(foreign, folder / "model.onnx")
     with pytest.raises(UserError, match="is an ONNX file, but no export of spectrnn"):
         verify(str(folder / "model.onnx"))
+
+
+@pytest.mark.parametrize("said", ["{}", "5", '{"sample_rate": 8000}', '{"sample_rate": 8000, "state": 1}'])
+def test_what_a_stranger_wrote_about_a_file_is_checked(folder, said):
+    model = onnx.load(folder / "model.onnx")
+    node = onnx.helper.make_node("Identity", ["a"], ["b"])
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "ab"]
+    foreign = onnx.helper.make_model(onnx.helper.make_graph([node], "g", ends[:1], ends[1:]), ir_version=8,
+                                     opset_imports=[onnx.helper.make_opsetid("", 17)])  # fmt: skip
+    onnx.helper.set_model_props(foreign, {model.metadata_props[0].key: said})
+    onnx.save(foreign, folder / "model.onnx")
+    with pytest.raises(UserError, match=r"damaged|onnxruntime cannot run it"):
+        verify(str(folder / "model.onnx"))

@@ -55,7 +55,9 @@ def evaluation(source, tone, tmp_path_factory):
     model = classifier(corpus.labels)
     probabilities, targets = classify(model, corpus.batches("all", 8, torch.device("cpu")))
     figures = full_report(probabilities, targets, corpus.labels)
-    return Evaluation(model, corpus, "all", probabilities, figures, 8, root / "<model>.safetensors", ["A <note>."])
+    return Evaluation(
+        model, corpus, "all", probabilities, figures, 8, root / "<model>.safetensors", ["A <note>."], True
+    )
 
 
 def blocks(page: bytes) -> dict[str, dict]:

@@ -71,7 +71,16 @@ def test_decisions_come_back(classifier, config, tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"thresholds": {"elsewhere": 0.5}}, {"thresholds": {"a": 1.5}}, {"thresholds": 3}, {"window": -1}, {"more": 1}],
+    [
+        {"thresholds": {"elsewhere": 0.5}},
+        {"thresholds": {"a": 1.5}},
+        {"thresholds": 3},
+        {"window": -1},
+        {"more": 1},
+        {"window": 1e308},
+        {"hop": 1e-300},
+        {"hop": 2},
+    ],
 )
 def test_decisions_of_a_stranger_are_checked(model, change):
     label = read_header(model)["labels"][0]

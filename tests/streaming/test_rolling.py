@@ -56,3 +56,21 @@ def test_answers_depend_on_no_packets(causal, stream, sizes):
 def test_a_window_of_a_frame_for_each_listener_at_least(causal, stream):
     answers = heard(*causal(), stream[:2000], 160, window=1, every=1)
     assert max(answer.end - answer.start for answer in answers) == 200 + 3 * 80
+
+
+@pytest.mark.parametrize("samples", [1, 100, 199, 200, 441, 1999, 4321])
+def test_the_end_of_a_stream_is_answered_for(causal, stream, samples):
+    classifier, config = causal(pooling="attention")
+    rolling = Rolling(StreamingClassifier(classifier, config), WINDOW, LISTENERS, EVERY)
+    answers = [*rolling.hear(stream[:samples]), *rolling.finish()]
+    last = answers[-1]
+    assert last.end <= samples < max(last.end, 200) + 80  # but for what is no whole frame
+    clip = stream[None, last.start : last.end]
+    expected = classifier.probabilities(clip, torch.tensor([clip.shape[1]]))[0]
+    torch.testing.assert_close(last.probabilities, expected, rtol=0, atol=1e-5)
+    assert len({answer.end for answer in answers}) == len(answers)
+
+
+def test_no_sound_has_no_end_to_answer_for(causal):
+    classifier, config = causal()
+    assert Rolling(StreamingClassifier(classifier, config), WINDOW, LISTENERS, EVERY).finish() == []

@@ -9,9 +9,11 @@ export class Bars {
   constructor(list, labels, thresholds) {
     [this.#list, this.#labels, this.#thresholds] = [list, labels, thresholds];
     this.#rows = labels.slice(0, MOST).map((_, at) => this.#row(at));
-    if (labels.length > MOST) {
+    const notes = [labels.length > MOST && `the ${MOST} most probable of ${labels.length}`,
+      thresholds && "a stroke: heard from there on"].filter(Boolean);
+    if (notes.length) {
       const more = element("li", "more");
-      more.textContent = `the ${MOST} most probable of ${labels.length}`;
+      more.textContent = notes.join("; ");
       list.append(more);
     }
   }

@@ -4,7 +4,7 @@ import { decode, Microphone } from "./audio.js";
 import { Bars } from "./bars.js";
 import { Model } from "./model.js";
 import { Spectrogram } from "./spectrogram.js";
-import { Timeline } from "./timeline.js";
+import { MOST, Timeline } from "./timeline.js";
 
 const LEAST_HEARD = 0.1; // s of live sound before the model is asked
 const QUIET = 1e-3; // of full scale: below this level nothing is named
@@ -13,6 +13,7 @@ const on = Object.fromEntries([...document.querySelectorAll("[id]")].map((elemen
 const main = document.querySelector("main");
 let model, bars, spectrogram, timeline;
 let microphone = null;
+let frame = 0; // of the cursors' loop
 let turn = 0; // counts what is listened to, so that what is left behind falls silent
 let shown = null; // the recording: its samples, the windows' first samples, and the window that is seen
 
@@ -59,7 +60,10 @@ function offer(examples) {
 
 function wire() {
   on.listen.addEventListener("click", () => (microphone ? stop() : listen()));
-  on.choose.addEventListener("click", () => on.file.click());
+  on.choose.addEventListener("click", () => {
+    on.file.value = ""; // or the same file, chosen again, would be no change
+    on.file.click();
+  });
   on.file.addEventListener("change", () => on.file.files[0] && open(on.file.files[0], on.file.files[0].name));
   on.attention.addEventListener("change", () => {
     spectrogram.overlay = on.attention.checked;
@@ -114,6 +118,7 @@ async function listenTo(samples, file, name, own) {
   on.player.hidden = false;
   on.of.textContent = `${name}, ${seconds.toFixed(2)} s`;
   on.course.hidden = starts.length === 1;
+  on.rows.textContent = model.labels.length > MOST ? `the ${MOST} classes that are most probable anywhere, of ${model.labels.length}` : "";
   spectrogram.cursor = timeline.cursor = 0;
   await show(0, own);
   if (starts.length === 1) return;
@@ -138,8 +143,9 @@ async function show(at, own) {
   present(heard, heard.probabilities, false);
 }
 
-/** The cursors go with the player. */
+/** The cursors go with the player, in one loop however often it is called. */
 function follow() {
+  cancelAnimationFrame(frame);
   if (!shown) return;
   const time = on.audio.currentTime, own = turn;
   const middle = time * model.sample_rate - model.window / 2;
@@ -149,7 +155,7 @@ function follow() {
   spectrogram.cursor = timeline.cursor = time;
   spectrogram.draw();
   timeline.draw();
-  if (!on.audio.paused) requestAnimationFrame(follow);
+  if (!on.audio.paused) frame = requestAnimationFrame(follow);
 }
 
 function seek(time) {
@@ -158,7 +164,7 @@ function seek(time) {
 
 async function listen() {
   on.listen.disabled = true;
-  const own = ++turn;
+  const before = turn; // what is listened to goes on until there is a microphone
   tell("");
   on.audio.pause();
   let opened;
@@ -172,7 +178,9 @@ async function listen() {
     return tell(error.message);
   }
   on.listen.disabled = false;
-  if (own !== turn) return opened.close(); // while the browser asked, a file was opened
+  if (before !== turn) return opened.close(); // while the browser asked, a file was opened
+  const own = ++turn;
+  main.setAttribute("aria-busy", "false");
   microphone = opened;
   shown = null;
   on.player.hidden = on.course.hidden = true;
@@ -211,6 +219,7 @@ async function stop() {
   microphone = null;
   turn++;
   listening(false);
+  on.of.textContent = "the microphone, as it was heard last";
   await closing.close();
 }
 
@@ -229,7 +238,7 @@ function present(heard, probabilities, steady, quiet = false) {
   const text = quiet ? "…" : model.labels[best];
   if (on.label.textContent !== text) on.label.textContent = text; // or a screen reader would say it again
   on.label.classList.toggle("unsure", quiet || !sure);
-  on.sure.textContent = quiet ? "" : `${(100 * probabilities[best]).toFixed(1)} %`;
+  on.sure.textContent = quiet ? "" : `${(100 * probabilities[best]).toFixed(1)} %${sure ? "" : ", not sure"}`;
 }
 
 function level(samples) {

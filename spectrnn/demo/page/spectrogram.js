@@ -85,8 +85,10 @@ export class Spectrogram {
 
   #line(pen, box) {
     const x = box.x + box.width * Math.min(1, Math.max(0, (this.cursor - this.start) / this.span));
-    pen.fillStyle = "#fff";
-    pen.fillRect(x - 1, box.y, 2, box.height);
+    for (const [colour, wide] of [["#000", 4], ["#fff", 2]]) { // seen on the dark and on the bright
+      pen.fillStyle = colour;
+      pen.fillRect(x - wide / 2, box.y, wide, box.height);
+    }
   }
 
   #axes(pen, box) {
@@ -139,9 +141,11 @@ function attend(pen, { x, y, width, height }, heads) {
   pen.fill();
   for (const [weights, colour, thick] of [...heads.map((head) => [head, "rgb(122 236 255 / .6)", 1]), [mean, LOOK, 2.5]]) {
     line(weights);
-    pen.strokeStyle = colour;
-    pen.lineWidth = thick;
-    pen.stroke();
+    for (const [style, wide] of [["rgb(0 0 4 / .8)", thick + 2], [colour, thick]]) {
+      pen.strokeStyle = style;
+      pen.lineWidth = wide;
+      pen.stroke();
+    }
   }
 }
 

@@ -1,6 +1,6 @@
 // The probabilities of a long recording: a row a class, time to the right, darker is more probable.
 
-const MOST = 8; // rows
+export const MOST = 12; // rows
 const ROW = 26, AXIS = 24; // CSS pixels
 
 export class Timeline {

@@ -96,7 +96,7 @@ function sight(clip, media) {
   const overlay = drawn("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", "aria-hidden": "true" });
   (media.attention ?? []).forEach((line, head) => {
     const points = line.map((weight, index) => `${(100 * (index + 0.5)) / line.length},${97 - 0.94 * weight}`);
-    overlay.append(drawn("polyline", { class: `head-${(head % 4) + 1}`, points: points.join(" ") }));
+    for (const kind of ["halo", `head-${(head % 4) + 1}`]) overlay.append(drawn("polyline", { class: kind, points: points.join(" ") }));
   });
   const hertz = element("div", { class: "hertz", "aria-hidden": "true" });
   for (const [share, text] of hertzTicks()) {
@@ -196,7 +196,7 @@ function toClips() {
 
 function tellClips() {
   const heads = byId("clip-0") && JSON.parse(byId("clip-0").textContent).attention;
-  byId("clips-caption").textContent = "The surest errors first. Spectrograms are log-mel, 70 dB deep from each clip’s peak"
+  byId("clips-caption").textContent = "Spectrograms are log-mel, 70 dB deep from each clip’s peak"
     + `${heads ? `, with the attention of ${heads.length === 1 ? "the head" : `each of ${heads.length} heads`} as a line, relative to the clip’s largest weight` : ""}.`
     + " Sound is compressed for the page, and cropped as it was classified.";
 }

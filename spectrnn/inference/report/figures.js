@@ -33,7 +33,9 @@ function matrixCell(actual, predicted, count, total, size) {
   const share = count / total;
   const cell = element("td", { tabindex: "-1", "data-true": actual, "data-predicted": predicted, "aria-selected": "false" });
   const tone = actual === predicted ? 0.9 * share : count && 0.16 + 0.84 * Math.sqrt(share);  // a single error must be seen
-  cell.className = `${actual === predicted ? "hit" : ""} ${tone > 0.5 ? "deep" : ""} ${count ? "" : "none"}`;
+  const hit = actual === predicted; // the two colours are dark, and in the dark bright, from different shares on
+  const deep = tone > (hit ? 0.79 : 0.86), bright = tone > (hit ? 0.59 : 0.62);
+  cell.className = `${hit ? "hit" : ""} ${deep ? "deep" : ""} ${bright ? "bright" : ""} ${count ? "" : "none"}`;
   cell.style.setProperty("--share", tone);
   cell.style.fontSize = `${Math.min(13, (1.7 * size) / Math.max(3, String(count).length + 1))}px`;
   cell.textContent = count ? count : "";

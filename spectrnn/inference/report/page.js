@@ -38,7 +38,9 @@ function tellHeadline() {
   byId("subject").textContent = `${report.model} on ${report.split === "all" ? "all clips" : `the ${report.split} split`}`;
   byId("claim").textContent = `${percent(accuracy)} of ${clips(count)} right`;
   byId("lead").textContent = `${right === count ? "No clip is" : `${clips(count - right)} ${count - right === 1 ? "is" : "are"}`} taken`
-    + ` for something else. With other clips of the same kind, ${percent(low)} to ${percent(high)} would be right, at 95 % confidence.`;
+    + " for something else. " + (report.fresh
+      ? `With other clips of the same kind, ${percent(low)} to ${percent(high)} would be right, at 95 % confidence.`
+      : "The model was trained on clips among them: this says little of new ones.");
   for (const note of report.notes) byId("notes").append(element("li", {}, note));
   for (const [name, [value, least, most]] of Object.entries(headline)) {
     const written = name === "loss" ? (number) => number.toFixed(3) : percent;

@@ -47,6 +47,7 @@ class Evaluation(NamedTuple):
         batch_size: clips that are computed at once.
         model: the classifier's file.
         notes: sentences that a reader must know.
+        fresh: whether the classifier was trained on none of the clips.
     """
 
     classifier: Classifier
@@ -57,6 +58,7 @@ class Evaluation(NamedTuple):
     batch_size: int
     model: Path
     notes: list[str]
+    fresh: bool
 
 
 def write_page(evaluation: Evaluation, path: Path, megabytes: float) -> None:
@@ -122,6 +124,7 @@ def _summary(evaluation: Evaluation) -> dict[str, Any]:
     stages = (classifier.features, classifier.normalize, classifier.encoder, classifier.pooling)
     return {
         "split": evaluation.split,
+        "fresh": evaluation.fresh,
         "model": str(evaluation.model),
         "version": __version__,
         "stages": [type(stage).__name__ for stage in stages],
