@@ -139,9 +139,9 @@ function attend(pen, { x, y, width, height }, heads) {
   pen.lineTo(x, y + height);
   pen.fillStyle = "rgb(0 0 4 / .35)";
   pen.fill();
-  for (const [weights, colour, thick] of [...heads.map((head) => [head, "rgb(122 236 255 / .6)", 1]), [mean, LOOK, 2.5]]) {
+  for (const [weights, colour, thick] of [...heads.map((head) => [head, "rgb(122 236 255)", 1.2]), [mean, LOOK, 2.5]]) {
     line(weights);
-    for (const [style, wide] of [["rgb(0 0 4 / .8)", thick + 2], [colour, thick]]) {
+    for (const [style, wide] of [["rgb(0 0 4 / .6)", thick + 1.6], [colour, thick]]) {
       pen.strokeStyle = style;
       pen.lineWidth = wide;
       pen.stroke();
