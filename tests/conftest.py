@@ -16,8 +16,8 @@ from spectrnn import CONFIGS
 from spectrnn.config import build
 from spectrnn.data.clips import Source
 
-# Several processes run the tests, and start others: with a thread each they do not wait for each other. Torch reads it
-# when it is first imported, and so do they.
+# Several processes run the tests, and start others: with a thread each they do not wait for each other, and most
+# tensors are too small for more. Torch reads it when it is first imported, and so do they.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _REAL_DIGITS = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "fsdd"

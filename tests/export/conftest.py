@@ -1,6 +1,6 @@
 """Small classifiers as the command line builds them, that say something else of every clip."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,15 +12,6 @@ from spectrnn.model.classifier import Classifier
 
 _SMALL = {"features": {"n_mels": 16}, "model": {"hidden_size": 8, "channels": [4, 4]},
           "pooling": {"heads": 2, "hidden_size": 8}}  # fmt: skip
-
-
-@pytest.fixture(scope="package", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The tensors here are too small for more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

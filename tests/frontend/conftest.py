@@ -1,7 +1,7 @@
 """Batches to augment, and frontend stages as the command line builds them."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,15 +13,6 @@ from torch import Tensor
 from spectrnn import CONFIGS
 from spectrnn.config import build
 from spectrnn.data.batches import Batch
-
-
-@pytest.fixture(scope="package", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The tensors here are too small for more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

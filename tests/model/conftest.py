@@ -1,7 +1,7 @@
 """Classifiers as the command line builds them, and clips that are awkward to batch."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
@@ -33,15 +33,6 @@ class Clips(NamedTuple):
         """One clip, without padding."""
         length = self.lengths[clip : clip + 1]
         return Clips(self.waveform[clip : clip + 1, : int(length)], length)
-
-
-@pytest.fixture(scope="package", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The tensors here are too small for more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)
