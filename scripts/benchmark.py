@@ -1,13 +1,13 @@
 """How fast spectrnn is on this machine: side by side with other recipes, and beside the machine's own limits.
 
-    uv run scripts/benchmark.py                                     # on the embedded corpus
+    uv run scripts/benchmark.py                                     # on the embedded dataset
     uv run scripts/benchmark.py --digits DIGITS --yardstick RECIPE.py --yardstick OTHER.py
     uv run scripts/benchmark.py --only stream                       # a packet of 20 ms, of one core
     uv run scripts/benchmark.py --only training step --clips 50000 'augment=[speech]' trainer.batch_size=1024
 
 DIGITS is a folder of the Free Spoken Digit Dataset. RECIPE.py is a script that takes that folder and a number of epochs
 and prints a line ``epoch N ... CLIPS clips/s``. Both train a bidirectional GRU of 2 x 128 on log-mel 64 with batches of
-64 clips. The last line measures what a GPU does with clips of one second. Printed are medians, as tables, and with
+64 clips. The last line benchmarks what a GPU does with clips of one second. Printed are medians, as tables, and with
 --json all of it. Further arguments are overrides of train.yaml.
 """
 
@@ -18,15 +18,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from measures.commands import SPECTRNN, run
-from measures.growth import growth, make
-from measures.limits import limits, machine
-from measures.prediction import folder, long_recordings, nights
-from measures.starting import starting
-from measures.steps import composed, steps
-from measures.streaming import streaming
-from measures.training import VARIANTS, trainings
-from spectrnn.config import build
+from benchmarks.commands import SPECTRNN, run
+from benchmarks.growth import growth, make
+from benchmarks.limits import limits, machine
+from benchmarks.prediction import folder, long_recordings, nights
+from benchmarks.starting import starting
+from benchmarks.steps import composed, steps
+from benchmarks.streaming import streaming
+from benchmarks.training import VARIANTS, trainings
+from spectrnn.config.instantiate import instantiate
 from spectrnn.devices import pick_device
 
 Variants = Mapping[str, list[str]]
@@ -55,11 +55,11 @@ def main() -> None:
     print(figures["machine"], "\n")
     show("limits", {name: {"": value} for name, value in figures["limits"].items()})
     with tempfile.TemporaryDirectory() as scratch:
-        corpus = [f"trainer.device={arguments.device}", *_corpus(arguments, Path(scratch))]
+        dataset = [f"trainer.device={arguments.device}", *_corpus(arguments, Path(scratch))]
         variants = {"spectrnn": arguments.overrides} if arguments.overrides else VARIANTS
-        variants = {name: [*corpus, *overrides] for name, overrides in variants.items()}
+        variants = {name: [*dataset, *overrides] for name, overrides in variants.items()}
         for section in arguments.only:
-            figures[section] = MEASURES[section](arguments, corpus, variants)
+            figures[section] = MEASURES[section](arguments, dataset, variants)
             show(section, figures[section])
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
@@ -71,34 +71,37 @@ def _corpus(arguments: argparse.Namespace, scratch: Path) -> list[str]:
     return ["data=fsdd", f"data.root={arguments.digits}"] if arguments.digits else []
 
 
-def _prediction(arguments: argparse.Namespace, corpus: list[str], _: Variants) -> dict[str, Any]:
+def _prediction(arguments: argparse.Namespace, dataset: list[str], _: Variants) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
-        run([*SPECTRNN, "train", *corpus, "trainer.epochs=1", f"hydra.run.dir={scratch}/run"])
+        run([*SPECTRNN, "train", *dataset, "trainer.epochs=1", f"hydra.run.dir={scratch}/run"])
         model = Path(scratch) / "run"
-        clips = build(composed(corpus).data, "data").clips()
-        return {"a folder of short files": folder(model, [clip.path for clip in clips], arguments.rounds),
-                **long_recordings(model, Path(scratch), [1, 60, 180], arguments.rounds)}  # fmt: skip
+        clips = instantiate(composed(dataset).data, "data").clips()
+        return {
+            "a folder of short files": folder(model, [clip.path for clip in clips], arguments.rounds),
+            **long_recordings(model, Path(scratch), [1, 60, 180], arguments.rounds),
+        }
 
 
-def _scan(arguments: argparse.Namespace, corpus: list[str], _: Variants) -> dict[str, Any]:
-    clips = build(composed(corpus).data, "data").clips()
+def _scan(arguments: argparse.Namespace, dataset: list[str], _: Variants) -> dict[str, Any]:
+    clips = instantiate(composed(dataset).data, "data").clips()
     with tempfile.TemporaryDirectory() as scratch:
         model = arguments.model or Path(scratch) / "run"
         if not arguments.model:
-            run([*SPECTRNN, "train", *corpus, "trainer.epochs=1", f"hydra.run.dir={model}"])
+            run([*SPECTRNN, "train", *dataset, "trainer.epochs=1", f"hydra.run.dir={model}"])
         return nights(model, Path(scratch), clips, arguments.hours, ["window=2", "hop=0.5"])
 
 
 MEASURES = {
     "training": lambda a, _, variants: trainings(variants, a.digits, a.yardstick, a.epochs, a.rounds),
-    "step": lambda a, _, variants: {name: steps(overrides, pick_device(a.device), a.rounds)
-                                    for name, overrides in variants.items()},
+    "step": lambda a, _, variants: {
+        name: steps(overrides, pick_device(a.device), a.rounds) for name, overrides in variants.items()
+    },
     "prediction": _prediction,
     "scan": _scan,
     "stream": lambda a, *_: streaming(20, a.rounds),
-    "starting": lambda a, corpus, _: {name: {"s": value} for name, value in starting(corpus, a.rounds).items()},
+    "starting": lambda a, dataset, _: {name: {"s": value} for name, value in starting(dataset, a.rounds).items()},
     "growth": lambda a, *_: growth([1_000, 10_000, 100_000, 1_000_000], a.rounds),
-}  # fmt: skip
+}
 
 
 def show(title: str, rows: Mapping[str, Mapping[str, Any]]) -> None:

@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from benchmarks.commands import SPECTRNN, run
+from benchmarks.steps import composed
 from fuzzing.decoding import DECODED, REPORTED, Decoder, Outcome
 from fuzzing.mutations import Mutant, mutant
 from fuzzing.originals import originals
-from measures.commands import SPECTRNN, run
-from measures.steps import composed
-from spectrnn.config import build
+from spectrnn.config.instantiate import instantiate
 from spectrnn.data.audio import EXTENSIONS
 
 RATE = 16000  # Hz that mutants are decoded to
@@ -56,7 +56,7 @@ def main() -> None:
 
 def speech() -> list[np.ndarray]:
     """Words by a few voices: arrays (samples,)."""
-    source = build(composed(["data.takes=1", "data.words=[seven,three]"]).data, "data")
+    source = instantiate(composed(["data.takes=1", "data.words=[seven,three]"]).data, "data")
     return [soundfile.read(clip.path)[0] for clip in source.clips()[::20]]
 
 
@@ -102,8 +102,10 @@ def show(found: dict[str, list[Outcome]]) -> None:
         kinds = Counter(outcome.kind for outcome in outcomes)
         failed = len(outcomes) - kinds[DECODED] - kinds[REPORTED]
         seconds, megabytes = (max((o[index] for o in outcomes), default=0.0) for index in (2, 3))
-        print(f"| {name} | {len(outcomes)} | {kinds[DECODED]} | {kinds[REPORTED]} | {failed} | "
-              f"{seconds:.2f} | {megabytes:.0f} |")  # fmt: skip
+        print(
+            f"| {name} | {len(outcomes)} | {kinds[DECODED]} | {kinds[REPORTED]} | {failed} | "
+            f"{seconds:.2f} | {megabytes:.0f} |"
+        )
 
 
 def predicted(files: Sequence[Original], count: int, seed: int, scratch: Path, model: str | None) -> int:

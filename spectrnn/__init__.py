@@ -1,14 +1,10 @@
 """Train recurrent audio classifiers on spectrograms, evaluate them, and predict with them."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-__all__ = ["CONFIGS", "load"]
+from spectrnn.version import __version__
 
-_PACKAGE = Path(__file__).resolve().parent
-# In a wheel the configs lie inside the package, in a checkout beside it.
-CONFIGS = next((folder for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if folder.is_dir()), _PACKAGE)
+__all__ = ["__version__", "load"]
 
 if TYPE_CHECKING:
     from spectrnn.inference.predictor import load

@@ -1,6 +1,6 @@
 """`python -m spectrnn` is `spectrnn`."""
 
-from spectrnn.cli import main
+from spectrnn.cli.main import main
 
 if __name__ == "__main__":
     main()

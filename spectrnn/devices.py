@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from spectrnn.errors import UserError, refuse
+from spectrnn.errors import UserError, reject_settings
 
 
 def pick_device(name: str, key: str = "device") -> torch.device:
@@ -38,7 +38,7 @@ def pick_device(name: str, key: str = "device") -> torch.device:
     return device
 
 
-def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
+def autocast_dtype(name: str, device: torch.device) -> torch.dtype | None:
     """The type that autocast computes in: ``auto``, ``fp32``, ``bf16`` or ``fp16``; None for float32 throughout.
 
     Raises:
@@ -48,5 +48,5 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype | None:
         has_it = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if has_it else None
     has_none = name != "fp32" and device.type != "cuda"
-    refuse(precision=has_none and f"needs a GPU, and this run is on {device.type}; fp32 or auto")
+    reject_settings(precision=has_none and f"needs a GPU, and this run is on {device.type}; fp32 or auto")
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]

@@ -1,4 +1,4 @@
-"""The one error type for mistakes that a user can make and mend; and the way out of a run that was told to stop."""
+"""The one error type for errors that a user can make and mend; and the way out of a run that was told to stop."""
 
 import re
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 class UserError(Exception):
     """A mistake in a config, a file or a folder: one sentence that names it and says what would be right.
 
-    Several mistakes that were found together are a line each. The command line prints the sentences, without a
+    Several errors that were found together are a line each. The command line prints the sentences, without a
     traceback, and exits with code 1.
     """
 
@@ -26,7 +26,7 @@ class SettingError(UserError):
         self.problems = problems
 
 
-def refuse(**problems: str | bool) -> None:
+def reject_settings(**problems: str | bool) -> None:
     """Refuses settings, all at once.
 
     Args:
@@ -39,13 +39,13 @@ def refuse(**problems: str | bool) -> None:
         raise SettingError(found)
 
 
-class Mistakes:
+class ErrorCollector:
     """What is wrong in several places, each of which is looked at, so that all is told at once."""
 
     def __init__(self) -> None:
-        self.of_key: dict[str, str] = {}
+        self.by_key: dict[str, str] = {}
 
-    def attempt(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def collect(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Calls a step and returns what it does; where it ends in a mistake, notes that and returns None."""
         try:
             return step(*args, **kwargs)
@@ -55,19 +55,19 @@ class Mistakes:
 
     def add(self, sentence: str) -> None:
         """Notes a sentence that begins with a key; of a key that is wrong already, the first one stands."""
-        self.of_key.setdefault(re.split("[:=]", sentence, maxsplit=1)[0], sentence)
+        self.by_key.setdefault(re.split("[:=]", sentence, maxsplit=1)[0], sentence)
 
-    def tell(self) -> None:
+    def raise_if_any(self) -> None:
         """Raises all that was noted as one error, if anything was.
 
         Raises:
             UserError: a line a sentence.
         """
-        if self.of_key:
-            raise UserError("\n".join(self.of_key.values()))
+        if self.by_key:
+            raise UserError("\n".join(self.by_key.values()))
 
 
-class Stopped(KeyboardInterrupt):
+class TrainingInterrupted(KeyboardInterrupt):
     """A signal ended a run early, after it was saved.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Any
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a temporary name beside `path`; what is written there becomes `path` when the block ends well.
 
     A kill, a full disk or a power cut leaves the previous file as it was.
@@ -25,13 +25,13 @@ def new_file(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        _sync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def atomic_directory(path: Path) -> Iterator[Path]:
     """Yields an empty temporary folder beside `path`, which becomes `path` when the block ends well.
 
     Where another process was first, its folder stays and this one is dropped.
@@ -51,19 +51,19 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replaced_folder(path: Path) -> Iterator[Path]:
-    """`new_folder`, but a folder that is there already is replaced when the block ends well."""
+def replace_directory(path: Path) -> Iterator[Path]:
+    """`atomic_directory`, but a folder that is there already is replaced when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent) as aside,
-        new_folder(path) as temporary,
+        atomic_directory(path) as temporary,
     ):
         yield temporary
         if path.exists():
             path.rename(Path(aside) / "before")
 
 
-def claim_folder(path: str) -> str:
+def make_unique_directory(path: str) -> str:
     """Makes a folder that nobody else has: `path` itself, or `path` with -2, -3, ... behind it."""
     for number in itertools.count(1):
         claimed = path if number == 1 else f"{path}-{number}"
@@ -77,12 +77,12 @@ def claim_folder(path: str) -> str:
 
 def write_json(content: dict[str, Any], path: Path) -> None:
     """Writes JSON, atomically."""
-    with new_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def remove_unfinished(folder: Path, name: str = "") -> None:
-    """Removes what a kill left of `new_file` and `new_folder`; the caller holds a lock, so that nobody writes now.
+def remove_stale_temporaries(folder: Path, name: str = "") -> None:
+    """Removes what a kill left of `atomic_write` and `atomic_directory`; the caller holds a lock, so that nobody writes now.
 
     Args:
         folder: that holds it.
@@ -95,7 +95,7 @@ def remove_unfinished(folder: Path, name: str = "") -> None:
             temporary.unlink()
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync_directory(folder: Path) -> None:
     # A file's new name outlives a power cut only when the folder has been written, too. Windows has no such thing.
     if os.name != "nt":
         descriptor = os.open(folder, os.O_RDONLY)

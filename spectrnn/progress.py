@@ -11,7 +11,7 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 
-def bar(total: int | None, description: str, unit: str, disable: bool = False, **settings: Any) -> "tqdm[Any]":
+def progress_bar(total: int | None, description: str, unit: str, disable: bool = False, **settings: Any) -> "tqdm[Any]":
     """A bar on standard error that goes away when done; where that is a file, a line every ten seconds.
 
     Args:

@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from spectrnn import CONFIGS
+from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.errors import UserError
 
 OUTPUTS = Path("outputs")
 MODEL = "model.safetensors"
 CHECKPOINT = "last.ckpt"
-_OF_THIS_MACHINE = ("cache", "download")  # of data's keys: a model file says nothing of them
+_MACHINE_LOCAL_KEYS = ("cache", "download")  # of data's keys: a model file says nothing of them
 RESUMED = ".hydra/resumed"  # where Hydra describes a run that goes on, until its checkpoint accepts that
 
 
@@ -41,7 +41,7 @@ def find_model(run: str) -> Path:
     return path
 
 
-def find_unfinished(resume: str) -> Path:
+def find_resumable_run(resume: str) -> Path:
     """The folder that ``resume=`` names: a run's, or ``latest``.
 
     Raises:
@@ -58,7 +58,7 @@ def find_unfinished(resume: str) -> Path:
     return folder
 
 
-def refuse_occupied(overrides: Iterable[str]) -> None:
+def require_unused_run_dir(overrides: Iterable[str]) -> None:
     """Refuses a folder, named on the command line for a new run or sweep, that holds runs already.
 
     Hydra would write its files into it before the run itself could look.
@@ -75,13 +75,13 @@ def resumed_overrides(resume: str, overrides: Iterable[str]) -> list[str]:
     """The command line of a run that goes on: what started it, then what is new, in the same folder.
 
     Args:
-        resume: as for `find_unfinished`.
+        resume: as for `find_resumable_run`.
         overrides: of this command line.
 
     Raises:
         UserError: there is nothing to go on from, or it was started with a class of someone's own.
     """
-    folder = find_unfinished(resume)
+    folder = find_resumable_run(resume)
     before = _started(folder)
     new = [override for override in overrides if not override.startswith("resume=")]
     kept = [override for override in before or [] if not override.startswith("resume=") and override not in new]
@@ -90,8 +90,8 @@ def resumed_overrides(resume: str, overrides: Iterable[str]) -> list[str]:
         if "_target_" in override or override.lstrip("+~").startswith("hydra"):
             raise UserError(f"resume={resume}: was started with {override!r:.200}; if you trust that, type it again")
     # Hydra writes its files before the checkpoint is asked: a refused command must not become the run's own.
-    place = [f"hydra.run.dir={quoted(str(folder))}", f"hydra.output_subdir={RESUMED}"]
-    return [*kept, *new, f"resume={quoted(str(folder))}", *place]
+    place = [f"hydra.run.dir={quote_override(str(folder))}", f"hydra.output_subdir={RESUMED}"]
+    return [*kept, *new, f"resume={quote_override(str(folder))}", *place]
 
 
 def _started(folder: Path) -> list[str] | None:
@@ -102,17 +102,17 @@ def _started(folder: Path) -> list[str] | None:
     return yaml.safe_load(file.read_text()) if file.is_file() else None
 
 
-def overrides_of_process() -> list[str]:
+def rank_overrides() -> list[str]:
     """Of torchrun's processes the first holds the run's folder; Hydra gives the others one that goes when they end."""
     if os.environ.get("RANK", "0") == "0":
         return []
     folder = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    places = [f"hydra.{key}.dir={quoted(folder)}" for key in ("run", "sweep")]
+    places = [f"hydra.{key}.dir={quote_override(folder)}" for key in ("run", "sweep")]
     return [*places, "hydra.output_subdir=null", "hydra/job_logging=quiet"]
 
 
-def accept_resumed(folder: Path) -> None:
+def commit_resumed_config(folder: Path) -> None:
     """The checkpoint took the command line of a run that goes on: it is the run's own now."""
     for file in (folder / RESUMED).glob("*.yaml"):
         file.replace(folder / ".hydra" / file.name)
@@ -126,7 +126,7 @@ def evaluation_overrides(run: str, overrides: Iterable[str]) -> list[str]:
         overrides: of this command line.
 
     Raises:
-        UserError: there is no model, or no corpus of ours in its header where none is chosen.
+        UserError: there is no model, or no dataset of ours in its header where none is chosen.
     """
     from spectrnn.model.header import read_header
 
@@ -145,25 +145,27 @@ def evaluation_overrides(run: str, overrides: Iterable[str]) -> list[str]:
 
 
 def _data_overrides(data: Any) -> list[str]:
-    """The corpus that a model file names, as one would type it.
+    """The dataset that a model file names, as one would type it.
 
     The file may come from a stranger. So the source is one of the options in configs/data, the keys are that option's,
     the values are plain, and the file says neither where this machine writes nor whether it downloads.
     """
     import yaml
 
-    remedy = "name a corpus, as in data=folder data.root=..."
-    nodes = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in sorted((CONFIGS / "data").glob("*.yaml"))}
+    remedy = "name a dataset, as in data=folder data.root=..."
+    nodes = {
+        path.stem: yaml.safe_load(path.read_text("utf-8")) for path in sorted((CONFIG_DIR / "data").glob("*.yaml"))
+    }
     target = data.get("_target_") if isinstance(data, dict) else None
     option = next((name for name, node in nodes.items() if target and node.get("_target_") == target), None)
     if option is None:
         raise UserError(f"its data is {target!r:.200}, which is no source of spectrnn; {remedy}")
-    settings = {name: value for name, value in data.items() if name not in ("_target_", *_OF_THIS_MACHINE)}
+    settings = {name: value for name, value in data.items() if name not in ("_target_", *_MACHINE_LOCAL_KEYS)}
     known = nodes["_common"].keys() | nodes[option].keys()
     for name, value in settings.items():
         if name not in known or not all(map(_is_plain, value if isinstance(value, list) else [value])):
             raise UserError(f"of its data, {name!r:.40} is no key of data={option}, or no plain value; {remedy}")
-    return [f"data={option}", *(f"data.{name}={quoted(value)}" for name, value in settings.items())]
+    return [f"data={option}", *(f"data.{name}={quote_override(value)}" for name, value in settings.items())]
 
 
 def _is_plain(value: Any) -> bool:
@@ -171,12 +173,12 @@ def _is_plain(value: Any) -> bool:
     return "${" not in value if isinstance(value, str) else value is None or isinstance(value, bool | int | float)
 
 
-def quoted(value: Any) -> str:
+def quote_override(value: Any) -> str:
     """A value in the grammar of Hydra's overrides."""
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{quoted(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{quote_override(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ",".join(map(quoted, value)) + "]"
+        return "[" + ",".join(map(quote_override, value)) + "]"
     if isinstance(value, str):
         # Backslashes are escapes only in front of a quote, and of the closing one.
         return "'" + re.sub(r"(\\*)('|\Z)", lambda match: 2 * match[1] + match[2].replace("'", "\\'"), value) + "'"

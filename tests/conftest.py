@@ -12,9 +12,9 @@ import soundfile
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from spectrnn import CONFIGS
-from spectrnn.config import build
-from spectrnn.data.clips import Source
+from spectrnn.config.instantiate import instantiate
+from spectrnn.config.paths import CONFIG_DIR
+from spectrnn.data.clips import DataSource
 
 # Several processes run the tests, and start others: with a thread each they do not wait for each other, and most
 # tensors are too small for more. Torch reads it when it is first imported, and so do they.
@@ -49,7 +49,7 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def source() -> Callable[..., Source]:
+def source() -> Callable[..., DataSource]:
     """Builds a source as the command line does: `source("folder", root=...)` for `data=folder data.root=...`."""
     return _source
 
@@ -79,12 +79,12 @@ def _write_tone(
 
 @functools.cache
 def _defaults(name: str) -> DictConfig:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         return compose(overrides=[f"+data={name}"])
 
 
-def _source(name: str, **settings: Any) -> Source:
+def _source(name: str, **settings: Any) -> DataSource:
     plain = {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
-    source = build(OmegaConf.merge(_defaults(name), {"data": plain}).data, "data")
-    assert isinstance(source, Source)
+    source = instantiate(OmegaConf.merge(_defaults(name), {"data": plain}).data, "data")
+    assert isinstance(source, DataSource)
     return source

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spectrnn.files import new_file, new_folder, replaced_folder
+from spectrnn.files import atomic_directory, atomic_write, replace_directory
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def mode(path: Path) -> int:
 
 def test_a_file_appears_when_its_block_ends(tmp_path: Path):
     path = tmp_path / "model.bin"
-    with new_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(b"new")
         assert not path.exists()
         assert temporary.parent == tmp_path  # the same file system: a rename is atomic
@@ -37,7 +37,7 @@ def test_a_file_appears_when_its_block_ends(tmp_path: Path):
 def test_a_file_is_replaced(tmp_path: Path):
     (tmp_path / "a").write_bytes(b"old")
     with (tmp_path / "a").open("rb") as reader:
-        with new_file(tmp_path / "a") as temporary:
+        with atomic_write(tmp_path / "a") as temporary:
             temporary.write_bytes(b"new")
         assert reader.read() == b"old"  # who reads meanwhile reads one or the other
     assert (tmp_path / "a").read_bytes() == b"new"
@@ -49,7 +49,7 @@ def test_a_file_whose_block_fails_stays_as_it_was(tmp_path: Path, error: type[Ba
     path = tmp_path / "a"
     if before is not None:
         path.write_bytes(before)
-    with pytest.raises(error), new_file(path) as temporary:  # noqa: PT012
+    with pytest.raises(error), atomic_write(path) as temporary:  # noqa: PT012
         temporary.write_bytes(b"half")
         raise error
     assert (path.read_bytes() if path.exists() else None) == before
@@ -57,16 +57,16 @@ def test_a_file_whose_block_fails_stays_as_it_was(tmp_path: Path, error: type[Ba
 
 
 def test_a_block_that_writes_nothing_leaves_nothing(tmp_path: Path):
-    with pytest.raises(FileNotFoundError), new_file(tmp_path / "a"):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "a"):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("umask")
 def test_permissions_are_those_that_the_mask_leaves(tmp_path: Path):
-    with new_file(tmp_path / "a") as temporary:
+    with atomic_write(tmp_path / "a") as temporary:
         os.close(os.open(temporary, os.O_CREAT, 0o600))  # as safetensors does
-    with new_folder(tmp_path / "b") as temporary:
+    with atomic_directory(tmp_path / "b") as temporary:
         pass
     assert mode(tmp_path / "a") == 0o640
     assert mode(tmp_path / "b") == 0o750
@@ -75,7 +75,7 @@ def test_permissions_are_those_that_the_mask_leaves(tmp_path: Path):
 
 def test_a_folder_appears_when_its_block_ends(tmp_path: Path):
     path = tmp_path / "not" / "yet" / "there"
-    with new_folder(path) as temporary:
+    with atomic_directory(path) as temporary:
         (temporary / "deep").mkdir()
         (temporary / "deep" / "file").write_text("x")
         assert not path.exists()
@@ -86,16 +86,16 @@ def test_a_folder_appears_when_its_block_ends(tmp_path: Path):
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 def test_a_folder_whose_block_fails_never_was(tmp_path: Path, error: type[BaseException]):
-    with pytest.raises(error), new_folder(tmp_path / "a") as temporary:  # noqa: PT012
+    with pytest.raises(error), atomic_directory(tmp_path / "a") as temporary:  # noqa: PT012
         (temporary / "file").write_text("x")
         raise error
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_first_folder_stays(tmp_path: Path):
-    with new_folder(tmp_path / "a") as second:
+    with atomic_directory(tmp_path / "a") as second:
         (second / "file").write_text("second")
-        with new_folder(tmp_path / "a") as first:
+        with atomic_directory(tmp_path / "a") as first:
             (first / "file").write_text("first")
     assert (tmp_path / "a" / "file").read_text() == "first"
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
@@ -103,14 +103,14 @@ def test_the_first_folder_stays(tmp_path: Path):
 
 def test_a_folder_cannot_take_a_file_s_place(tmp_path: Path):
     (tmp_path / "a").write_text("mine")
-    with pytest.raises(NotADirectoryError), new_folder(tmp_path / "a"):
+    with pytest.raises(NotADirectoryError), atomic_directory(tmp_path / "a"):
         pass
     assert (tmp_path / "a").read_text() == "mine"
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
 
 
 def test_long_names_are_names(tmp_path: Path):
-    with new_folder(tmp_path / ("n" * 250)):
+    with atomic_directory(tmp_path / ("n" * 250)):
         pass
     assert (tmp_path / ("n" * 250)).is_dir()
 
@@ -118,10 +118,10 @@ def test_long_names_are_names(tmp_path: Path):
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "above" / "folder"
     for content in ("first", "second"):
-        with replaced_folder(path) as temporary:
+        with replace_directory(path) as temporary:
             (temporary / content).write_text(content)
         assert [file.name for file in path.iterdir()] == [content]
-    with contextlib.suppress(KeyboardInterrupt), replaced_folder(path) as temporary:
+    with contextlib.suppress(KeyboardInterrupt), replace_directory(path) as temporary:
         (temporary / "third").write_text("third")
         raise KeyboardInterrupt
     assert [file.name for file in path.iterdir()] == ["second"]

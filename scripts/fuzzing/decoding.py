@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
-from spectrnn.data.audio import Samples, decode
+from spectrnn.data.audio import Samples, load_audio
 from spectrnn.errors import UserError
 
 Decode = Callable[[str, int], Samples]
@@ -38,7 +38,7 @@ class Decoder:
         decode: what decodes a path to int16 samples (samples,) at a rate in Hz.
     """
 
-    def __init__(self, sample_rate: int, seconds: float, megabytes: float, decode: Decode = decode) -> None:
+    def __init__(self, sample_rate: int, seconds: float, megabytes: float, decode: Decode = load_audio) -> None:
         self.sample_rate, self.seconds, self.megabytes, self.decoded_by = sample_rate, seconds, megabytes, decode
         self._start()
 
@@ -117,7 +117,7 @@ def _decoded(path: str, decode: Decode, sample_rate: int) -> tuple[str, str]:
 
 
 def _memory(process: int | str | None = "self") -> dict[str, float]:
-    """Megabytes, as the system counts them; none of a process that is gone."""
+    """ReportMegabytes, as the system counts them; none of a process that is gone."""
     try:
         lines = [line.split() for line in Path(f"/proc/{process}/status").read_text().splitlines()]
     except OSError:

@@ -9,17 +9,58 @@ from typing import NamedTuple
 
 # Where headers hold their numbers: marker, offset from its start, and the number's form.
 FIELDS = {
-    "channels": [(b"fmt ", 10, "<H"), (b"COMM", 8, ">H"), (b".snd", 20, ">I"), (b"\x01vorbis", 11, "<B"),
-                 (b"OpusHead", 9, "<B"), (b"desc", 36, ">I"), (b"fmt \xf3\xac", 26, "<H")],
-    "rate": [(b"fmt ", 12, "<I"), (b"COMM", 16, ">Q"), (b".snd", 16, ">I"), (b"\x01vorbis", 12, "<I"),
-             (b"OpusHead", 12, "<I"), (b"desc", 12, ">d"), (b"fmt \xf3\xac", 28, "<I"), (b"fLaC", 18, ">H")],
-    "length": [(b"RIFF", 4, "<I"), (b"data", 4, "<I"), (b"fact", 8, "<I"), (b"ds64", 8, "<Q"), (b"ds64", 16, "<Q"),
-               (b"ds64", 24, "<Q"), (b"FORM", 4, ">I"), (b"COMM", 10, ">I"), (b"SSND", 4, ">I"), (b".snd", 8, ">I"),
-               (b"Xing", 8, ">I"), (b"Info", 8, ">I"), (b"data", 4, ">Q"), (b"pakt", 12, ">Q"), (b"pakt", 20, ">Q"),
-               (b"fLaC", 22, ">I"), (b"OggS", 6, "<Q"), (b"data\xf3\xac", 16, "<Q"), (b"fmt ", 4, "<I")],
-    "depth": [(b"fmt ", 20, "<H"), (b"fmt ", 22, "<H"), (b"fmt ", 8, "<H"), (b"COMM", 14, ">H"), (b".snd", 12, ">I"),
-              (b"desc", 28, ">I"), (b"desc", 32, ">I"), (b"desc", 40, ">I"), (b".snd", 4, ">I")],
-}  # fmt: skip
+    "channels": [
+        (b"fmt ", 10, "<H"),
+        (b"COMM", 8, ">H"),
+        (b".snd", 20, ">I"),
+        (b"\x01vorbis", 11, "<B"),
+        (b"OpusHead", 9, "<B"),
+        (b"desc", 36, ">I"),
+        (b"fmt \xf3\xac", 26, "<H"),
+    ],
+    "rate": [
+        (b"fmt ", 12, "<I"),
+        (b"COMM", 16, ">Q"),
+        (b".snd", 16, ">I"),
+        (b"\x01vorbis", 12, "<I"),
+        (b"OpusHead", 12, "<I"),
+        (b"desc", 12, ">d"),
+        (b"fmt \xf3\xac", 28, "<I"),
+        (b"fLaC", 18, ">H"),
+    ],
+    "length": [
+        (b"RIFF", 4, "<I"),
+        (b"data", 4, "<I"),
+        (b"fact", 8, "<I"),
+        (b"ds64", 8, "<Q"),
+        (b"ds64", 16, "<Q"),
+        (b"ds64", 24, "<Q"),
+        (b"FORM", 4, ">I"),
+        (b"COMM", 10, ">I"),
+        (b"SSND", 4, ">I"),
+        (b".snd", 8, ">I"),
+        (b"Xing", 8, ">I"),
+        (b"Info", 8, ">I"),
+        (b"data", 4, ">Q"),
+        (b"pakt", 12, ">Q"),
+        (b"pakt", 20, ">Q"),
+        (b"fLaC", 22, ">I"),
+        (b"OggS", 6, "<Q"),
+        (b"data\xf3\xac", 16, "<Q"),
+        (b"fmt ", 4, "<I"),
+    ],
+    "depth": [
+        (b"fmt ", 20, "<H"),
+        (b"fmt ", 22, "<H"),
+        (b"fmt ", 8, "<H"),
+        (b"COMM", 14, ">H"),
+        (b".snd", 12, ">I"),
+        (b"desc", 28, ">I"),
+        (b"desc", 32, ">I"),
+        (b"desc", 40, ">I"),
+        (b".snd", 4, ">I"),
+    ],
+}
 ABSURD = {
     "channels": (0, 3, 8, 255, 256, 1024, 65535),
     "rate": (0, 1, 7, 100, 2**31, 2**31 - 1, 2**32 - 1, 1_000_000, 655_350),
@@ -27,11 +68,34 @@ ABSURD = {
     "depth": (0, 1, 2, 3, 7, 12, 24, 64, 255, 65535),
 }
 MARKERS = re.compile(b"|".join(sorted({re.escape(marker) for fields in FIELDS.values() for marker, _, _ in fields})))
-MAGICS = (b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"fLaC", b"OggS", b"caff", b"riff\x2e\x91\xcf\x11", b"ID3\x04",
-          b"\xff\xfb\x90\x44", b"\0\0\0\0", b"2BIT", b"MATLAB 5", b"NIST_1A\n", b"Crea", b"SDS ")  # fmt: skip
+MAGICS = (
+    b"RIFF",
+    b"RIFX",
+    b"RF64",
+    b"FORM",
+    b".snd",
+    b"fLaC",
+    b"OggS",
+    b"caff",
+    b"riff\x2e\x91\xcf\x11",
+    b"ID3\x04",
+    b"\xff\xfb\x90\x44",
+    b"\0\0\0\0",
+    b"2BIT",
+    b"MATLAB 5",
+    b"NIST_1A\n",
+    b"Crea",
+    b"SDS ",
+)
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".au", ".caf", ".w64", ".raw", ".txt", "")
-NOT_FINITE = (struct.pack("<f", float("nan")), struct.pack("<f", float("inf")), struct.pack(">f", float("-inf")),
-              struct.pack("<d", float("nan")), struct.pack(">d", float("inf")), struct.pack("<f", 3e38))  # fmt: skip
+NOT_FINITE = (
+    struct.pack("<f", float("nan")),
+    struct.pack("<f", float("inf")),
+    struct.pack(">f", float("-inf")),
+    struct.pack("<d", float("nan")),
+    struct.pack(">d", float("inf")),
+    struct.pack("<f", 3e38),
+)
 HEADER = 128  # bytes
 
 
@@ -77,8 +141,11 @@ def _flipped(content: bytearray, random: Random) -> bytearray:
 
 def _field(kind: str) -> Callable[[bytearray, Random], bytearray]:
     def changed(content: bytearray, random: Random) -> bytearray:
-        places = [(match.start() + offset, form) for marker, offset, form in FIELDS[kind]
-                  for match in re.finditer(re.escape(marker), content)]  # fmt: skip
+        places = [
+            (match.start() + offset, form)
+            for marker, offset, form in FIELDS[kind]
+            for match in re.finditer(re.escape(marker), content)
+        ]
         if places:
             place, form = random.choice(places)
             _write(content, place, form, random.choice(ABSURD[kind]))

@@ -7,13 +7,36 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import soundfile
 
-WAV = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAW", "ULAW", "IMA_ADPCM", "MS_ADPCM", "GSM610",
-       "G721_32", "NMS_ADPCM_16")  # fmt: skip
-OTHERS = {"wavex": ("WAVEX", "PCM_24", ".wav"), "rf64": ("RF64", "PCM_16", ".wav"), "flac": ("FLAC", "PCM_16", ".flac"),
-          "vorbis": ("OGG", "VORBIS", ".ogg"), "opus": ("OGG", "OPUS", ".opus"), "mp3": ("MP3", None, ".mp3"),
-          "aiff": ("AIFF", "PCM_16", ".aiff"), "aiff float": ("AIFF", "FLOAT", ".aif"), "au": ("AU", "PCM_16", ".au"),
-          "au ulaw": ("AU", "ULAW", ".au"), "caf": ("CAF", "PCM_24", ".caf"), "caf alac": ("CAF", "ALAC_16", ".caf"),
-          "w64": ("W64", "PCM_16", ".w64")}  # fmt: skip
+WAV = (
+    "PCM_U8",
+    "PCM_16",
+    "PCM_24",
+    "PCM_32",
+    "FLOAT",
+    "DOUBLE",
+    "ALAW",
+    "ULAW",
+    "IMA_ADPCM",
+    "MS_ADPCM",
+    "GSM610",
+    "G721_32",
+    "NMS_ADPCM_16",
+)
+OTHERS = {
+    "wavex": ("WAVEX", "PCM_24", ".wav"),
+    "rf64": ("RF64", "PCM_16", ".wav"),
+    "flac": ("FLAC", "PCM_16", ".flac"),
+    "vorbis": ("OGG", "VORBIS", ".ogg"),
+    "opus": ("OGG", "OPUS", ".opus"),
+    "mp3": ("MP3", None, ".mp3"),
+    "aiff": ("AIFF", "PCM_16", ".aiff"),
+    "aiff float": ("AIFF", "FLOAT", ".aif"),
+    "au": ("AU", "PCM_16", ".au"),
+    "au ulaw": ("AU", "ULAW", ".au"),
+    "caf": ("CAF", "PCM_24", ".caf"),
+    "caf alac": ("CAF", "ALAC_16", ".caf"),
+    "w64": ("W64", "PCM_16", ".w64"),
+}
 FORMATS = {f"wav {subtype.lower()}": ("WAV", subtype, ".wav") for subtype in WAV} | OTHERS
 SHAPES = ((8000, 1), (16000, 2))  # rate in Hz, and channels
 MONO_ONLY = {"GSM610", "G721_32", "NMS_ADPCM_16"}

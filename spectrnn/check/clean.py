@@ -9,16 +9,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spectrnn.check.findings import components
-from spectrnn.data.clips import SPLITS, Clip, Source
-from spectrnn.data.splits import require_training_clips, split
+from spectrnn.check.issues import components
+from spectrnn.data.clips import SPLITS, Clip, DataSource
+from spectrnn.data.splits import assign_splits, require_training_clips
 from spectrnn.errors import UserError
-from spectrnn.files import new_file
+from spectrnn.files import atomic_write
 
 _PRIORITY = ("test", "val", "train")  # a sound in several splits stays in the first of these
 
 
-class Cleaned(NamedTuple):
+class CleanTable(NamedTuple):
     """What a clean table holds.
 
     Attributes:
@@ -30,17 +30,17 @@ class Cleaned(NamedTuple):
     dropped: dict[str, int]
 
 
-def cleaned(
+def clean_table(
     clips: Sequence[Clip],
     unusable: Sequence[int],
     duplicates: Sequence[Sequence[int]],
     kin: Sequence[Sequence[int]],
-    source: Source,
-) -> Cleaned:
+    source: DataSource,
+) -> CleanTable:
     """A table that can be trusted.
 
     Of clips that hold the same recording one stays, none where their labels differ. Groups, and clips of one recording,
-    lie in one split: where the corpus brings splits (or folds), clips of a group that is also in a later split of test,
+    lie in one split: where the dataset brings splits (or folds), clips of a group that is also in a later split of test,
     val, train are left out there; where it brings none, they are drawn as training draws them.
 
     Args:
@@ -68,10 +68,10 @@ def cleaned(
             drop(usable, "duplicates with different labels")
         else:
             drop(usable[1:], "duplicates")
-    drop(_on_other_sides(grouped, keep), "of a group that is in another split")
-    left = split([clip for clip, kept in zip(grouped, keep, strict=True) if kept], source)
+    drop(_rows_in_other_splits(grouped, keep), "of a group that is in another split")
+    left = assign_splits([clip for clip, kept in zip(grouped, keep, strict=True) if kept], source)
     require_training_clips(left)
-    return Cleaned(left, {reason: count for reason, count in dropped.items() if count})
+    return CleanTable(left, {reason: count for reason, count in dropped.items() if count})
 
 
 def write_manifest(clips: Sequence[Clip], out: Path) -> None:
@@ -86,7 +86,7 @@ def write_manifest(clips: Sequence[Clip], out: Path) -> None:
     folder = os.path.abspath(out.parent)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with new_file(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        with atomic_write(out) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, fields, extrasaction="ignore")
             writer.writeheader()
             for clip in clips:
@@ -109,8 +109,8 @@ def _with_groups(clips: Sequence[Clip], sets: Sequence[Sequence[int]]) -> list[C
     return result
 
 
-def _on_other_sides(clips: Sequence[Clip], keep: np.ndarray) -> list[int]:
-    """Rows whose group has clips in another of the splits or folds that the corpus brings, which goes first."""
+def _rows_in_other_splits(clips: Sequence[Clip], keep: np.ndarray) -> list[int]:
+    """Rows whose group has clips in another of the splits or folds that the dataset brings, which goes first."""
     groups: dict[str, list[int]] = {}
     for row, clip in enumerate(clips):
         if clip.group is not None and keep[row] and (clip.split or clip.fold):

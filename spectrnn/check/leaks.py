@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from spectrnn.check.examine import Row
-from spectrnn.check.findings import Finding, Level
-from spectrnn.check.similar import Pair
+from spectrnn.check.issues import Issue, Level
+from spectrnn.check.measure import ClipStats
+from spectrnn.check.near_duplicates import Pair
 from spectrnn.data.clips import Clip
 
 _FEWEST_STEPS = 8  # consecutive clips, from which on their edges say something
@@ -21,7 +21,7 @@ _SIGMAS = 3.0  # by which consecutive edges must be more alike than others
 
 def duplicates(
     clips: Sequence[Clip], names: Sequence[str], sides: Sequence[str], sets: Sequence[Sequence[int]], exact: bool
-) -> list[Finding]:
+) -> list[Issue]:
     """The findings about sets of duplicates.
 
     Args:
@@ -37,22 +37,40 @@ def duplicates(
     within = [rows for rows in sets if len({sides[row] for row in rows}) == 1]
     torn = [rows for rows in sets if len({clips[row].label for row in rows}) > 1]
     return [
-        _sets("error", f"{kind} across splits", f"sets of clips that hold {what} on both sides of a split",
-              across, names, sides),
-        _sets("error", f"{kind} with different labels", f"sets of clips that hold {what} under different labels",
-              torn, names, [clip.label for clip in clips]),
+        _sets(
+            "error",
+            f"{kind} across splits",
+            f"sets of clips that hold {what} on both sides of a split",
+            across,
+            names,
+            sides,
+        ),
+        _sets(
+            "error",
+            f"{kind} with different labels",
+            f"sets of clips that hold {what} under different labels",
+            torn,
+            names,
+            [clip.label for clip in clips],
+        ),
         _sets("warning", kind, f"sets of clips that hold {what}, in one split", within, names, sides),
-    ]  # fmt: skip
+    ]
 
 
-def overlaps(names: Sequence[str], sides: Sequence[str], pairs: Sequence[Pair]) -> Finding:
+def overlaps(names: Sequence[str], sides: Sequence[str], pairs: Sequence[Pair]) -> Issue:
     """Clips of which a part is in a clip of another split."""
     across = [(pair.first, pair.second) for pair in pairs if sides[pair.first] != sides[pair.second]]
-    return _sets("error", "overlaps across splits", "pairs of clips that share a part of their sound across a split",
-                 across, names, sides)  # fmt: skip
+    return _sets(
+        "error",
+        "overlaps across splits",
+        "pairs of clips that share a part of their sound across a split",
+        across,
+        names,
+        sides,
+    )
 
 
-def groups(clips: Sequence[Clip], sides: Sequence[str]) -> Finding:
+def groups(clips: Sequence[Clip], sides: Sequence[str]) -> Issue:
     """Groups in more than one split."""
     found: dict[str, set[str]] = defaultdict(set)
     for clip, side in zip(clips, sides, strict=True):
@@ -61,10 +79,10 @@ def groups(clips: Sequence[Clip], sides: Sequence[str]) -> Finding:
     shared = sorted(group for group, among in found.items() if len(among) > 1)
     examples = [f"{group!r}: {', '.join(sorted(found[group]))}" for group in shared]
     text = f"of {len(found)} groups, each in more than one split: what a model learns of them flatters its test"
-    return Finding("error", "groups across splits", text, len(shared), examples)
+    return Issue("error", "groups across splits", text, len(shared), examples)
 
 
-def recordings(clips: Sequence[Clip], names: Sequence[str], sides: Sequence[str]) -> list[Finding]:
+def recordings(clips: Sequence[Clip], names: Sequence[str], sides: Sequence[str]) -> list[Issue]:
     """Files that a table cuts into clips (start, end), of which some are in another split."""
     by_file: dict[str, list[int]] = defaultdict(list)
     for number, clip in enumerate(clips):
@@ -73,19 +91,36 @@ def recordings(clips: Sequence[Clip], names: Sequence[str], sides: Sequence[str]
     overlapping, apart = [], []
     for rows in shared:
         rows.sort(key=lambda row: clips[row].start)
-        crossing = [[one, other] for one, other in pairwise(rows)
-                    if sides[one] != sides[other] and clips[other].start < (clips[one].end or np.inf)]  # fmt: skip
+        crossing = [
+            [one, other]
+            for one, other in pairwise(rows)
+            if sides[one] != sides[other] and clips[other].start < (clips[one].end or np.inf)
+        ]
         overlapping += crossing
         apart += [] if crossing else [rows]
     return [
-        _sets("error", "parts across splits", "pairs of overlapping parts of one file, in different splits",
-              overlapping, names, sides),
-        _sets("warning", "files across splits", "files whose parts (start, end) lie in different splits; "
-              "a group column with the file keeps them together", apart, names, sides),
-    ]  # fmt: skip
+        _sets(
+            "error",
+            "parts across splits",
+            "pairs of overlapping parts of one file, in different splits",
+            overlapping,
+            names,
+            sides,
+        ),
+        _sets(
+            "warning",
+            "files across splits",
+            "files whose parts (start, end) lie in different splits; a group column with the file keeps them together",
+            apart,
+            names,
+            sides,
+        ),
+    ]
 
 
-def series(clips: Sequence[Clip], rows: Sequence[Row], sides: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:
+def numbered_series(
+    clips: Sequence[Clip], rows: Sequence[ClipStats], sides: Sequence[str]
+) -> tuple[list[list[int]], list[list[int]]]:
     """Clips whose names differ in a running number alone, in more than one split, where no group is given.
 
     Names are a hint. A cut recording shows in the content: a clip ends as its successor begins, more than as the other
@@ -105,24 +140,38 @@ def series(clips: Sequence[Clip], rows: Sequence[Row], sides: Sequence[str]) -> 
     for numbered in found.values():
         members = [number for _, number in sorted(numbered)]
         if len({sides[number] for number in members}) > 1:
-            (cut if _continues([rows[number] for number in members]) else named).append(members)
+            (cut if _is_contiguous([rows[number] for number in members]) else named).append(members)
     return cut, named
 
 
-def sequences(
+def series_issues(
     names: Sequence[str], sides: Sequence[str], cut: Sequence[Sequence[int]], named: Sequence[Sequence[int]]
-) -> list[Finding]:
-    """The findings about `series`."""
+) -> list[Issue]:
+    """The findings about `numbered_series`."""
     advice = "groups keep them together (data.group, or a group column)"
     return [
-        _sets("error", "cut recordings across splits", "recordings that seem cut into clips on both sides of a split "
-              f"(each clip begins as the one before it ends); {advice}", cut, names, sides),
-        _sets("note", "series across splits", "series of names with running numbers on both sides of a split; "
-              f"if a series is one recording or one person, {advice}", named, names, sides),
-    ]  # fmt: skip
+        _sets(
+            "error",
+            "cut recordings across splits",
+            "recordings that seem cut into clips on both sides of a split "
+            f"(each clip begins as the one before it ends); {advice}",
+            cut,
+            names,
+            sides,
+        ),
+        _sets(
+            "note",
+            "series across splits",
+            "series of names with running numbers on both sides of a split; "
+            f"if a series is one recording or one person, {advice}",
+            named,
+            names,
+            sides,
+        ),
+    ]
 
 
-def _continues(rows: Sequence[Row]) -> bool:
+def _is_contiguous(rows: Sequence[ClipStats]) -> bool:
     """Whether clips begin as the one before them ends, held against other clips nearby in the series.
 
     Nearby, because a session drifts: takes of one word, recorded one after the other, are no cut recording.
@@ -139,7 +188,7 @@ def _continues(rows: Sequence[Row]) -> bool:
 
 def _sets(
     level: Level, kind: str, text: str, sets: Sequence[Sequence[int]], names: Sequence[str], marks: Sequence[str]
-) -> Finding:
+) -> Issue:
     examples = []
     for rows in sets:
         # One clip of every mark first, so that an example shows what it is an example of
@@ -147,4 +196,4 @@ def _sets(
         shown = [*first, *(row for row in rows if row not in first)][:2]
         more = f" and {len(rows) - 2} more" if len(rows) > 2 else ""
         examples.append(", ".join(f"{names[row]} ({marks[row]})" for row in shown) + more)
-    return Finding(level, kind, text, len(sets), examples)
+    return Issue(level, kind, text, len(sets), examples)

@@ -6,18 +6,18 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from spectrnn.check.examine import Row
-from spectrnn.check.findings import Finding, Level
+from spectrnn.check.issues import Issue, Level
+from spectrnn.check.measure import ClipStats
 from spectrnn.check.quality import decibels
 
 _FOLDS = 5
 _BINS = 24
-_ATOM = 0.02  # share of the clips from which a value has a bin of its own, such as a fixed length
+_MIN_BIN_FRACTION = 0.02  # share of the clips from which a value has a bin of its own, such as a fixed length
 _FEWEST = 10  # clips of a label; what is told of fewer is chance
 _SIGMAS = 3.0  # by which the balanced accuracy must lie above the threshold
 
 
-class _Fact(NamedTuple):
+class _MetadataFeature(NamedTuple):
     """Something known of a clip without listening.
 
     `threshold` is of the balanced accuracy with which it tells one label from the rest (the majority gets 0.5). Format
@@ -30,7 +30,7 @@ class _Fact(NamedTuple):
     values: npt.NDArray[np.float64]  # (clips, values)
 
 
-def metadata_leaks(labels: Sequence[str], rows: Sequence[Row]) -> list[Finding]:
+def metadata_leaks(labels: Sequence[str], rows: Sequence[ClipStats]) -> list[Issue]:
     """Labels that a trivial classifier tells from the rest by one fact alone, on clips that it was not fitted to.
 
     The classifier is naive Bayes over histograms, one label against the rest, both weighing the same.
@@ -42,34 +42,48 @@ def metadata_leaks(labels: Sequence[str], rows: Sequence[Row]) -> list[Finding]:
     sound = [number for number, row in enumerate(rows) if row.problem is None]
     names, label = np.unique([labels[number] for number in sound], return_inverse=True)
     found = []
-    for fact in _facts([rows[number] for number in sound]):
+    for fact in _features([rows[number] for number in sound]):
         binned = [_binned(values) for values in fact.values.T]
         binned = [bins for bins in binned if bins.max(initial=0)]  # the same everywhere tells nothing
-        scores = [(*_told(binned, label == number), str(name)) for number, name in enumerate(names)
-                  if binned and _FEWEST <= np.count_nonzero(label == number) < len(label)]  # fmt: skip
+        scores = [
+            (*_cross_validated_accuracy(binned, label == number), str(name))
+            for number, name in enumerate(names)
+            if binned and _FEWEST <= np.count_nonzero(label == number) < len(label)
+        ]
         leaks = sorted((score for score in scores if score[0] - _SIGMAS * score[1] > fact.threshold), reverse=True)
         if leaks:
-            text = (f"labels that {fact.name} alone tells from the rest, on clips held out: balanced accuracy, "
-                    "where the majority gets 0.50")  # fmt: skip
-            found.append(Finding(fact.level, f"told by {fact.name}", text, len(leaks),
-                                 [f"{name}: {score:.2f}" for score, _, name in leaks]))  # fmt: skip
+            text = (
+                f"labels that {fact.name} alone tells from the rest, on clips held out: balanced accuracy, "
+                "where the majority gets 0.50"
+            )
+            found.append(
+                Issue(
+                    fact.level,
+                    f"told by {fact.name}",
+                    text,
+                    len(leaks),
+                    [f"{name}: {score:.2f}" for score, _, name in leaks],
+                )
+            )
     return found
 
 
-def _facts(rows: Sequence[Row]) -> list[_Fact]:
+def _features(rows: Sequence[ClipStats]) -> list[_MetadataFeature]:
     containers = {name: number for number, name in enumerate(sorted({row.container for row in rows}))}
 
     def table(*columns: list[float]) -> npt.NDArray[np.float64]:
         return np.array(columns, dtype=np.float64).T
 
     return [
-        _Fact("format", "error", 0.55,
-              table([containers[row.container] for row in rows], [row.channels for row in rows])),
-        _Fact("rate", "error", 0.55, table([row.rate for row in rows])),
-        _Fact("length", "warning", 0.75, table([row.seconds for row in rows])),
-        _Fact("level", "warning", 0.65,
-              table([decibels(row.peak) for row in rows], [decibels(row.rms) for row in rows])),
-    ]  # fmt: skip
+        _MetadataFeature(
+            "format", "error", 0.55, table([containers[row.container] for row in rows], [row.channels for row in rows])
+        ),
+        _MetadataFeature("rate", "error", 0.55, table([row.rate for row in rows])),
+        _MetadataFeature("length", "warning", 0.75, table([row.seconds for row in rows])),
+        _MetadataFeature(
+            "level", "warning", 0.65, table([decibels(row.peak) for row in rows], [decibels(row.rms) for row in rows])
+        ),
+    ]
 
 
 def _binned(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -77,13 +91,15 @@ def _binned(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     if not len(values):
         return np.empty(0, np.int64)
     distinct, count = np.unique(values, return_counts=True)
-    common = distinct[count >= max(2, _ATOM * len(values))]
+    common = distinct[count >= max(2, _MIN_BIN_FRACTION * len(values))]
     quantiles = np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1])
     edges = np.unique(np.concatenate([quantiles, common, np.nextafter(common, np.inf)]))
     return np.unique(np.searchsorted(edges, values, side="right"), return_inverse=True)[1]
 
 
-def _told(binned: Sequence[npt.NDArray[np.int64]], mine: npt.NDArray[np.bool_]) -> tuple[float, float]:
+def _cross_validated_accuracy(
+    binned: Sequence[npt.NDArray[np.int64]], mine: npt.NDArray[np.bool_]
+) -> tuple[float, float]:
     """How well bins tell the clips of a label: balanced accuracy on held-out clips, and its standard error."""
     fold = np.random.default_rng(0).permutation(len(mine)) % _FOLDS
     evidence = np.zeros(len(mine))

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from spectrnn.check.examine import Row
-from spectrnn.check.findings import LEVELS, Finding, as_json
+from spectrnn.check.issues import LEVELS, Issue, as_json
+from spectrnn.check.measure import ClipStats
 from spectrnn.data.clips import SPLITS, Clip
 
 _WIDTH = 100  # columns
@@ -15,7 +15,7 @@ _SHOWN, _KEPT = 4, 1000  # examples of a finding, in the text and in the JSON
 _WIDEST_TABLE = 40  # classes that the text lists
 
 
-def classes(clips: Sequence[Clip], rows: Sequence[Row], sides: Sequence[str]) -> list[dict[str, Any]]:
+def classes(clips: Sequence[Clip], rows: Sequence[ClipStats], sides: Sequence[str]) -> list[dict[str, Any]]:
     """A row a class: its clips in each split, and their lengths in seconds."""
     labels = np.array([clip.label for clip in clips])
     seconds = np.array([row.seconds for row in rows])
@@ -26,12 +26,20 @@ def classes(clips: Sequence[Clip], rows: Sequence[Row], sides: Sequence[str]) ->
         lengths = seconds[mine & usable]
         quantiles = np.quantile(lengths, [0, 0.5, 1]).round(3).tolist() if len(lengths) else [0.0] * 3
         counts = Counter(sides[int(row)] for row in np.flatnonzero(mine))
-        table.append({"label": str(label), "clips": int(mine.sum()), "splits": dict(counts),
-                      "seconds": dict(zip(("shortest", "median", "longest"), quantiles, strict=True))})  # fmt: skip
+        table.append(
+            {
+                "label": str(label),
+                "clips": int(mine.sum()),
+                "splits": dict(counts),
+                "seconds": dict(zip(("shortest", "median", "longest"), quantiles, strict=True)),
+            }
+        )
     return table
 
 
-def json_report(findings: Sequence[Finding], table: Sequence[dict[str, Any]], rows: Sequence[Row]) -> dict[str, Any]:
+def json_report(
+    findings: Sequence[Issue], table: Sequence[dict[str, Any]], rows: Sequence[ClipStats]
+) -> dict[str, Any]:
     """All of it: counts of every level, findings with their examples, classes."""
     return {
         "clips": len(rows),
@@ -42,11 +50,14 @@ def json_report(findings: Sequence[Finding], table: Sequence[dict[str, Any]], ro
     }
 
 
-def text_report(findings: Sequence[Finding], table: Sequence[dict[str, Any]], rows: Sequence[Row]) -> str:
-    """The corpus in a line, the findings with the gravest first, the classes."""
+def text_report(findings: Sequence[Issue], table: Sequence[dict[str, Any]], rows: Sequence[ClipStats]) -> str:
+    """The dataset in a line, the findings with the gravest first, the classes."""
     lengths = np.array([row.seconds for row in rows if row.problem is None])
-    spread = (f", clips of {lengths.min():.2f} to {lengths.max():.2f} s (median {np.median(lengths):.2f} s)"
-              if len(lengths) else "")  # fmt: skip
+    spread = (
+        f", clips of {lengths.min():.2f} to {lengths.max():.2f} s (median {np.median(lengths):.2f} s)"
+        if len(lengths)
+        else ""
+    )
     lines = [f"{len(rows)} clips of {len(table)} classes, {lengths.sum() / 60:.1f} minutes{spread}", ""]
     for finding in findings:
         lines += _paragraph(finding)
@@ -55,14 +66,14 @@ def text_report(findings: Sequence[Finding], table: Sequence[dict[str, Any]], ro
     return "\n".join([*lines, *_class_lines(table)])
 
 
-def verdict(findings: Sequence[Finding]) -> str:
+def verdict(findings: Sequence[Issue]) -> str:
     """How many findings there are of each level, and what that means for the exit code."""
     counts = Counter(finding.level for finding in findings)
     told = ", ".join(f"{counts[level]} {level}{'s' if counts[level] != 1 else ''}" for level in LEVELS)
     return f"{told} (exit code {int(counts['error'] > 0)}: only errors make it 1)"
 
 
-def _paragraph(finding: Finding) -> list[str]:
+def _paragraph(finding: Issue) -> list[str]:
     margin = 9
     lines = [f"{finding.kind} ({finding.count})", *_wrapped(finding.text, _WIDTH - margin)]
     shown = [_shortened(example, _WIDTH - margin - 2) for example in finding.examples[:_SHOWN]]
@@ -75,13 +86,18 @@ def _class_lines(table: Sequence[dict[str, Any]]) -> list[str]:
     names = [*SPLITS, *sorted({name for row in table for name in row["splits"]} - set(SPLITS))]
     names = [name for name in names if any(row["splits"].get(name) for row in table)]
     width = min(30, max(len("class"), *(len(row["label"]) for row in table)))
-    lines = [f"{'class':<{width}} {'clips':>7}" + "".join(f"{name:>8}" for name in names) +
-             f"{'shortest':>12}{'median':>9}{'longest':>9}  s"]  # fmt: skip
+    lines = [
+        f"{'class':<{width}} {'clips':>7}"
+        + "".join(f"{name:>8}" for name in names)
+        + f"{'shortest':>12}{'median':>9}{'longest':>9}  s"
+    ]
     for row in sorted(table, key=lambda row: row["clips"])[:_WIDEST_TABLE]:
         counts = "".join(f"{row['splits'].get(name, 0) or '.':>8}" for name in names)
         low, middle, high = row["seconds"].values()
-        lines.append(f"{_shortened(row['label'], width):<{width}} {row['clips']:>7}{counts}"
-                     f"{low:>12.2f}{middle:>9.2f}{high:>9.2f}")  # fmt: skip
+        lines.append(
+            f"{_shortened(row['label'], width):<{width}} {row['clips']:>7}{counts}"
+            f"{low:>12.2f}{middle:>9.2f}{high:>9.2f}"
+        )
     if len(table) > _WIDEST_TABLE:
         lines.append(f"... and {len(table) - _WIDEST_TABLE} larger classes, which the JSON lists")
     total: Counter[str] = Counter()

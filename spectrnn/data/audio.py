@@ -17,13 +17,16 @@ EXTENSIONS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff",
 FULL_SCALE = 32768.0  # of int16
 _ROUNDING = 0.01  # s by which a clip's end may overshoot its file
 BLOCK = 1 << 18  # frames read at a time: bounds the memory, however long the recording
-_SLOWEST, _FASTEST = 1 / 100, 1000  # a file's rate over the result's: what a broken header claims is beyond
-LOUDEST = 2.0**31  # of float samples: integers of 32 bits, written as floats
+_MIN_RATE_RATIO, _MAX_RATE_RATIO = (
+    1 / 100,
+    1000,
+)  # a file's rate over the result's: what a broken header claims is beyond
+MAX_SAMPLE_VALUE = 2.0**31  # of float samples: integers of 32 bits, written as floats
 
 Samples = npt.NDArray[np.int16]
 
 
-def decode(path: str | Path, sample_rate: int, start: float = 0.0, end: float | None = None) -> Samples:
+def load_audio(path: str | Path, sample_rate: int, start: float = 0.0, end: float | None = None) -> Samples:
     """Decodes a recording, or a part of it.
 
     Args:
@@ -38,14 +41,14 @@ def decode(path: str | Path, sample_rate: int, start: float = 0.0, end: float | 
         UserError: the file is missing, empty, truncated, no audio, of an absurd sample rate, or holds values that are
             not finite.
     """
-    return np.concatenate(list(blocks(path, sample_rate, start, end)))
+    return np.concatenate(list(iter_blocks(path, sample_rate, start, end)))
 
 
-def blocks(path: str | Path, sample_rate: int, start: float = 0.0, end: float | None = None) -> Iterator[Samples]:
-    """`decode` piece by piece: yields int16 arrays of shape (samples,)."""
+def iter_blocks(path: str | Path, sample_rate: int, start: float = 0.0, end: float | None = None) -> Iterator[Samples]:
+    """`load_audio` piece by piece: yields int16 arrays of shape (samples,)."""
     samples = 0
-    with opened(path) as file:
-        for block in resampled(file, path, sample_rate, start, end):
+    with open_audio(path) as file:
+        for block in iter_resampled(file, path, sample_rate, start, end):
             samples += len(block)
             yield to_int16(block)
     if not samples:
@@ -53,7 +56,7 @@ def blocks(path: str | Path, sample_rate: int, start: float = 0.0, end: float | 
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[soundfile.SoundFile]:
+def open_audio(path: str | Path) -> Iterator[soundfile.SoundFile]:
     """A file open for reading; what goes wrong with it within the block is a `UserError` that names it."""
     if Path(path).suffix.lower() == ".raw":
         raise UserError(f"{path}: is raw, without a header that says its sample rate; save it as .wav")
@@ -64,21 +67,21 @@ def opened(path: str | Path) -> Iterator[soundfile.SoundFile]:
         raise UserError(f"{path}: {_reason(path, error)}") from error
 
 
-def mono(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def to_mono(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """(samples,) or (samples, channels) -> (samples,), the mean of the channels."""
     return samples if samples.ndim == 1 else samples.mean(axis=1, dtype=np.float32)
 
 
-def resampled(
+def iter_resampled(
     file: soundfile.SoundFile, path: str | Path, sample_rate: int, start: float = 0.0, end: float | None = None
 ) -> Iterator[npt.NDArray[np.float32]]:
     """`frames` as mono at one rate: yields float32 arrays of shape (samples,)."""
-    resampler = resampler_for(file.samplerate, path, sample_rate)
-    for samples, last in frames(file, path, sample_rate, start, end):
-        yield resampler.resample_chunk(mono(samples), last=last) if resampler else mono(samples)
+    resampler = make_resampler(file.samplerate, path, sample_rate)
+    for samples, last in read_blocks(file, path, sample_rate, start, end):
+        yield resampler.resample_chunk(to_mono(samples), last=last) if resampler else to_mono(samples)
 
 
-def resampler_for(rate: int, path: str | Path, sample_rate: int) -> soxr.ResampleStream | None:
+def make_resampler(rate: int, path: str | Path, sample_rate: int) -> soxr.ResampleStream | None:
     """What turns mono samples into such at another rate; None where that is their own.
 
     Args:
@@ -89,13 +92,15 @@ def resampler_for(rate: int, path: str | Path, sample_rate: int) -> soxr.Resampl
     Raises:
         UserError: the recording claims an absurd rate.
     """
-    if not _SLOWEST <= rate / sample_rate <= _FASTEST:
-        raise UserError(f"{path}: its sample rate, {rate} Hz, is absurd; {_SLOWEST * sample_rate:.0f} to "
-                        f"{_FASTEST * sample_rate} Hz can be resampled to {sample_rate} Hz")  # fmt: skip
+    if not _MIN_RATE_RATIO <= rate / sample_rate <= _MAX_RATE_RATIO:
+        raise UserError(
+            f"{path}: its sample rate, {rate} Hz, is absurd; {_MIN_RATE_RATIO * sample_rate:.0f} to "
+            f"{_MAX_RATE_RATIO * sample_rate} Hz can be resampled to {sample_rate} Hz"
+        )
     return soxr.ResampleStream(rate, sample_rate, 1) if rate != sample_rate else None
 
 
-def frames(
+def read_blocks(
     file: soundfile.SoundFile, path: str | Path, sample_rate: int, start: float = 0.0, end: float | None = None
 ) -> Iterator[tuple[npt.NDArray[np.float32], bool]]:
     """A recording, or a part of it, as it lies in the file.
@@ -104,13 +109,13 @@ def frames(
         file: what `opened` gave.
         path: of the file, for messages.
         sample_rate: that it is to be resampled to, Hz; bounds what is read at once.
-        start, end: as for `decode`.
+        start, end: as for `load_audio`.
 
     Yields:
         float32 (samples, channels) of at most `BLOCK` values, and whether they are the last.
 
     Raises:
-        UserError: as `decode` does.
+        UserError: as `load_audio` does.
     """
     first = round(start * file.samplerate)
     last = file.frames if end is None else round(end * file.samplerate)
@@ -118,9 +123,12 @@ def frames(
         last = file.frames
     if not first < last <= file.frames:
         length = f"{file.frames / file.samplerate:.3f} s long"
-        raise UserError(f"{path}: holds no samples" if file.frames == 0 else
-                        f"{path}: is {length}, and does not hold {start} to {end} s")  # fmt: skip
-    if _cut_short(file):
+        raise UserError(
+            f"{path}: holds no samples"
+            if file.frames == 0
+            else f"{path}: is {length}, and does not hold {start} to {end} s"
+        )
+    if _is_truncated(file):
         raise UserError(f"{path}: is truncated; its header promises more samples than it holds")
     if first:  # some formats can only be read from their start
         file.seek(first)
@@ -131,7 +139,7 @@ def frames(
         if not len(samples):
             raise UserError(f"{path}: is truncated; {left} of {last - first} frames are missing")
         left -= len(samples)
-        if not (np.abs(samples) <= LOUDEST).all():
+        if not (np.abs(samples) <= MAX_SAMPLE_VALUE).all():
             raise UserError(f"{path}: holds values that are not finite (NaN or Inf), or far beyond full scale")
         yield samples, not left
 
@@ -141,7 +149,7 @@ def to_int16(samples: npt.NDArray[np.float32]) -> Samples:
     return np.clip(np.rint(samples * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
-def _cut_short(file: soundfile.SoundFile) -> bool:
+def _is_truncated(file: soundfile.SoundFile) -> bool:
     # libsndfile quietly shortens a file whose samples end early; only its log tells. A writer that could not know the
     # length, such as a pipe, leaves the largest number there is: that is no promise.
     promises = re.findall(

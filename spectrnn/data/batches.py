@@ -1,4 +1,4 @@
-"""Batches of clips of like length, gathered from the corpus's wave."""
+"""Batches of clips of like length, gathered from the dataset's wave."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from spectrnn.data.audio import FULL_SCALE
-from spectrnn.data.store import Store
-from spectrnn.data.wave import Wave, send
+from spectrnn.data.cache import WaveformCache
+from spectrnn.data.samples import SampleStorage, to_device
 
 _JITTER = 0.02  # of a clip's length when batches are drawn: mixes neighbours, for a percent or two of padding
 _SPREAD = 4 / 3  # of the longest clip of a batch over its shortest, at most
@@ -33,14 +33,14 @@ class Batch(NamedTuple):
     rows: Tensor
 
 
-class Batches:
+class BucketedBatches:
     """The batches of one split: clips of like length together, the same for the same seed and epoch.
 
     A batch ends where it is full, or where the next clip is so short that padding would outweigh it: outliers come in
     batches of a few.
 
     Args:
-        store: the decoded corpus.
+        store: the decoded dataset.
         wave: its samples.
         rows: int64 (clips,), the rows of the split, ascending.
         targets: int64 (clips,), the class of each of these rows.
@@ -54,8 +54,8 @@ class Batches:
 
     def __init__(
         self,
-        store: Store,
-        wave: Wave,
+        store: WaveformCache,
+        wave: SampleStorage,
         rows: Sequence[int] | np.ndarray,
         targets: Sequence[int] | np.ndarray,
         classes: int,
@@ -72,7 +72,7 @@ class Batches:
         limit = np.inf if max_seconds is None else round(max_seconds * store.sample_rate)
         self.lengths = np.minimum(available, limit).astype(np.int64)
         self.slack = available - self.lengths
-        self.cuts = cuts_by_length(np.sort(self.lengths), batch_size)
+        self.cuts = bucket_boundaries(np.sort(self.lengths), batch_size)
 
     def __len__(self) -> int:
         return len(self.cuts) + 1
@@ -109,14 +109,14 @@ class Batches:
 
     def _batch(self, members: np.ndarray, samples: Tensor) -> Batch:
         """Float, with silence beyond each clip, and what belongs to it: samples int16 (batch, samples)."""
-        lengths = send(torch.from_numpy(self.lengths[members]), self.device)
+        lengths = to_device(torch.from_numpy(self.lengths[members]), self.device)
         beyond = torch.arange(samples.shape[1], device=self.device) >= lengths[:, None]
         waveform = samples.float().div_(FULL_SCALE).masked_fill_(beyond, 0)
         one_hot = torch.nn.functional.one_hot(torch.from_numpy(self.targets[members]), self.classes).float()
-        return Batch(waveform, lengths, send(one_hot, self.device), torch.from_numpy(self.rows[members]))
+        return Batch(waveform, lengths, to_device(one_hot, self.device), torch.from_numpy(self.rows[members]))
 
 
-def cuts_by_length(lengths: np.ndarray, batch_size: int) -> list[int]:
+def bucket_boundaries(lengths: np.ndarray, batch_size: int) -> list[int]:
     """Where to cut clips into batches with little padding.
 
     Args:

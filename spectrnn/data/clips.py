@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from spectrnn.config import Fraction, Positive, Rate, Whole
+from spectrnn.config.types import Fraction, NonNegativeInt, PositiveFloat, SampleRate
 
 SPLITS = ("train", "val", "test")
 
@@ -22,17 +22,17 @@ class Clip(NamedTuple):
 
 
 @dataclass(kw_only=True)
-class Source(ABC):
-    """A corpus of labelled recordings, and how spectrnn is to hold it. Subclasses say where the clips are."""
+class DataSource(ABC):
+    """A dataset of labelled recordings, and how spectrnn is to hold it. Subclasses say where the clips are."""
 
-    sample_rate: Rate  # Hz
-    max_seconds: Positive | None
+    sample_rate: SampleRate  # Hz
+    max_seconds: PositiveFloat | None
     fold: int | str | None
     val_fraction: Fraction
     test_fraction: Fraction
-    split_seed: Whole
+    split_seed: NonNegativeInt
     on_error: Literal["fail", "skip"]
-    resident: Literal["auto", "gpu", "ram", "disk"]
+    storage: Literal["auto", "gpu", "ram", "disk"]
     cache: str
 
     @abstractmethod
@@ -40,5 +40,5 @@ class Source(ABC):
         """The clip table, in an order that does not depend on the machine.
 
         Raises:
-            UserError: the corpus is not where the config says, or not as it should be.
+            UserError: the dataset is not where the config says, or not as it should be.
         """

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from spectrnn.data.clips import SPLITS, Clip, Source
+from spectrnn.data.clips import SPLITS, Clip, DataSource
 from spectrnn.errors import UserError
 
 
-def split(clips: Sequence[Clip], source: Source) -> list[Clip]:
+def assign_splits(clips: Sequence[Clip], source: DataSource) -> list[Clip]:
     """Gives every clip a split.
 
-    The corpus's own splits stay. With ``data.fold`` the fold's clips test and the rest train. Else a test part is drawn
+    The dataset's own splits stay. With ``data.fold`` the fold's clips test and the rest train. Else a test part is drawn
     by `data.test_fraction`. A validation part is drawn from the training clips where none is given. What is drawn is
     seeded by `data.split_seed`, stratified by label, and shares no group with the rest. Clips are drawn by a hash of
-    their place in the corpus: one that is added or taken away moves hardly any other.
+    their place in the dataset: one that is added or taken away moves hardly any other.
 
     Args:
         clips: the clip table.
@@ -29,28 +29,28 @@ def split(clips: Sequence[Clip], source: Source) -> list[Clip]:
     Raises:
         UserError: a part cannot be drawn as promised, or an unknown fold is asked for.
     """
-    parts = _given(clips, source)
+    parts = _predefined_splits(clips, source)
     if parts is None:
         parts = np.full(len(clips), "train", dtype=object)
-        _draw(clips, parts, "test", source.test_fraction, source.split_seed)
+        _sample(clips, parts, "test", source.test_fraction, source.split_seed)
     if "val" not in parts:
-        _draw(clips, parts, "val", source.val_fraction, source.split_seed + 1)
+        _sample(clips, parts, "val", source.val_fraction, source.split_seed + 1)
     return [clip._replace(split=part) for clip, part in zip(clips, parts, strict=True)]
 
 
-def _given(clips: Sequence[Clip], source: Source) -> np.ndarray | None:
-    """The splits that the corpus or its folds determine."""
+def _predefined_splits(clips: Sequence[Clip], source: DataSource) -> np.ndarray | None:
+    """The splits that the dataset or its folds determine."""
     folds = sorted({clip.fold for clip in clips if clip.fold is not None})
     if source.fold is not None:
         if str(source.fold) not in folds:
-            known = f"its folds are {', '.join(folds)}" if folds else "this corpus has no folds"
+            known = f"its folds are {', '.join(folds)}" if folds else "this dataset has no folds"
             raise UserError(f"data.fold={source.fold}: no such fold; {known}")
         return np.array(["test" if clip.fold == str(source.fold) else "train" for clip in clips], dtype=object)
     given = [clip for clip in clips if clip.split is not None]
     if not given:
         if folds:
             raise UserError(
-                f"data.fold: missing; this corpus has the folds {', '.join(folds)}, choose the one to test on"
+                f"data.fold: missing; this dataset has the folds {', '.join(folds)}, choose the one to test on"
             )
         return None
     if len(given) < len(clips):
@@ -59,7 +59,7 @@ def _given(clips: Sequence[Clip], source: Source) -> np.ndarray | None:
     return np.array([clip.split for clip in clips], dtype=object)
 
 
-def _draw(clips: Sequence[Clip], parts: np.ndarray, name: str, fraction: float, seed: int) -> None:
+def _sample(clips: Sequence[Clip], parts: np.ndarray, name: str, fraction: float, seed: int) -> None:
     """Moves a fraction of the training clips to another part, in place."""
     rows = np.flatnonzero(parts == "train")
     if fraction == 0 or not len(rows):
@@ -70,28 +70,31 @@ def _draw(clips: Sequence[Clip], parts: np.ndarray, name: str, fraction: float, 
         groups = np.array([clip.group or f"\0{number}" for number, clip in enumerate(members)])
         chosen = _draw_groups(labels, groups, fraction, seed, name)
     else:
-        chosen = _draw_clips(labels, _lots(clips, seed)[rows], fraction, name)
+        chosen = _draw_clips(labels, _hash_scores(clips, seed)[rows], fraction, name)
     parts[rows[chosen]] = name
 
 
-def _lots(clips: Sequence[Clip], seed: int) -> np.ndarray:
+def _hash_scores(clips: Sequence[Clip], seed: int) -> np.ndarray:
     """A number for every clip, as good as drawn, that depends on the clip and the seed alone: uint64 (clips,)."""
-    digests = (hashlib.sha256(f"{seed} {place}".encode("utf-8", "surrogateescape")).digest() for place in places(clips))
+    digests = (
+        hashlib.sha256(f"{seed} {place}".encode("utf-8", "surrogateescape")).digest() for place in clip_keys(clips)
+    )
     return np.array([int.from_bytes(digest[:8]) for digest in digests], dtype=np.uint64)
 
 
-def places(clips: Sequence[Clip]) -> list[str]:
-    """Where each clip lies in its corpus, wherever that lies: the path below the folder of all, and the part of it."""
+def clip_keys(clips: Sequence[Clip]) -> list[str]:
+    """Where each clip lies in its dataset, wherever that lies: the path below the folder of all, and the part of it."""
     paths = [os.path.abspath(clip.path) for clip in clips]
     try:
         top = len(os.path.join(os.path.commonpath({os.path.dirname(path) for path in paths}), ""))
     except ValueError:  # on several drives
         top = 0
-    return [f"{path[top:]} {clip.start} {clip.end}".replace(os.sep, "/")
-            for path, clip in zip(paths, clips, strict=True)]  # fmt: skip
+    return [
+        f"{path[top:]} {clip.start} {clip.end}".replace(os.sep, "/") for path, clip in zip(paths, clips, strict=True)
+    ]
 
 
-def fingerprints(clips: Sequence[Clip]) -> dict[str, str]:
+def split_checksums(clips: Sequence[Clip]) -> dict[str, str]:
     """What tells later whether a split is still the same.
 
     Args:
@@ -100,7 +103,7 @@ def fingerprints(clips: Sequence[Clip]) -> dict[str, str]:
     Returns:
         For each split the number of its clips and, after a blank, 16 hex digits that depend on their places.
     """
-    where = list(zip(places(clips), clips, strict=True))
+    where = list(zip(clip_keys(clips), clips, strict=True))
     found = {}
     for part in SPLITS:
         members = sorted(place for place, clip in where if clip.split == part)
@@ -127,7 +130,7 @@ def _draw_clips(labels: np.ndarray, lots: np.ndarray, fraction: float, name: str
 def _draw_groups(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int, name: str) -> np.ndarray:
     """Whole groups, in and out again in random order, wherever that brings each label's share nearer to the fraction.
 
-    What scikit-learn has for this draws only fractions of 1 / n, and fails on small corpora.
+    What scikit-learn has for this draws only fractions of 1 / n, and fails on small datasets.
     """
     names, group = np.unique(groups, return_inverse=True)
     classes, label = np.unique(labels, return_inverse=True)
@@ -156,7 +159,7 @@ def require_classes(clips: Sequence[Clip]) -> None:
     counts = Counter(clip.label for clip in clips)
     if len(counts) < 2:
         raise UserError(
-            f"the corpus has a single class ({', '.join(map(repr, counts))}); a classifier needs two or more"
+            f"the dataset has a single class ({', '.join(map(repr, counts))}); a classifier needs two or more"
         )
     for label, count in counts.items():
         if count == 1:

@@ -14,19 +14,19 @@ import numpy as np
 from annotated_types import Ge, Le
 from omegaconf import DictConfig
 
-from spectrnn.config import Whole, check, plain
+from spectrnn.config.instantiate import to_container, validate_kwargs
+from spectrnn.config.types import NonNegativeInt, WindowSeconds
 from spectrnn.data.audio import FULL_SCALE
 from spectrnn.demo.examples import examples
-from spectrnn.demo.folder import write_page
-from spectrnn.demo.runtime import runtime
+from spectrnn.demo.onnxruntime_web import runtime_dir
 from spectrnn.demo.server import Server
+from spectrnn.demo.site import write_page
 from spectrnn.errors import UserError
-from spectrnn.export.certify import cases, certify, differences
-from spectrnn.export.graph import facts, write_onnx
-from spectrnn.export.runtime import Exported
-from spectrnn.files import new_folder
+from spectrnn.export.graph import model_metadata, write_onnx
+from spectrnn.export.onnx_model import OnnxModel
+from spectrnn.export.parity import max_abs_differences, parity_cases, require_parity
+from spectrnn.files import atomic_directory
 from spectrnn.inference.predictor import load
-from spectrnn.model.decisions import Window
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +40,8 @@ class DemoConfig:
     data: dict[str, Any] | None
     run: str
     out: str | None
-    window: Window | None
-    examples: Whole
+    window: WindowSeconds | None
+    examples: NonNegativeInt
     port: Port
     open: bool
     cache: str
@@ -56,7 +56,7 @@ def demo(node: DictConfig) -> None:
     Raises:
         UserError: a model that cannot be loaded or exported, no runtime, or a folder that is there already.
     """
-    config = DemoConfig(**check({"data": None, **plain(node, "")}, DemoConfig, ""))
+    config = DemoConfig(**validate_kwargs({"data": None, **to_container(node, "")}, DemoConfig, ""))
     if config.out is None:
         with tempfile.TemporaryDirectory() as folder:
             write(config, Path(folder))
@@ -66,7 +66,7 @@ def demo(node: DictConfig) -> None:
     if out.exists():
         raise UserError(f"out={config.out}: is there already; remove it, or name another folder")
     try:
-        with new_folder(out) as folder:
+        with atomic_directory(out) as folder:
             write(config, folder)
     except OSError as error:
         raise UserError(f"out={config.out}: cannot be written ({error.strerror})") from error
@@ -78,19 +78,23 @@ def write(config: DemoConfig, folder: Path) -> None:
     predictor = load(config.run, "cpu")
     offered = examples(config.data, predictor.labels, config.examples)
     if offered:
-        log.info("the page brings %d clips of the corpus along, such as %s", len(offered), offered[0].path)
-    files = runtime(Path(config.cache).expanduser())
+        log.info("the page brings %d clips of the dataset along, such as %s", len(offered), offered[0].path)
+    files = runtime_dir(Path(config.cache).expanduser())
     with tempfile.TemporaryDirectory() as beside:
         onnx = Path(beside) / "model.onnx"
-        write_onnx(predictor.classifier, onnx, facts(predictor.classifier, predictor.decisions), inside=True)
+        write_onnx(
+            predictor.classifier, onnx, model_metadata(predictor.classifier, predictor.tuned_thresholds), inside=True
+        )
         clips = [example.waveform.astype(np.float32) / np.float32(FULL_SCALE) for example in offered]
-        certify(differences(predictor.classifier, Exported(onnx), cases(predictor.classifier, clips)))
+        require_parity(
+            max_abs_differences(predictor.classifier, OnnxModel(onnx), parity_cases(predictor.classifier, clips))
+        )
         write_page(folder, predictor, config.window, onnx, files, offered)
 
 
 def serve(folder: Path, port: int, open_browser: bool) -> None:
     """Serves a folder until Ctrl-C or SIGTERM, which both end it well."""
-    with Server(folder, port) as server, told_to_stop():
+    with Server(folder, port) as server, until_interrupted():
         log.info("%s  (Ctrl-C ends it)", server.address)
         if open_browser:
             webbrowser.open(server.address)
@@ -98,7 +102,7 @@ def serve(folder: Path, port: int, open_browser: bool) -> None:
 
 
 @contextmanager
-def told_to_stop() -> Iterator[None]:
+def until_interrupted() -> Iterator[None]:
     """Leaves the block on SIGINT or SIGTERM."""
 
     def interrupt(*_: Any) -> None:

@@ -1,13 +1,13 @@
-"""Clips that the page offers: recordings of the model's own corpus that it was not trained on."""
+"""Clips that the page offers: recordings of the model's own dataset that it was not trained on."""
 
 import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from spectrnn.config import build
-from spectrnn.data.audio import Samples, decode
-from spectrnn.data.clips import Clip, Source
-from spectrnn.data.splits import split
+from spectrnn.config.instantiate import instantiate
+from spectrnn.data.audio import Samples, load_audio
+from spectrnn.data.clips import Clip, DataSource
+from spectrnn.data.splits import assign_splits
 from spectrnn.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -24,24 +24,30 @@ class Example(NamedTuple):
 
 
 def examples(data: Any, labels: Sequence[str], count: int) -> list[Example]:
-    """Clips of the test split, one of each class. Where the corpus is not on this machine there are none.
+    """Clips of the test split, one of each class. Where the dataset is not on this machine there are none.
 
     Args:
-        data: the config's node of the corpus, of the model's rate.
+        data: the config's node of the dataset, of the model's rate.
         labels: the model's.
         count: clips, at most.
     """
     if not count:
         return []
     try:
-        source: Source = build(data, "data")
+        source: DataSource = instantiate(data, "data")
         chosen: dict[str, Clip] = {}
-        for clip in split(source.clips(), source):
+        for clip in assign_splits(source.clips(), source):
             if clip.split == "test" and clip.label in labels:
                 chosen.setdefault(clip.label, clip)
         clips = [chosen[label] for label in labels if label in chosen][:count]
-        return [Example(decode(clip.path, source.sample_rate, clip.start, clip.end)[: _LONGEST * source.sample_rate],
-                        clip.label, clip.path) for clip in clips]  # fmt: skip
+        return [
+            Example(
+                load_audio(clip.path, source.sample_rate, clip.start, clip.end)[: _LONGEST * source.sample_rate],
+                clip.label,
+                clip.path,
+            )
+            for clip in clips
+        ]
     except UserError as error:
         log.info("the page has no examples: %s", str(error).splitlines()[0])
         return []

@@ -45,10 +45,16 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
-    extensions_map = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8",  # noqa: RUF012
-                      ".js": "text/javascript; charset=utf-8", ".mjs": "text/javascript; charset=utf-8",
-                      ".json": "application/json", ".wasm": "application/wasm", ".wav": "audio/wav",
-                      "": "application/octet-stream"}  # fmt: skip
+    extensions_map = {
+        ".html": "text/html; charset=utf-8",
+        ".css": "text/css; charset=utf-8",
+        ".js": "text/javascript; charset=utf-8",
+        ".mjs": "text/javascript; charset=utf-8",
+        ".json": "application/json",
+        ".wasm": "application/wasm",
+        ".wav": "audio/wav",
+        "": "application/octet-stream",
+    }
 
     def send_head(self) -> Any:
         # A page from elsewhere whose name was made to point here would come with that name.

@@ -13,22 +13,28 @@ from typing import Any
 
 import numpy as np
 
-from spectrnn import __version__
-from spectrnn.config import written
-from spectrnn.data.clips import SPLITS, Source
-from spectrnn.data.corpus import Corpus
-from spectrnn.export.certify import TOLERANCE
-from spectrnn.inference.evaluate import same_corpus
+from spectrnn.config.instantiate import format_value
+from spectrnn.data.clips import SPLITS, DataSource
+from spectrnn.data.dataset import Dataset
+from spectrnn.detection.thresholds import TunedThresholds
+from spectrnn.evaluation.evaluate import is_same_dataset
+from spectrnn.export.parity import TOLERANCE
 from spectrnn.model.classifier import Classifier
-from spectrnn.model.decisions import Decisions
+from spectrnn.version import __version__
 
 _STAGES = ("features", "normalize", "model", "pooling")
-_METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1",
-            "loss": "loss (nats)", "top_3": "right among the first 3", "ece": "calibration error"}  # fmt: skip
+_METRICS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "loss": "loss (nats)",
+    "top_3": "right among the first 3",
+    "ece": "calibration error",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class ModelStats:
     """What was measured of a file.
 
     Args:
@@ -45,14 +51,14 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
+class ModelCard:
     """What a card is written from.
 
     Args:
         classifier: that was exported.
         config: of the run that made it.
-        source, settings, corpus, split: what the figures were measured on.
-        decisions: the thresholds that were chosen for it; None where none were.
+        source, settings, dataset, split: what the figures were measured on.
+        tuned_thresholds: the thresholds that were chosen for it; None where none were.
         license: of the model.
         state: of a stream, as the file's metadata has it; None where the file takes clips.
         findings: kind of weights -> what was measured; the last is that of the file beside the card.
@@ -60,14 +66,14 @@ class Card:
 
     classifier: Classifier
     config: Mapping[str, Any]
-    source: Source
+    source: DataSource
     settings: Mapping[str, Any]
-    corpus: Corpus
+    dataset: Dataset
     split: str
-    decisions: Decisions | None
+    tuned_thresholds: TunedThresholds | None
     license: str
     state: list[dict[str, Any]] | None
-    findings: Mapping[str, Finding]
+    findings: Mapping[str, ModelStats]
 
     @property
     def weights(self) -> str:
@@ -80,25 +86,41 @@ class Card:
         return int(self.classifier.longest) / self.classifier.sample_rate
 
 
-def write_card(card: Card, path: Path) -> None:
+def write_card(card: ModelCard, path: Path) -> None:
     """Writes the card as a Markdown file."""
-    sections = {"": _what_it_is, "How to run it": _how_to_run, "Data": _data, "What it is worth": _worth,
-                "Thresholds": _thresholds, "Limits": _limits, "This file": _file}  # fmt: skip
-    text = "\n\n".join("\n".join([*([f"## {title}", ""] if title else []), *section(card)])
-                       for title, section in sections.items())  # fmt: skip
+    sections = {
+        "": _what_it_is,
+        "How to run it": _how_to_run,
+        "Data": _data,
+        "What it is worth": _evaluation,
+        "Thresholds": _thresholds,
+        "Limits": _limits,
+        "This file": _file,
+    }
+    text = "\n\n".join(
+        "\n".join([*([f"## {title}", ""] if title else []), *section(card)]) for title, section in sections.items()
+    )
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def _what_it_is(card: Card) -> list[str]:
+def _what_it_is(card: ModelCard) -> list[str]:
     classifier = card.classifier
-    rows = [[f"`{stage}`", _class(node), ", ".join(f"{key}={written(value)}" for key, value in node.items()
-             if not key.startswith("_"))] for stage, node in card.config.items() if stage in _STAGES]  # fmt: skip
+    rows = [
+        [
+            f"`{stage}`",
+            _class(node),
+            ", ".join(f"{key}={format_value(value)}" for key, value in node.items() if not key.startswith("_")),
+        ]
+        for stage, node in card.config.items()
+        if stage in _STAGES
+    ]
     parameters = sum(parameter.numel() for parameter in classifier.parameters())
     return [
         f"# A sound classifier of {len(classifier.labels)} classes",
         "",
         f"It takes a recording at {classifier.sample_rate} Hz and gives the probability of each class: "
-        + ", ".join(map(_text, classifier.labels)) + ".",
+        + ", ".join(map(_text, classifier.labels))
+        + ".",
         "",
         f"Trained with spectrnn, {parameters:,} parameters. All stages are in `model.onnx`, features and normalization "
         "too:",
@@ -106,10 +128,10 @@ def _what_it_is(card: Card) -> list[str]:
         *_table(["stage", "class", "settings"], [[stage, kind, _text(settings)] for stage, kind, settings in rows]),
         "",
         f"Licence: {_text(card.license)}",
-    ]  # fmt: skip
+    ]
 
 
-def _how_to_run(card: Card) -> list[str]:
+def _how_to_run(card: ModelCard) -> list[str]:
     waveform = f"mono, {card.classifier.sample_rate} Hz, in [-1, 1)"
     return [
         "    pip install onnxruntime soundfile",
@@ -127,9 +149,11 @@ def _how_to_run(card: Card) -> list[str]:
 
 
 def _of_clips(waveform: str) -> list[str]:
-    rows = [["in", "`waveform`", "float32", "(batch, samples)", f"{waveform}; zeros beyond each clip's length"],
-            ["in", "`lengths`", "int64", "(batch,)", "samples of each clip"],
-            ["out", "`probabilities`", "float32", "(batch, classes)", "in the order of the labels"]]  # fmt: skip
+    rows = [
+        ["in", "`waveform`", "float32", "(batch, samples)", f"{waveform}; zeros beyond each clip's length"],
+        ["in", "`lengths`", "int64", "(batch,)", "samples of each clip"],
+        ["out", "`probabilities`", "float32", "(batch, classes)", "in the order of the labels"],
+    ]
     return [
         *_table(["", "name", "type", "shape", "meaning"], rows),
         "",
@@ -137,13 +161,17 @@ def _of_clips(waveform: str) -> list[str]:
     ]
 
 
-def _of_streams(waveform: str, card: Card) -> list[str]:
+def _of_streams(waveform: str, card: ModelCard) -> list[str]:
     features, state = card.classifier.features, card.state or []
     rows = [["in", "`waveform`", "(batch, samples)", f"the next packet: {waveform}", ""]]
-    rows += [["in", f"`{each['name']}`", f"({', '.join(['batch', *map(str, each['shape'])])})",
-              "state", f"{each['fill']:g}"] for each in state]  # fmt: skip
-    rows += [["out", "`probabilities`", "(batch, classes)", "of all that was heard, in the order of the labels", ""],
-             ["out", "`next_...`", "as the state", "the state for the next packet", ""]]  # fmt: skip
+    rows += [
+        ["in", f"`{each['name']}`", f"({', '.join(['batch', *map(str, each['shape'])])})", "state", f"{each['fill']:g}"]
+        for each in state
+    ]
+    rows += [
+        ["out", "`probabilities`", "(batch, classes)", "of all that was heard, in the order of the labels", ""],
+        ["out", "`next_...`", "as the state", "the state for the next packet", ""],
+    ]
     return [
         "For live streams: what the model keeps between packets goes in and comes out. All is float32.",
         "",
@@ -155,16 +183,16 @@ def _of_streams(waveform: str, card: Card) -> list[str]:
     ]
 
 
-def _data(card: Card) -> list[str]:
+def _data(card: ModelCard) -> list[str]:
     trained = card.config.get("data")
-    own = same_corpus(card.settings, trained)
-    clips, lengths = card.corpus.clips, card.corpus.store.lengths / card.corpus.store.sample_rate
+    own = is_same_dataset(card.settings, trained)
+    clips, lengths = card.dataset.clips, card.dataset.store.lengths / card.dataset.store.sample_rate
     counts = Counter(clip.split for clip in clips)
     rows = [[part, f"{counts[part]:,}"] for part in SPLITS if counts[part]]
     return [
         f"{'Trained and measured' if own else 'Measured'} on {_class(card.settings)}, "
         f"{len(clips):,} clips of {lengths.min():.2f} to {lengths.max():.2f} s (median {np.median(lengths):.2f} s)"
-        + ("." if own else f"; trained on {_class(trained or {})}, another corpus."),
+        + ("." if own else f"; trained on {_class(trained or {})}, another dataset."),
         "",
         *_table(["split", "clips"], rows or [["none", f"{len(clips):,}"]]),
         "",
@@ -172,14 +200,14 @@ def _data(card: Card) -> list[str]:
     ]
 
 
-def _how_split(card: Card) -> list[str]:
-    source, clips = card.source, card.corpus.clips
+def _how_split(card: ModelCard) -> list[str]:
+    source, clips = card.source, card.dataset.clips
     drawn = f"seed {source.split_seed}, in proportion to the labels"
     given = {clip.split for clip in source.clips()} - {None}
     if source.fold is not None:
-        ways = [f"Fold {_text(str(source.fold))} of the corpus tests, the others train."]
+        ways = [f"Fold {_text(str(source.fold))} of the dataset tests, the others train."]
     elif given:
-        ways = ["The corpus brings its split."]
+        ways = ["The dataset brings its split."]
     elif card.split == "all":
         ways = ["Measured on all clips, whatever split they are in."]
     else:
@@ -192,17 +220,23 @@ def _how_split(card: Card) -> list[str]:
             sides.setdefault(clip.group, set()).add(clip.split)
     if sides:
         shared = sum(len(among) > 1 for among in sides.values())
-        ways.append(f"Groups (speakers, recorders, sources): {len(sides)}, of which {shared or 'none'} "
-                    f"{'is' if shared == 1 else 'are'} in more than one split.")  # fmt: skip
+        ways.append(
+            f"Groups (speakers, recorders, sources): {len(sides)}, of which {shared or 'none'} "
+            f"{'is' if shared == 1 else 'are'} in more than one split."
+        )
     else:
-        ways.append("The corpus names no groups, such as speakers: whether one is in two splits is unknown.")
+        ways.append("The dataset names no groups, such as speakers: whether one is in two splits is unknown.")
     return [" ".join(ways)]
 
 
-def _worth(card: Card) -> list[str]:
+def _evaluation(card: ModelCard) -> list[str]:
     reports = card.findings[card.weights].reports
-    rows = [[f"{part} ({report['clips']:,} clips)", title, f"{report[name]:.4f}", _interval(report, name)]
-            for part, report in reports.items() for name, title in _METRICS.items() if name in report]  # fmt: skip
+    rows = [
+        [f"{part} ({report['clips']:,} clips)", title, f"{report[name]:.4f}", _interval(report, name)]
+        for part, report in reports.items()
+        for name, title in _METRICS.items()
+        if name in report
+    ]
     classes = reports[card.split]["per_class"].items()
     return [
         "95 % intervals are by bootstrap over clips; they say nothing of other rooms, people or microphones.",
@@ -213,50 +247,68 @@ def _worth(card: Card) -> list[str]:
         "",
         *_table(
             ["class", "precision", "recall", "F1", "clips"],
-            [[_text(label), f"{row['precision']:.3f}", f"{row['recall']:.3f}", f"{row['f1']:.3f}", str(row["support"])]
-             for label, row in classes],
+            [
+                [
+                    _text(label),
+                    f"{row['precision']:.3f}",
+                    f"{row['recall']:.3f}",
+                    f"{row['f1']:.3f}",
+                    str(row["support"]),
+                ]
+                for label, row in classes
+            ],
         ),
-    ]  # fmt: skip
+    ]
 
 
-def _thresholds(card: Card) -> list[str]:
+def _thresholds(card: ModelCard) -> list[str]:
     temperature = float(card.classifier.temperature)
-    calibrated = ("Probabilities are not calibrated: the temperature is 1." if temperature == 1 else
-                  f"Probabilities are calibrated: logits are divided by {temperature:.3f} inside.")  # fmt: skip
-    if card.decisions is None:
+    calibrated = (
+        "Probabilities are not calibrated: the temperature is 1."
+        if temperature == 1
+        else f"Probabilities are calibrated: logits are divided by {temperature:.3f} inside."
+    )
+    if card.tuned_thresholds is None:
         return [f"None were chosen: the class is the most probable one. {calibrated}"]
-    chosen = card.decisions
+    chosen = card.tuned_thresholds
     background = ", ".join(map(_text, chosen.background)) or "none"
     return [
         calibrated,
         "",
         f"For events in long recordings, thresholds were chosen on {chosen.hours:.2f} hours, for at most "
-        f"{chosen.false_alarms:g} false alarms an hour and class: windows of {chosen.window:g} s every "
-        f"{chosen.hop:g} s, probabilities averaged over {chosen.smooth} windows; an event ends below "
-        f"{chosen.release:.0%} of its threshold and lasts {chosen.min_seconds:g} s at least. "
+        f"{chosen.max_false_alarms_per_hour:g} false alarms an hour and class: windows of {chosen.window:g} s every "
+        f"{chosen.hop:g} s, probabilities averaged over {chosen.smoothing_windows} windows; an event ends below "
+        f"{chosen.offset_ratio:.0%} of its threshold and lasts {chosen.min_event_seconds:g} s at least. "
         f"Background classes: {background}.",
         "",
-        *_table(["class", "threshold"],
-                [[_text(label), f"{value:.3f}"] for label, value in chosen.thresholds.items()]),
-    ]  # fmt: skip
+        *_table(["class", "threshold"], [[_text(label), f"{value:.3f}"] for label, value in chosen.thresholds.items()]),
+    ]
 
 
-def _limits(card: Card) -> list[str]:
+def _limits(card: ModelCard) -> list[str]:
     rate = card.classifier.sample_rate
     return [
         f"- It always names one of its {len(card.classifier.labels)} classes; it was not tested on any other sound.",
         f"- Trained on clips of up to {card.longest:.2f} s. Cut longer recordings into pieces of that length, and take "
         "the mean of their probabilities; that it computes longer ones, too, does not mean that it understands them.",
         f"- It takes {rate} Hz alone, and hears nothing above {rate // 2} Hz. Resample before.",
-        "- Rooms, microphones, noise and people other than those of the corpus were not tested.",
+        "- Rooms, microphones, noise and people other than those of the dataset were not tested.",
         "- Certified with onnxruntime on a CPU; other runtimes were not tested: verify there.",
     ]
 
 
-def _file(card: Card) -> list[str]:
-    rows = [[name, f"{finding.size / 1e6:.2f} MB", f"{finding.reports[card.split]['accuracy']:.4f}",
-             f"{finding.reports[card.split]['loss']:.4f}", f"{max(finding.differences.values()):.1e}",
-             f"{finding.rate:.0f} s"] for name, finding in card.findings.items()]  # fmt: skip
+def _file(card: ModelCard) -> list[str]:
+    rows = [
+        [
+            name,
+            f"{finding.size / 1e6:.2f} MB",
+            f"{finding.reports[card.split]['accuracy']:.4f}",
+            f"{finding.reports[card.split]['loss']:.4f}",
+            f"{max(finding.differences.values()):.1e}",
+            f"{finding.rate:.0f} s",
+        ]
+        for name, finding in card.findings.items()
+    ]
     columns = [list(finding.differences.values()) for finding in card.findings.values()]
     cases = zip(card.findings[card.weights].differences, zip(*columns, strict=True), strict=True)
     tools = {"spectrnn": __version__, **{name: version(name) for name in ("torch", "onnx", "onnxruntime")}}
@@ -268,11 +320,13 @@ def _file(card: Card) -> list[str]:
         "",
         f"The float32 file was held against PyTorch, which heard each clip alone; {TOLERANCE:g} was allowed:",
         "",
-        *_table(["largest difference of a probability", *card.findings],
-                [[name, *(f"{value:.1e}" for value in values)] for name, values in cases]),
+        *_table(
+            ["largest difference of a probability", *card.findings],
+            [[name, *(f"{value:.1e}" for value in values)] for name, values in cases],
+        ),
         "",
         "Made with " + ", ".join(f"{name} {number}" for name, number in tools.items()) + ".",
-    ]  # fmt: skip
+    ]
 
 
 def _interval(report: Mapping[str, Any], name: str) -> str:

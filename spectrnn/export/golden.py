@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spectrnn.errors import UserError
-from spectrnn.export.runtime import Array, opened
+from spectrnn.export.onnx_model import Array, load_onnx
 
 log = logging.getLogger(__name__)
 
@@ -19,14 +19,14 @@ _LIST = "golden.json"
 _TOLERANCE = 1e-4  # of probabilities: other processors round otherwise
 
 
-class Golden(NamedTuple):
-    """A clip that the corpus holds, or silence: float32 waveform (samples,), and its label, None for silence."""
+class GoldenClip(NamedTuple):
+    """A clip that the dataset holds, or silence: float32 waveform (samples,), and its label, None for silence."""
 
     label: str | None
     waveform: Array
 
 
-def write_golden(clips: Sequence[Golden], probabilities: Array, sample_rate: int, folder: Path) -> None:
+def write_golden(clips: Sequence[GoldenClip], probabilities: Array, sample_rate: int, folder: Path) -> None:
     """Writes ``golden/``: a WAV file a clip, and ``golden.json`` with what the model says of each.
 
     Args:
@@ -60,7 +60,7 @@ def verify(file: str) -> float:
         UserError: the model or its golden clips cannot be read, or the model says other than it said.
     """
     path = Path(file).expanduser()
-    exported = opened(path)
+    exported = load_onnx(path)
     tolerance, clips = _read(path.parent / FOLDER / _LIST)
     largest = 0.0
     for clip, expected in clips:
@@ -69,8 +69,10 @@ def verify(file: str) -> float:
             raise UserError(f"{path}: gives {len(found)} probabilities, where {clip} expects {len(expected)}")
         difference = float(abs(found - expected).max())
         if not difference <= tolerance:  # nor is one that is no number
-            raise UserError(f"{path}: says other than when it was exported; of {clip} its probabilities are off by "
-                            f"{difference:.2g}, where {tolerance:g} is allowed")  # fmt: skip
+            raise UserError(
+                f"{path}: says other than when it was exported; of {clip} its probabilities are off by "
+                f"{difference:.2g}, where {tolerance:g} is allowed"
+            )
         largest = max(largest, difference)
     log.info("%s: ok, %d golden clips, largest difference of a probability %.1e", path, len(clips), largest)
     return largest

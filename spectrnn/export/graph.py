@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spectrnn import __version__
-from spectrnn.export.runtime import KEY, library
-from spectrnn.frontend.features import LogMel
+from spectrnn.detection.thresholds import TunedThresholds
+from spectrnn.export.onnx_model import KEY, import_optional
+from spectrnn.frontend.features import LogMelSpectrogram
 from spectrnn.model.classifier import Classifier
-from spectrnn.model.decisions import Decisions
-from spectrnn.model.encoders import Layer
+from spectrnn.model.rnn import RNNLayer
+from spectrnn.version import __version__
 
 OPSET = 17  # of ONNX, from 2022: what runtimes on small and old machines know
 _OUTPUTS = {
@@ -28,7 +28,7 @@ _OUTPUTS = {
 }
 
 
-class Graph(nn.Module):
+class OnnxClassifier(nn.Module):
     """What the ONNX file computes: the classifier itself, but for what no exporter can trace.
 
     The Fourier transform becomes a convolution, and the GRU by hand the library's. Nothing else is written anew.
@@ -41,9 +41,9 @@ class Graph(nn.Module):
     def __init__(self, classifier: Classifier, inside: bool) -> None:
         super().__init__()
         self.classifier, self.inside = deepcopy(classifier).cpu().eval(), inside
-        vars(self.classifier.features)["spectrum"] = convolved_spectrum(self.classifier.features)
+        vars(self.classifier.features)["spectrum"] = convolutional_stft(self.classifier.features)
         for layer in self.classifier.modules():
-            if isinstance(layer, Layer):
+            if isinstance(layer, RNNLayer):
                 layer.by_hand = False
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
@@ -70,8 +70,8 @@ class Graph(nn.Module):
         return (probabilities, features) if looks is None else (probabilities, features, looks)
 
 
-def convolved_spectrum(features: LogMel) -> Callable[[Tensor], Tensor]:
-    """Framing, window and Fourier transform as one convolution over time: `LogMel.spectrum` for exporters.
+def convolutional_stft(features: LogMelSpectrogram) -> Callable[[Tensor], Tensor]:
+    """Framing, window and Fourier transform as one convolution over time: `LogMelSpectrogram.spectrum` for exporters.
 
     Args:
         features: whose window, hop and points it takes.
@@ -92,17 +92,17 @@ def convolved_spectrum(features: LogMel) -> Callable[[Tensor], Tensor]:
     return spectrum
 
 
-def facts(classifier: Classifier, decisions: Decisions | None) -> dict[str, Any]:
+def model_metadata(classifier: Classifier, tuned_thresholds: TunedThresholds | None) -> dict[str, Any]:
     """What an ONNX file says of itself, so that it alone is enough.
 
     Args:
         classifier: that it computes.
-        decisions: the thresholds that were chosen for it; None where none were.
+        tuned_thresholds: the thresholds that were chosen for it; None where none were.
 
     Returns:
         ``labels`` in the order of the probabilities, ``sample_rate`` (Hz), ``longest`` (samples of the longest clip
         that it was trained on: longer recordings are to be classified in pieces), ``window`` and ``hop`` (samples of
-        a frame), ``temperature``, ``decisions``, and the version of ``spectrnn``. Ready for JSON.
+        a frame), ``temperature``, ``tuned_thresholds``, and the version of ``spectrnn``. Ready for JSON.
     """
     features = classifier.features
     return {
@@ -112,34 +112,34 @@ def facts(classifier: Classifier, decisions: Decisions | None) -> dict[str, Any]
         "window": features.window_size,
         "hop": features.hop_size,
         "temperature": float(classifier.temperature),
-        "decisions": None if decisions is None else asdict(decisions),
+        "tuned_thresholds": None if tuned_thresholds is None else asdict(tuned_thresholds),
         "spectrnn": __version__,
     }
 
 
 def write_onnx(classifier: Classifier, path: Path, metadata: dict[str, Any], inside: bool = False) -> None:
-    """Writes a classifier as an ONNX file; see `Graph` for its inputs and outputs.
+    """Writes a classifier as an ONNX file; see `OnnxClassifier` for its inputs and outputs.
 
     Args:
         classifier: in evaluation mode, on any device.
         path: the file.
-        metadata: what the file says of itself, as `facts` gives it.
+        metadata: what the file says of itself, as `model_metadata` gives it.
         inside: give the graph the outputs ``features`` and, where the pooling has weights, ``attention``, too.
 
     Raises:
         UserError: the package onnx is not installed.
     """
-    graph = Graph(classifier, inside)
+    graph = OnnxClassifier(classifier, inside)
     samples = classifier.features.window_size + 9 * classifier.features.hop_size
     example = (torch.zeros(2, samples), torch.tensor([samples, samples - classifier.features.hop_size]))
     inputs = {"waveform": {0: "batch", 1: "samples"}, "lengths": {0: "batch"}}
     outputs = dict(list(_OUTPUTS.items())[: len(graph(*example))])
-    trace(graph, example, inputs, outputs, path)
-    describe(path, metadata)
+    export_onnx(graph, example, inputs, outputs, path)
+    write_metadata(path, metadata)
 
 
 @torch.inference_mode()
-def trace(
+def export_onnx(
     module: nn.Module,
     example: tuple[Any, ...],
     inputs: dict[str, dict[int, str]],
@@ -157,16 +157,24 @@ def trace(
     Raises:
         UserError: the package onnx is not installed.
     """
-    library("onnx")
+    import_optional("onnx")
     with _quiet():
         # The newer exporter (dynamo) freezes the time axis of bidirectional layers.
-        torch.onnx.export(module, example, str(path), input_names=list(inputs), output_names=list(outputs),
-                          dynamic_axes=inputs | outputs, opset_version=OPSET, dynamo=False)  # fmt: skip
+        torch.onnx.export(
+            module,
+            example,
+            str(path),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes=inputs | outputs,
+            opset_version=OPSET,
+            dynamo=False,
+        )
 
 
-def describe(path: Path, metadata: dict[str, Any]) -> None:
+def write_metadata(path: Path, metadata: dict[str, Any]) -> None:
     """Puts metadata into an ONNX file, in the place of what was there."""
-    onnx = library("onnx")
+    onnx = import_optional("onnx")
     model = onnx.load(path)
     onnx.helper.set_model_props(model, {KEY: json.dumps(metadata, ensure_ascii=False)})
     onnx.save(model, path)

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from spectrnn.export.runtime import Array, library
+from spectrnn.export.onnx_model import Array, import_optional
 
 # Where an operator has its weights, and the axis of its outputs, each of which gets a scale of its own.
 _WEIGHTS = {"GRU": ((1, 2), 1), "LSTM": ((1, 2), 1), "MatMul": ((1,), 1), "Gemm": ((1,), 0), "Conv": ((1,), 0)}
 
 
-def quantize(path: Path, smaller: Path) -> None:
+def quantize_weights(path: Path, smaller: Path) -> None:
     """Stores what was learned as int8, and lets the graph turn it into floats again, a scale for each output.
 
     Computing stays in float: onnxruntime's own dynamic quantization knows no GRU, and would round the sound itself in
@@ -24,14 +24,14 @@ def quantize(path: Path, smaller: Path) -> None:
     Raises:
         UserError: the package onnx is not installed.
     """
-    onnx = library("onnx")
+    onnx = import_optional("onnx")
     model = onnx.load(path)
     learned = {initializer.name: initializer for initializer in model.graph.initializer}
     nodes: list[Any] = []
     for node in model.graph.node:
         places, axis = _WEIGHTS.get(node.op_type, ((), 0))
         for name in (node.input[place] for place in places if node.input[place] in learned):
-            rounded, scale = rounding(onnx.numpy_helper.to_array(learned[name]), axis)
+            rounded, scale = symmetric_int8(onnx.numpy_helper.to_array(learned[name]), axis)
             model.graph.initializer.remove(learned.pop(name))
             parts = {f"{name}_int8": rounded, f"{name}_scale": scale}
             model.graph.initializer.extend(onnx.numpy_helper.from_array(part, key) for key, part in parts.items())
@@ -44,7 +44,7 @@ def quantize(path: Path, smaller: Path) -> None:
     onnx.save(model, smaller)
 
 
-def rounding(weight: Array, axis: int) -> tuple[Array, Array]:
+def symmetric_int8(weight: Array, axis: int) -> tuple[Array, Array]:
     """Rounds weights to int8, symmetrically about 0.
 
     Args:

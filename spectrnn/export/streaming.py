@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spectrnn.export.graph import convolved_spectrum, describe, trace
-from spectrnn.export.runtime import NEXT, Array, Streaming, library
+from spectrnn.export.graph import convolutional_stft, export_onnx, write_metadata
+from spectrnn.export.onnx_model import NEXT, Array, StreamingOnnxModel, import_optional
 from spectrnn.model.classifier import Classifier
 from spectrnn.streaming.classifier import StreamingClassifier
 
@@ -27,7 +27,7 @@ class StreamingGraph(nn.Module):
     def __init__(self, stream: StreamingClassifier) -> None:
         super().__init__()
         self.stream = deepcopy(stream)
-        vars(self.stream.classifier.features)["spectrum"] = convolved_spectrum(self.stream.classifier.features)
+        vars(self.stream.classifier.features)["spectrum"] = convolutional_stft(self.stream.classifier.features)
 
     def forward(self, waveform: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Hears a packet (batch, samples), which with the unread samples makes a frame or more, after a state.
@@ -62,11 +62,11 @@ def write_streaming_onnx(stream: StreamingClassifier, path: Path, metadata: dict
     outputs = {"probabilities": {0: "batch"}, **{NEXT + name: dict(axes) for name, axes in dynamic.items()}}
     outputs[NEXT + "unread"][1] = "next_unread"
     inputs = {"waveform": {0: "batch", 1: "samples"}, **dynamic}
-    trace(StreamingGraph(stream).eval(), (torch.zeros(2, 3 * features.hop_size), *state), inputs, outputs, path)
+    export_onnx(StreamingGraph(stream).eval(), (torch.zeros(2, 3 * features.hop_size), *state), inputs, outputs, path)
     # What the answer does not depend on, such as the state that a new one replaces, is no input of the graph.
-    needed = {entry.name for entry in library("onnx").load(path).graph.input}
+    needed = {entry.name for entry in import_optional("onnx").load(path).graph.input}
     starts = [_start(name, tensor) for name, tensor in zip(names, first, strict=True) if name in needed]
-    describe(path, {**metadata, "state": starts})
+    write_metadata(path, {**metadata, "state": starts})
 
 
 def _start(name: str, tensor: Tensor) -> dict[str, Any]:
@@ -78,13 +78,15 @@ def _start(name: str, tensor: Tensor) -> dict[str, Any]:
     return {"name": name, "shape": list(tensor.shape[1:]), "fill": fill}
 
 
-def streaming_differences(classifier: Classifier, exported: Streaming, clips: Sequence[Array]) -> dict[str, float]:
+def streaming_differences(
+    classifier: Classifier, exported: StreamingOnnxModel, clips: Sequence[Array]
+) -> dict[str, float]:
     """How far answers along the way are from the classifier's to all that was heard, as a clip.
 
     Args:
         classifier: on the CPU, in evaluation mode.
         exported: the file.
-        clips: of the corpus, float32 (samples,).
+        clips: of the dataset, float32 (samples,).
 
     Returns:
         The largest difference of a probability for each way to cut a stream into packets.
@@ -92,13 +94,16 @@ def streaming_differences(classifier: Classifier, exported: Streaming, clips: Se
     sound = np.concatenate(clips)
     longest = max(int(classifier.longest), classifier.features.window_size)
     streams = np.resize(sound, (3, longest))
-    ways = {"a stream in packets of a hop": (streams[:1], 1), "a stream in packets of 7 hops": (streams[:1], 7),
-            "3 streams side by side": (streams, 4)}  # fmt: skip
+    ways = {
+        "a stream in packets of a hop": (streams[:1], 1),
+        "a stream in packets of 7 hops": (streams[:1], 7),
+        "3 streams side by side": (streams, 4),
+    }
     return {name: _along(classifier, exported, *way) for name, way in ways.items()}
 
 
 @torch.inference_mode()
-def _along(classifier: Classifier, exported: Streaming, streams: Array, hops: int) -> float:
+def _along(classifier: Classifier, exported: StreamingOnnxModel, streams: Array, hops: int) -> float:
     answers = list(exported.packets(streams, hops))
     distances = []
     for heard, found in answers[:: max(1, len(answers) // _COMPARED)] + answers[-1:]:

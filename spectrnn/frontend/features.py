@@ -7,9 +7,9 @@ import torch
 from annotated_types import Gt, Le
 from torch import Tensor, nn
 
-from spectrnn.config import NonNegative, Positive, Rate, Size
-from spectrnn.errors import UserError, refuse
-from spectrnn.frontend.causal import State
+from spectrnn.config.types import LayerSize, NonNegativeFloat, PositiveFloat, SampleRate
+from spectrnn.errors import UserError, reject_settings
+from spectrnn.frontend.masking import StreamState
 
 try:
     from torchaudio.functional import create_dct, melscale_fbanks
@@ -27,7 +27,7 @@ _MOST_OVERLAP = 64  # FFT points a hop: bounds what a second of sound takes in m
 _DELTA_WIDTH = 2  # frames on either side in the regression
 
 
-class LogMel(nn.Module):
+class LogMelSpectrogram(nn.Module):
     """Log-mel spectrogram: Hann window, power spectrum, triangular mel filters, logarithm with a floor.
 
     Args:
@@ -38,7 +38,7 @@ class LogMel(nn.Module):
         n_mels: mel bands.
         fmin, fmax: lowest and highest frequency of the bands, Hz; ``fmax=None`` is half the sample rate.
         mel_scale: ``htk`` or ``slaney``.
-        floor: smallest power that the logarithm sees (full scale is 1).
+        log_floor: smallest power that the logarithm sees (full scale is 1).
         deltas: orders of time derivatives to append: 0, 1 or 2.
 
     Raises:
@@ -50,45 +50,49 @@ class LogMel(nn.Module):
 
     def __init__(
         self,
-        sample_rate: Rate,
-        window_ms: Positive,
-        hop_ms: Positive,
-        n_fft: Size | None,
-        n_mels: Size,
-        fmin: NonNegative,
-        fmax: Positive | None,
+        sample_rate: SampleRate,
+        window_ms: PositiveFloat,
+        hop_ms: PositiveFloat,
+        n_fft: LayerSize | None,
+        n_mels: LayerSize,
+        fmin: NonNegativeFloat,
+        fmax: PositiveFloat | None,
         mel_scale: Literal["htk", "slaney"],
-        floor: Power,
+        log_floor: Power,
         deltas: Literal[0, 1, 2],
     ) -> None:
         super().__init__()
-        self.sample_rate, self.floor, self.deltas = sample_rate, floor, deltas
+        self.sample_rate, self.log_floor, self.deltas = sample_rate, log_floor, deltas
         self.window_size = max(1, round(window_ms * sample_rate / 1000))
         self.hop_size = max(1, round(hop_ms * sample_rate / 1000))
-        refuse(window_ms=self.window_size > _LARGEST_FFT
-               and f"more than {_LARGEST_FFT} samples; at most {1000 * _LARGEST_FFT // sample_rate} ms")  # fmt: skip
+        reject_settings(
+            window_ms=self.window_size > _LARGEST_FFT
+            and f"more than {_LARGEST_FFT} samples; at most {1000 * _LARGEST_FFT // sample_rate} ms"
+        )
         self.n_fft = n_fft or 1 << (self.window_size - 1).bit_length()
         half = sample_rate / 2
         least_hop = self.n_fft / _MOST_OVERLAP / sample_rate * 1000
-        refuse(
+        reject_settings(
             hop_ms=(
                 hop_ms > window_ms
                 and f"longer than window_ms={window_ms:g}, so samples would be lost; at most {window_ms:g} ms"
-            ) or (
+            )
+            or (
                 hop_ms < least_hop
                 and f"so short that frames are all alike; at least {least_hop:.3g} ms with {self.n_fft} points"
             ),
             n_fft=self.n_fft < self.window_size
             and f"does not hold the {self.window_size} samples of window_ms={window_ms:g}; at least that, or null",
             fmin=fmin >= half and f"not below half of sample_rate={sample_rate}; below {half:g} Hz",
-            fmax=fmax is not None and fmax > half
+            fmax=fmax is not None
+            and fmax > half
             and f"above half of sample_rate={sample_rate}; at most {half:g} Hz, or null",
-        )  # fmt: skip
+        )
         fmax = half if fmax is None else fmax
-        refuse(
+        reject_settings(
             n_mels=self.n_fft * n_mels > _LARGEST_TABLE and f"too large a table with {self.n_fft} points; fewer bands"
         )
-        refuse(fmax=fmax <= fmin and f"not above fmin={fmin:g}; from there up to {half:g} Hz, or null")
+        reject_settings(fmax=fmax <= fmin and f"not above fmin={fmin:g}; from there up to {half:g} Hz, or null")
         self.register_buffer("window", torch.hann_window(self.window_size), persistent=False)
         filters = _mel_filters(self.n_fft, fmin, fmax, n_mels, sample_rate, mel_scale)
         self.register_buffer("filters", filters.repeat_interleave(2, dim=0), persistent=False)
@@ -130,16 +134,16 @@ class LogMel(nn.Module):
         return append_deltas(x, frames, self.deltas), frames
 
     @property
-    def obstacles(self) -> dict[str, str]:
+    def streaming_issues(self) -> dict[str, str]:
         """Why it cannot go on from packet to packet, by setting."""
         ahead = self.deltas * _DELTA_WIDTH
         return {"deltas": f"look {ahead} frames ahead; 0 looks at none"} if self.deltas else {}
 
-    def start(self, batch: int) -> State:
+    def start(self, batch: int) -> StreamState:
         """The state before a stream: the samples (batch, unread) that the next frames begin with, none."""
         return (self.window.new_zeros(batch, 0),)
 
-    def step(self, waveform: Tensor, state: State) -> tuple[Tensor, State]:
+    def step(self, waveform: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
         """Goes on with a packet of any size, from none.
 
         Args:
@@ -161,7 +165,7 @@ class LogMel(nn.Module):
         if missing > 0:
             waveform = nn.functional.pad(waveform, (0, missing))
         # The power is the sum of the squares of both parts: the filters, each row twice, add them up on the way.
-        return (self.spectrum(waveform).square() @ self.filters).clamp_(min=self.floor).log_()
+        return (self.spectrum(waveform).square() @ self.filters).clamp_(min=self.log_floor).log_()
 
     def spectrum(self, waveform: Tensor) -> Tensor:
         """(batch, samples), a window at least -> real and imaginary parts in turn, (batch, frames, 2 * FFT bins)."""
@@ -169,33 +173,33 @@ class LogMel(nn.Module):
         return torch.view_as_real(torch.fft.rfft(windowed, n=self.n_fft)).flatten(-2)
 
 
-class Mfcc(LogMel):
+class MFCC(LogMelSpectrogram):
     """Mel-frequency cepstral coefficients: an orthonormal DCT-II of the log-mel spectrogram.
 
     Source: Davis & Mermelstein, "Comparison of parametric representations for monosyllabic word recognition", 1980.
 
     Args:
-        n_mfcc: coefficients to keep, at most `n_mels`; the others as in `LogMel`.
+        n_mfcc: coefficients to keep, at most `n_mels`; the others as in `LogMelSpectrogram`.
     """
 
     dct: Tensor
 
     def __init__(
         self,
-        sample_rate: Rate,
-        window_ms: Positive,
-        hop_ms: Positive,
-        n_fft: Size | None,
-        n_mels: Size,
-        fmin: NonNegative,
-        fmax: Positive | None,
+        sample_rate: SampleRate,
+        window_ms: PositiveFloat,
+        hop_ms: PositiveFloat,
+        n_fft: LayerSize | None,
+        n_mels: LayerSize,
+        fmin: NonNegativeFloat,
+        fmax: PositiveFloat | None,
         mel_scale: Literal["htk", "slaney"],
-        floor: Power,
+        log_floor: Power,
         deltas: Literal[0, 1, 2],
-        n_mfcc: Size,
+        n_mfcc: LayerSize,
     ) -> None:
-        super().__init__(sample_rate, window_ms, hop_ms, n_fft, n_mels, fmin, fmax, mel_scale, floor, deltas)
-        refuse(n_mfcc=n_mfcc > n_mels and f"more coefficients than n_mels={n_mels} mel bands; at most that")
+        super().__init__(sample_rate, window_ms, hop_ms, n_fft, n_mels, fmin, fmax, mel_scale, log_floor, deltas)
+        reject_settings(n_mfcc=n_mfcc > n_mels and f"more coefficients than n_mels={n_mels} mel bands; at most that")
         self.register_buffer("dct", create_dct(n_mfcc, n_mels, "ortho"), persistent=False)
         self.bins = n_mfcc
 
@@ -248,6 +252,9 @@ def _mel_filters(n_fft: int, fmin: float, fmax: float, n_mels: int, sample_rate:
         warnings.simplefilter("ignore")  # torchaudio warns of what is refused below
         filters = melscale_fbanks(n_fft // 2 + 1, fmin, fmax, n_mels, sample_rate, None, scale)
     empty = int((filters.amax(0) == 0).sum())
-    refuse(n_mels=empty > 0 and f"{empty} of the mel bands hold no bin of the {n_fft}-point FFT at {sample_rate} Hz; "
-           f"fewer bands, or a larger n_fft={2 * n_fft}")  # fmt: skip
+    reject_settings(
+        n_mels=empty > 0
+        and f"{empty} of the mel bands hold no bin of the {n_fft}-point FFT at {sample_rate} Hz; "
+        f"fewer bands, or a larger n_fft={2 * n_fft}"
+    )
     return filters

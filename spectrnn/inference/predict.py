@@ -10,24 +10,24 @@ from typing import Any, Literal, Self
 import soundfile
 from omegaconf import DictConfig
 
-from spectrnn.config import Count, Rate, check, plain
-from spectrnn.data import streams
-from spectrnn.errors import Stopped, UserError
-from spectrnn.inference.detection import thresholds_of
+from spectrnn.config.instantiate import to_container, validate_kwargs
+from spectrnn.config.types import PositiveInt, SampleRate
+from spectrnn.data import stdin_audio
+from spectrnn.detection.settings import resolve_thresholds
+from spectrnn.errors import TrainingInterrupted, UserError
+from spectrnn.inference import formats
+from spectrnn.inference.pipeline import RecordingResult, RecordingStatus, audio_paths, predict_recordings
 from spectrnn.inference.predictor import Predictor, load
-from spectrnn.inference.recordings import formats
-from spectrnn.inference.recordings.hear import Heard, State, audio_paths, hear
-from spectrnn.inference.recordings.hearing import Hearing, Whole
-from spectrnn.inference.recordings.outputs import Folder, Output, Stream, Table
-from spectrnn.inference.recordings.scanning import ScanConfig, scanning
-from spectrnn.progress import bar
+from spectrnn.inference.tasks import ClipTask, PredictionTask, ScanConfig, scanning
+from spectrnn.inference.writers import DirectoryWriter, StreamWriter, TableWriter, Writer
+from spectrnn.progress import progress_bar
 from spectrnn.runs import find_model
 
 log = logging.getLogger(__name__)
 
 # Of the settings, those that change no line of the output.
 _HARMLESS = {"paths", "run", "out", "batch_size", "device"}
-_OF_EVENTS = {"audacity", "raven"}  # formats
+_EVENT_FORMATS = {"audacity", "raven"}  # formats
 
 
 @dataclass(kw_only=True)
@@ -37,10 +37,10 @@ class PredictConfig(ScanConfig):
     paths: list[str]
     run: str
     format: Literal["csv", "jsonl", "audacity", "raven"]
-    top_k: Count
+    top_k: PositiveInt
     out: str | None
-    pcm_rate: Rate | None
-    batch_size: Count
+    raw_sample_rate: SampleRate | None
+    batch_size: PositiveInt
     device: str
 
 
@@ -54,44 +54,44 @@ def predict(node: DictConfig) -> None:
         UserError: nothing to predict, a model that cannot be loaded, an output that cannot be written, or, after all
             others were predicted, recordings that cannot be read.
     """
-    config = PredictConfig(**check(plain(node, ""), PredictConfig, ""))
-    if config.window is None and config.format in _OF_EVENTS:
+    config = PredictConfig(**validate_kwargs(to_container(node, ""), PredictConfig, ""))
+    if config.window is None and config.format in _EVENT_FORMATS:
         raise UserError(
             f"format={config.format}: is of events, which are heard through a window, as in window=2 hop=0.5"
         )
     paths = _paths(config)
     predictor = load(config.run, config.device)
-    hearing = _hearing(config, predictor)
+    hearing = _build_task(config, predictor)
     with _output(config, paths, _format(config, predictor)) as output:
         left = [path for path in paths if path not in output.done]
         if len(left) < len(paths):
             log.info("%d of %d recordings are done; the others follow", len(paths) - len(left), len(paths))
         try:
-            failed = _written(config, predictor, hearing, left, output)
+            failed = _run(config, predictor, hearing, left, output)
         except KeyboardInterrupt as error:
-            if isinstance(output, Stream):
+            if isinstance(output, StreamWriter):
                 raise
-            raise Stopped("interrupted; the same command goes on from there", 130) from error
+            raise TrainingInterrupted("interrupted; the same command goes on from there", 130) from error
         if failed < len(paths):
             output.finish()
     if failed:
         raise UserError(_failure(failed, len(paths)))
 
 
-def _written(config: PredictConfig, predictor: Predictor, hearing: Hearing, paths: list[str], output: Output) -> int:
+def _run(config: PredictConfig, predictor: Predictor, hearing: PredictionTask, paths: list[str], output: Writer) -> int:
     """Hears recordings and writes what is heard; returns how many cannot be read."""
     failed = 0
     with Progress(paths, config.out is None) as progress:
-        for heap in hear(predictor, hearing, paths, config.batch_size, config.pcm_rate):
+        for heap in predict_recordings(predictor, hearing, paths, config.batch_size, config.raw_sample_rate):
             for heard in heap:
                 output.write(heard.path, heard.rows)
-                if heard.state is State.OVER:
+                if heard.state is RecordingStatus.OVER:
                     output.end(heard.path, heard.seconds)
-                elif heard.state is State.BROKEN:
+                elif heard.state is RecordingStatus.BROKEN:
                     failed += 1
                     output.drop()
                     log.error("%s", heard.error)
-            if heap[-1].state is not State.OPEN:
+            if heap[-1].state is not RecordingStatus.OPEN:
                 output.commit()
             progress.update(heap)
     return failed
@@ -101,8 +101,8 @@ def _paths(config: PredictConfig) -> list[str]:
     if not config.paths:
         raise UserError("paths: missing; name files, folders or globs: spectrnn predict recordings/ run=outputs/...")
     paths = [*dict.fromkeys(audio_paths(config.paths))]
-    if streams.NAME in paths and len(paths) > 1:
-        raise UserError(f"{streams.NAME}: standard input is predicted alone; leave out the other paths")
+    if stdin_audio.STDIN in paths and len(paths) > 1:
+        raise UserError(f"{stdin_audio.STDIN}: standard input is predicted alone; leave out the other paths")
     return paths
 
 
@@ -114,34 +114,34 @@ def _failure(failed: int, total: int) -> str:
     return f"{failed} of {total} files could not be predicted; the others were"
 
 
-def _hearing(config: PredictConfig, predictor: Predictor) -> Hearing:
+def _build_task(config: PredictConfig, predictor: Predictor) -> PredictionTask:
     if config.window is None:
-        return Whole(predictor, thresholds_of(config, predictor.labels, predictor.decisions))
+        return ClipTask(predictor, resolve_thresholds(config, predictor.labels, predictor.tuned_thresholds))
     return scanning(config, predictor)
 
 
-def _format(config: PredictConfig, predictor: Predictor) -> formats.Format:
+def _format(config: PredictConfig, predictor: Predictor) -> formats.RowFormat:
     if config.window is None:
-        form = {"csv": formats.CsvLabels, "jsonl": formats.JsonLabels}[config.format]
-        decided = thresholds_of(config, predictor.labels, predictor.decisions) is not None
+        form = {"csv": formats.CSVLabels, "jsonl": formats.JSONLabels}[config.format]
+        decided = resolve_thresholds(config, predictor.labels, predictor.tuned_thresholds) is not None
         return form(min(config.top_k, len(predictor.labels)), decided)
-    events = {"csv": formats.CsvEvents(), "jsonl": formats.JsonEvents(), "audacity": formats.Audacity()}
+    events = {"csv": formats.CSVEvents(), "jsonl": formats.JSONEvents(), "audacity": formats.Audacity()}
     return {**events, "raven": formats.Raven(predictor.sample_rate / 2)}[config.format]
 
 
-def _output(config: PredictConfig, paths: list[str], form: formats.Format) -> Output:
+def _output(config: PredictConfig, paths: list[str], form: formats.RowFormat) -> Writer:
     if config.out is None:
         if form.of_one and len(paths) > 1:
             raise UserError(f"format={config.format}: is of one recording; of several, out=FOLDER takes a file each")
-        return Stream(sys.stdout, form)
+        return StreamWriter(sys.stdout, form)
     out = Path(config.out).expanduser()
     if out.resolve() in {find_model(config.run).resolve(), *(Path(path).resolve() for path in paths)}:
         raise UserError(f"out={config.out}: is read, and would be lost; name another file")
     if form.of_one and (len(paths) > 1 or out.is_dir()):
-        return Folder(out, form, _fingerprint(config), config.paths)
+        return DirectoryWriter(out, form, _fingerprint(config), config.paths)
     if out.exists() and not out.is_file() and not out.is_dir():  # a device or a named pipe
-        return Stream(out.open("w", encoding="utf-8", newline=""), form, out)
-    return Table(out, form, _fingerprint(config))
+        return StreamWriter(out.open("w", encoding="utf-8", newline=""), form, out)
+    return TableWriter(out, form, _fingerprint(config))
 
 
 def _fingerprint(config: PredictConfig) -> dict[str, Any]:
@@ -166,20 +166,22 @@ class Progress:
         total = round(_seconds(paths[0])) or None if self.alone else len(paths)
         count = "{n:.0f}" if self.alone else "{n:.1f}"
         form = f"{{l_bar}}{{bar}}| {count}/{{total_fmt}} [{{elapsed}}<{{remaining}}, {{rate_fmt}}]" if total else None
-        self.bar = bar(total, "predicting", "s of sound" if self.alone else "file", disable=hidden, bar_format=form)
+        self.bar = progress_bar(
+            total, "predicting", "s of sound" if self.alone else "file", disable=hidden, bar_format=form
+        )
 
     def __enter__(self) -> Self:
         self.bar.__enter__()
         return self
 
-    def update(self, heap: list[Heard]) -> None:
+    def update(self, heap: list[RecordingResult]) -> None:
         """Shows how far the last heap came."""
         if self.hidden:
             return
         last = heap[-1]
-        self.over += sum(heard.state is not State.OPEN for heard in heap)
+        self.over += sum(heard.state is not RecordingStatus.OPEN for heard in heap)
         share = 0.0
-        if last.state is State.OPEN and not self.alone:
+        if last.state is RecordingStatus.OPEN and not self.alone:
             if last.path != self.path:
                 self.path, self.seconds = last.path, _seconds(last.path)
             share = last.seconds / max(self.seconds, last.seconds)
@@ -192,6 +194,6 @@ class Progress:
 def _seconds(path: str) -> float:
     """How long a recording claims to be; 0 where it does not say."""
     try:
-        return soundfile.info(path).duration if path != streams.NAME else 0.0
+        return soundfile.info(path).duration if path != stdin_audio.STDIN else 0.0
     except (soundfile.SoundFileError, OSError):
         return 0.0

@@ -9,17 +9,17 @@ import numpy.typing as npt
 import soxr
 import torch
 
-from spectrnn.data.audio import mono
-from spectrnn.data.batches import cuts_by_length
+from spectrnn.data.audio import to_mono
+from spectrnn.data.batches import bucket_boundaries
+from spectrnn.detection.thresholds import TunedThresholds, read_thresholds
 from spectrnn.devices import pick_device
-from spectrnn.model import file as model_file
+from spectrnn.model import serialization as model_file
 from spectrnn.model.classifier import Classifier
-from spectrnn.model.decisions import Decisions, read_decisions
 from spectrnn.runs import find_model
 
 _BATCH_SIZE = 64  # pieces of one recording
 
-Piece = npt.NDArray[Any]  # (samples,) of a recording
+Chunk = npt.NDArray[Any]  # (samples,) of a recording
 
 
 class Prediction(NamedTuple):
@@ -44,11 +44,11 @@ class Predictor:
 
     Args:
         classifier: in evaluation mode.
-        decisions: thresholds that were chosen for it; None where none were.
+        tuned_thresholds: thresholds that were chosen for it; None where none were.
     """
 
-    def __init__(self, classifier: Classifier, decisions: Decisions | None = None) -> None:
-        self.classifier, self.window, self.decisions = classifier, int(classifier.longest), decisions
+    def __init__(self, classifier: Classifier, tuned_thresholds: TunedThresholds | None = None) -> None:
+        self.classifier, self.window, self.tuned_thresholds = classifier, int(classifier.longest), tuned_thresholds
         self.labels, self.sample_rate = classifier.labels, classifier.sample_rate
         self.device = classifier.longest.device
 
@@ -71,14 +71,14 @@ class Predictor:
             raise ValueError(f"a waveform of shape (samples,) or (channels, samples) is needed, not {samples.shape}")
         if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
             samples = samples.T
-        samples = mono(samples)
+        samples = to_mono(samples)
         if sample_rate != self.sample_rate:
             samples = soxr.resample(samples, sample_rate, self.sample_rate)
-        pieces = list(cut([samples], self.window))
+        pieces = list(split_into_chunks([samples], self.window))
         lengths = np.array([len(piece) for piece in pieces])
         return self.prediction(lengths @ self.probabilities(pieces, _BATCH_SIZE))
 
-    def probabilities(self, waveforms: Sequence[Piece], batch_size: int) -> npt.NDArray[np.float64]:
+    def probabilities(self, waveforms: Sequence[Chunk], batch_size: int) -> npt.NDArray[np.float64]:
         """Classifies pieces at the classifier's own rate, those of like length together.
 
         Args:
@@ -91,7 +91,7 @@ class Predictor:
         found = np.zeros((len(waveforms), len(self.labels)))
         lengths = np.array([len(waveform) for waveform in waveforms], dtype=np.int64)
         order = lengths.argsort(kind="stable")
-        for rows in np.split(order, cuts_by_length(lengths[order], batch_size)) if waveforms else []:
+        for rows in np.split(order, bucket_boundaries(lengths[order], batch_size)) if waveforms else []:
             found[rows] = self._classified([waveforms[row] for row in rows])
         return found
 
@@ -111,14 +111,14 @@ class Predictor:
         return Prediction(label, ranked[label], ranked)
 
 
-def cut(blocks: Iterable[Piece], window: int) -> Iterator[Piece]:
+def split_into_chunks(blocks: Iterable[Chunk], window: int) -> Iterator[Chunk]:
     """Cuts a recording into pieces.
 
     Args:
         blocks: arrays (samples,), which follow each other.
         window: samples of a piece; the last two may be shorter, or the last one longer, by half.
     """
-    held: Piece | None = None
+    held: Chunk | None = None
     for block in blocks:
         held = block if held is None else np.concatenate([held, block])
         while len(held) >= 2 * window:
@@ -140,4 +140,4 @@ def load(run_or_file: str | Path = "latest", device: str = "auto") -> Predictor:
     """
     path = find_model(str(run_or_file))
     classifier, _ = model_file.load(path, pick_device(device))
-    return Predictor(classifier, read_decisions(path))
+    return Predictor(classifier, read_thresholds(path))

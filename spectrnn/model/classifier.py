@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from spectrnn.config import Count, Fraction, build
+from spectrnn.config.instantiate import instantiate
+from spectrnn.config.types import Fraction, PositiveInt
 from spectrnn.errors import UserError
-from spectrnn.frontend.augment import Augment
-from spectrnn.frontend.features import LogMel
-from spectrnn.frontend.normalize import Normalize
-from spectrnn.model.encoders import Encoder
+from spectrnn.frontend.augmentation import Augmentations
+from spectrnn.frontend.features import LogMelSpectrogram
+from spectrnn.frontend.normalization import Normalization
 from spectrnn.model.pooling import Pooling
+from spectrnn.model.rnn import Encoder
 
 _MOST_LABELS, _LONGEST_LABEL = 10_000, 255  # classes, whose square an evaluation holds; characters
 
@@ -27,11 +28,11 @@ class Head(nn.Sequential):
         dropout: share of inputs dropped while training.
     """
 
-    def __init__(self, input_size: Count, classes: Count, dropout: Fraction) -> None:
+    def __init__(self, input_size: PositiveInt, classes: PositiveInt, dropout: Fraction) -> None:
         super().__init__(nn.Dropout(dropout), nn.Linear(input_size, classes))
 
 
-class Stage(NamedTuple):
+class StageSummary(NamedTuple):
     """A row of the classifier's summary: the shape that a stage gives out, and its parameters."""
 
     name: str
@@ -59,20 +60,22 @@ class Classifier(nn.Module):
     longest: Tensor
     temperature: Tensor
 
-    def __init__(self, stages: Mapping[str, Any], labels: Sequence[str], augment: Augment | None = None) -> None:
+    def __init__(self, stages: Mapping[str, Any], labels: Sequence[str], augment: Augmentations | None = None) -> None:
         super().__init__()
-        self.labels = checked_labels(labels)
-        self.augment = augment or Augment([])
+        self.labels = validate_labels(labels)
+        self.augment = augment or Augmentations([])
         with torch.device("cpu"):  # its tables are in no model file, and computed even where all else is shapes alone
-            self.features: LogMel = build(stages["features"], "features")
-        self.normalize: Normalize = build(stages["normalize"], "normalize", input_size=self.features.output_size)
-        self.encoder: Encoder = build(stages["model"], "model", input_size=self.features.output_size)
-        self.pooling: Pooling = build(
+            self.features: LogMelSpectrogram = instantiate(stages["features"], "features")
+        self.normalize: Normalization = instantiate(
+            stages["normalize"], "normalize", input_size=self.features.output_size
+        )
+        self.encoder: Encoder = instantiate(stages["model"], "model", input_size=self.features.output_size)
+        self.pooling: Pooling = instantiate(
             stages["pooling"], "pooling", input_size=self.encoder.output_size, directions=self.encoder.directions
         )
         self.register_buffer("longest", torch.ones((), dtype=torch.int64))
         self.register_buffer("temperature", torch.ones(()))
-        self.head = build(stages["head"], "head", input_size=self.pooling.output_size, classes=len(self.labels))
+        self.head = instantiate(stages["head"], "head", input_size=self.pooling.output_size, classes=len(self.labels))
 
     @property
     def sample_rate(self) -> int:
@@ -109,7 +112,7 @@ class Classifier(nn.Module):
         return features, frames
 
     @torch.no_grad()
-    def summary(self, seconds: float) -> list[Stage]:
+    def summary(self, seconds: float) -> list[StageSummary]:
         """The shapes that a clip of some length takes on its way, and each stage's parameters."""
         training = self.training
         self.eval()
@@ -122,13 +125,18 @@ class Classifier(nn.Module):
         pooled = self.pooling(states, shortened)
         logits = self.head(pooled)
         self.train(training)
-        ways = {"waveform": (None, waveform), "features": (self.features, features),
-                "normalize": (self.normalize, normalized), "model": (self.encoder, states),
-                "pooling": (self.pooling, pooled), "head": (self.head, logits)}  # fmt: skip
-        return [Stage(name, tuple(x.shape), _parameters(stage)) for name, (stage, x) in ways.items()]
+        ways = {
+            "waveform": (None, waveform),
+            "features": (self.features, features),
+            "normalize": (self.normalize, normalized),
+            "model": (self.encoder, states),
+            "pooling": (self.pooling, pooled),
+            "head": (self.head, logits),
+        }
+        return [StageSummary(name, tuple(x.shape), _parameters(stage)) for name, (stage, x) in ways.items()]
 
 
-def checked_labels(labels: Any) -> list[str]:
+def validate_labels(labels: Any) -> list[str]:
     """The labels, if tables and terminals can show them and a classifier can tell them apart.
 
     Raises:

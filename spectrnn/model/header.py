@@ -1,4 +1,4 @@
-"""The header of a model file: format, labels, config, splits and decisions, as JSON. Read without torch."""
+"""The header of a model file: format, labels, config, splits and tuned_thresholds, as JSON. Read without torch."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from spectrnn.errors import UserError
 
 FORMAT = 3
 KEY = "spectrnn"  # in the metadata of the safetensors file
-LARGEST = 1 << 22  # bytes of a header: a few thousand labels and tensors are a tenth of that
+MAX_HEADER_BYTES = 1 << 22  # bytes of a header: a few thousand labels and tensors are a tenth of that
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def read_header(path: Path) -> dict[str, Any]:
         path: the file.
 
     Returns:
-        ``format``, ``labels`` and ``config``; ``splits`` where the file says what it was trained on, and ``decisions``
+        ``format``, ``labels`` and ``config``; ``splits`` where the file says what it was trained on, and ``tuned_thresholds``
         where thresholds were chosen for it.
 
     Raises:
@@ -29,29 +29,29 @@ def read_header(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such model file")
     try:
-        _refuse_absurd(path)
+        _check_size(path)
         with safe_open(path, "np") as file:
             header = json.loads((file.metadata() or {})[KEY])
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: is no model file ({error})") from error
     except KeyError as error:
         raise UserError(f"{path}: is a safetensors file, but holds no model of spectrnn") from error
-    _refuse_others(path, header.get("format") if isinstance(header, dict) else None)
+    _check_format(path, header.get("format") if isinstance(header, dict) else None)
     config = header.get("config")
     if not isinstance(header.get("labels"), list) or not isinstance(config, dict):
         raise UserError(f"{path}: is incomplete; its header lacks the labels or the config")
     return header
 
 
-def _refuse_absurd(path: Path) -> None:
+def _check_size(path: Path) -> None:
     """Holds the header's length, which its first 8 bytes claim, against what headers need, before any of it is read."""
     with path.open("rb") as file:
         claimed = int.from_bytes(file.read(8), "little")
-    if claimed > LARGEST:
-        raise ValueError(f"its header claims {claimed} bytes, where at most {LARGEST} are read")
+    if claimed > MAX_HEADER_BYTES:
+        raise ValueError(f"its header claims {claimed} bytes, where at most {MAX_HEADER_BYTES} are read")
 
 
-def _refuse_others(path: Path, written: Any) -> None:
+def _check_format(path: Path, written: Any) -> None:
     if type(written) is not int:
         raise UserError(f"{path}: is of format {written!r:.40}, and this spectrnn reads format {FORMAT}")
     if written > FORMAT:

@@ -5,10 +5,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from spectrnn.config import Count, Positive, Size
-from spectrnn.errors import refuse
-from spectrnn.frontend.causal import NO_STEPS, State
-from spectrnn.frontend.masking import masked_mean, masked_variance, valid
+from spectrnn.config.types import LayerSize, PositiveFloat, PositiveInt
+from spectrnn.errors import reject_settings
+from spectrnn.frontend.masking import NOT_STREAMABLE, StreamState, length_mask, masked_mean, masked_variance
 
 
 class Pooling(nn.Module, ABC):
@@ -18,7 +17,7 @@ class Pooling(nn.Module, ABC):
         input_size: of a hidden state.
     """
 
-    def __init__(self, input_size: Count) -> None:
+    def __init__(self, input_size: PositiveInt) -> None:
         super().__init__()
         self.output_size = input_size
 
@@ -27,28 +26,28 @@ class Pooling(nn.Module, ABC):
         """(batch, frames, size), valid frames (batch,) -> (batch, output_size)."""
 
     def weights(self, x: Tensor, frames: Tensor) -> Tensor | None:
-        """What each head looks at: (batch, heads, frames), rows that sum to 1; None where there is no such thing."""
+        """What each head looks at: (batch, num_heads, frames), rows that sum to 1; None where there is no such thing."""
         return None
 
     @property
-    def obstacles(self) -> dict[str, str]:
+    def streaming_issues(self) -> dict[str, str]:
         """Why it cannot run along with a stream, by setting; without any, it has `start`, `step` and `result`."""
-        return NO_STEPS if type(self).step is Pooling.step else {}
+        return NOT_STREAMABLE if type(self).step is Pooling.step else {}
 
-    def start(self, batch: int) -> State:
+    def start(self, batch: int) -> StreamState:
         """The state before a stream, each (batch, ...)."""
         raise NotImplementedError
 
-    def step(self, x: Tensor, state: State, frames: Tensor) -> State:
+    def step(self, x: Tensor, state: StreamState, frames: Tensor) -> StreamState:
         """Goes on by a frame or more: (batch, frames, size), state, frames so far with these (batch, 1) -> state."""
         raise NotImplementedError
 
-    def result(self, state: State) -> Tensor:
+    def result(self, state: StreamState) -> Tensor:
         """What `forward` gives for all frames so far: (batch, output_size)."""
         return state[0]
 
 
-class Last(Pooling):
+class LastPooling(Pooling):
     """The final state: forward at the last valid frame, and backward at the first.
 
     Args:
@@ -56,7 +55,7 @@ class Last(Pooling):
         directions: of the encoder, 1 or 2.
     """
 
-    def __init__(self, input_size: Count, directions: Count) -> None:
+    def __init__(self, input_size: PositiveInt, directions: PositiveInt) -> None:
         super().__init__(input_size)
         self.forward_size = input_size // directions
 
@@ -65,120 +64,122 @@ class Last(Pooling):
         last = x.gather(1, (frames - 1)[:, None, None].expand(-1, 1, x.shape[2]))[:, 0]
         return torch.cat([last[:, : self.forward_size], x[:, 0, self.forward_size :]], dim=1)
 
-    def start(self, batch: int) -> State:
+    def start(self, batch: int) -> StreamState:
         """The last state (batch, size)."""
         return (torch.zeros(batch, self.output_size),)
 
-    def step(self, x: Tensor, state: State, frames: Tensor) -> State:
+    def step(self, x: Tensor, state: StreamState, frames: Tensor) -> StreamState:
         """As `Pooling.step`."""
         return (x[:, -1],)
 
 
-class Mean(Pooling):
+class MeanPooling(Pooling):
     """The mean over time."""
 
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
         """(batch, frames, size), valid frames (batch,) -> (batch, size)."""
-        return masked_mean(x, valid(frames, x.shape[1]), frames)
+        return masked_mean(x, length_mask(frames, x.shape[1]), frames)
 
-    def start(self, batch: int) -> State:
+    def start(self, batch: int) -> StreamState:
         """The mean (batch, size)."""
         return (torch.zeros(batch, self.output_size),)
 
-    def step(self, x: Tensor, state: State, frames: Tensor) -> State:
+    def step(self, x: Tensor, state: StreamState, frames: Tensor) -> StreamState:
         """As `Pooling.step`."""
         return (state[0] + (x.mean(1) - state[0]) * (x.shape[1] / frames),)
 
 
-class Max(Pooling):
+class MaxPooling(Pooling):
     """The maximum over time."""
 
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
         """(batch, frames, size), valid frames (batch,) -> (batch, size)."""
-        return x.masked_fill(~valid(frames, x.shape[1])[:, :, None], float("-inf")).amax(1)
+        return x.masked_fill(~length_mask(frames, x.shape[1])[:, :, None], float("-inf")).amax(1)
 
-    def start(self, batch: int) -> State:
+    def start(self, batch: int) -> StreamState:
         """The maximum (batch, size)."""
         return (torch.full((batch, self.output_size), float("-inf")),)
 
-    def step(self, x: Tensor, state: State, frames: Tensor) -> State:
+    def step(self, x: Tensor, state: StreamState, frames: Tensor) -> StreamState:
         """As `Pooling.step`."""
         return (torch.maximum(state[0], x.amax(1)),)
 
 
-class Stats(Pooling):
+class StatsPooling(Pooling):
     """Mean and standard deviation over time.
 
     Source: Snyder et al., "X-vectors", 2018.
 
     Args:
         input_size: of a hidden state.
-        epsilon: added to the variance, whose root has no slope at 0.
+        eps: added to the variance, whose root has no slope at 0.
     """
 
-    def __init__(self, input_size: Count, epsilon: Positive) -> None:
+    def __init__(self, input_size: PositiveInt, eps: PositiveFloat) -> None:
         super().__init__(input_size)
-        self.output_size, self.epsilon = 2 * input_size, epsilon
+        self.output_size, self.eps = 2 * input_size, eps
 
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
         """(batch, frames, size), valid frames (batch,) -> (batch, 2 * size)."""
-        mask = valid(frames, x.shape[1])
+        mask = length_mask(frames, x.shape[1])
         mean = masked_mean(x, mask, frames)
         variance = masked_variance(x, mean, mask, frames)
-        return torch.cat([mean, (variance + self.epsilon).sqrt()], dim=1)
+        return torch.cat([mean, (variance + self.eps).sqrt()], dim=1)
 
-    def start(self, batch: int) -> State:
+    def start(self, batch: int) -> StreamState:
         """Mean and variance (batch, size)."""
         return torch.zeros(batch, self.output_size // 2), torch.zeros(batch, self.output_size // 2)
 
-    def step(self, x: Tensor, state: State, frames: Tensor) -> State:
+    def step(self, x: Tensor, state: StreamState, frames: Tensor) -> StreamState:
         """As `Pooling.step`. Merges by Chan et al., "Updating formulae for computing sample variances", 1979."""
         (mean, variance), new = state, x.mean(1)
         share, apart = x.shape[1] / frames, new - state[0]
         within = (x - new[:, None]).square().mean(1)
         return mean + share * apart, torch.lerp(variance, within, share) + share * (1 - share) * apart.square()
 
-    def result(self, state: State) -> Tensor:
+    def result(self, state: StreamState) -> Tensor:
         """As `Pooling.result`."""
-        return torch.cat([state[0], (state[1] + self.epsilon).sqrt()], dim=1)
+        return torch.cat([state[0], (state[1] + self.eps).sqrt()], dim=1)
 
 
-class Attention(Pooling):
+class AttentivePooling(Pooling):
     """Self-attentive pooling: each head weighs the frames for its own slice of the hidden state.
 
     Source: Lin et al., "A structured self-attentive sentence embedding", 2017.
 
     Args:
         input_size: of a hidden state.
-        heads: slices of it; must divide it.
+        num_heads: slices of it; must divide it.
         hidden_size: of the layer that scores a frame.
     """
 
-    def __init__(self, input_size: Count, heads: Size, hidden_size: Size) -> None:
+    def __init__(self, input_size: PositiveInt, num_heads: LayerSize, hidden_size: LayerSize) -> None:
         super().__init__(input_size)
         divisors = [count for count in range(1, min(input_size, 16) + 1) if input_size % count == 0]
-        refuse(heads=input_size % heads > 0 and f"does not divide the encoder's {input_size} outputs; "
-               f"{', '.join(map(str, divisors))} do")  # fmt: skip
-        self.heads = heads
-        self.score = nn.Sequential(nn.Linear(input_size, hidden_size), nn.Tanh(), nn.Linear(hidden_size, heads))
+        reject_settings(
+            num_heads=input_size % num_heads > 0
+            and f"does not divide the encoder's {input_size} outputs; {', '.join(map(str, divisors))} do"
+        )
+        self.num_heads = num_heads
+        self.score = nn.Sequential(nn.Linear(input_size, hidden_size), nn.Tanh(), nn.Linear(hidden_size, num_heads))
 
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
         """(batch, frames, size), valid frames (batch,) -> (batch, size)."""
         # One product of all heads with all slices costs less than sorting the slices out before it.
-        mixed = (self.weights(x, frames) @ x).unflatten(2, (self.heads, -1))
+        mixed = (self.weights(x, frames) @ x).unflatten(2, (self.num_heads, -1))
         return mixed.diagonal(dim1=1, dim2=2).transpose(1, 2).flatten(1)
 
     def weights(self, x: Tensor, frames: Tensor) -> Tensor:
-        """(batch, frames, size), valid frames (batch,) -> (batch, heads, frames)."""
+        """(batch, frames, size), valid frames (batch,) -> (batch, num_heads, frames)."""
         scores = self.score(x).transpose(1, 2)
-        return scores.masked_fill(~valid(frames, x.shape[1])[:, None], float("-inf")).softmax(-1)
+        return scores.masked_fill(~length_mask(frames, x.shape[1])[:, None], float("-inf")).softmax(-1)
 
-    def start(self, batch: int) -> State:
+    def start(self, batch: int) -> StreamState:
         """Of each head the highest score (batch, heads), the weights' sum (batch, heads), the mean (batch, size)."""
-        highest = torch.full((batch, self.heads), float("-inf"))
-        return highest, torch.zeros(batch, self.heads), torch.zeros(batch, self.output_size)
+        highest = torch.full((batch, self.num_heads), float("-inf"))
+        return highest, torch.zeros(batch, self.num_heads), torch.zeros(batch, self.output_size)
 
-    def step(self, x: Tensor, state: State, frames: Tensor) -> State:
+    def step(self, x: Tensor, state: StreamState, frames: Tensor) -> StreamState:
         """As `Pooling.step`.
 
         Source: Milakov & Gimelshein, "Online normalizer calculation for softmax", 2018.
@@ -189,10 +190,10 @@ class Attention(Pooling):
         weights = (scores - new[:, None]).exp()
         before = total * (highest - new).exp()
         total = before + weights.sum(1)
-        slices = (weights[..., None] * x.unflatten(2, (self.heads, -1))).sum(1)
-        slices += before[..., None] * mean.unflatten(1, (self.heads, -1))
+        slices = (weights[..., None] * x.unflatten(2, (self.num_heads, -1))).sum(1)
+        slices += before[..., None] * mean.unflatten(1, (self.num_heads, -1))
         return new, total, (slices / total[..., None]).flatten(1)
 
-    def result(self, state: State) -> Tensor:
+    def result(self, state: StreamState) -> Tensor:
         """As `Pooling.result`."""
         return state[2]

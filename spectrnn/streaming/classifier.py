@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spectrnn import CONFIGS
-from spectrnn.config import written
+from spectrnn.config.instantiate import format_value
+from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.errors import UserError
-from spectrnn.frontend.causal import State
+from spectrnn.frontend.masking import StreamState
 from spectrnn.model.classifier import Classifier
 
-_WAY_OUT = (
+_HINT = (
     "  It cannot run along with a stream. Sliding windows can: spectrnn predict - window=1 hop=0.1; "
     "or train one that runs along: spectrnn train experiment=streaming"
 )
@@ -41,19 +41,23 @@ class StreamingClassifier(nn.Module):
 
     def __init__(self, classifier: Classifier, config: Mapping[str, Any]) -> None:
         super().__init__()
-        _refuse_offline(classifier, config)
+        _require_streamable(classifier, config)
         self.classifier = classifier
         self._encoder_states = len(classifier.encoder.start(1))
 
-    def initial(self, batch: int) -> State:
+    def initial(self, batch: int) -> StreamState:
         """The state before a stream."""
         classifier = self.classifier
         frames = torch.zeros(batch, 1)
-        states = (*classifier.features.start(batch), frames, *classifier.encoder.start(batch),
-                  *classifier.pooling.start(batch))  # fmt: skip
+        states = (
+            *classifier.features.start(batch),
+            frames,
+            *classifier.encoder.start(batch),
+            *classifier.pooling.start(batch),
+        )
         return tuple(state.to(classifier.longest.device) for state in states)
 
-    def forward(self, waveform: Tensor, state: State) -> tuple[Tensor, State]:
+    def forward(self, waveform: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
         """Hears a packet.
 
         Args:
@@ -74,40 +78,46 @@ class StreamingClassifier(nn.Module):
             return self.probabilities(self.step(x, states)), (*unread, *states)
         return self.probabilities(states), (*unread, *states)
 
-    def features(self, waveform: Tensor, unread: State) -> tuple[Tensor, State]:
+    def features(self, waveform: Tensor, unread: StreamState) -> tuple[Tensor, StreamState]:
         """(batch, samples), unread samples -> normalized (batch, frames, bins), of whole frames; unread samples."""
         x, unread = self.classifier.features.step(waveform, unread)
         return self.classifier.normalize(x, torch.full((len(x),), x.shape[1], device=x.device)), unread
 
-    def step(self, x: Tensor, state: State) -> State:
+    def step(self, x: Tensor, state: StreamState) -> StreamState:
         """Hears a frame or more: normalized (batch, frames, bins), the state but for unread samples -> the same."""
         encoder, pooling = self.classifier.encoder, self.classifier.pooling
         frames, split = state[0] + x.shape[1], 1 + self._encoder_states
         x, of_encoder = encoder.step(x, state[1:split])
         return frames, *of_encoder, *pooling.step(x, state[split:], frames)
 
-    def probabilities(self, state: State) -> Tensor:
+    def probabilities(self, state: StreamState) -> Tensor:
         """The state but for unread samples -> calibrated probabilities (batch, classes)."""
         pooled = self.classifier.pooling.result(state[1 + self._encoder_states :])
         return (self.classifier.head(pooled) / self.classifier.temperature).softmax(1)
 
 
-def _refuse_offline(classifier: Classifier, config: Mapping[str, Any]) -> None:
-    stages: dict[str, Any] = {"features": classifier.features, "normalize": classifier.normalize,
-                              "model": classifier.encoder, "pooling": classifier.pooling}  # fmt: skip
+def _require_streamable(classifier: Classifier, config: Mapping[str, Any]) -> None:
+    stages: dict[str, Any] = {
+        "features": classifier.features,
+        "normalize": classifier.normalize,
+        "model": classifier.encoder,
+        "pooling": classifier.pooling,
+    }
     problems = [
-        f"{key}.{name}={written(config[key].get(name))}: {reason}"
+        f"{key}.{name}={format_value(config[key].get(name))}: {reason}"
         if name
         else f"{key}={_option(key, config)}: {reason}"
         for key, stage in stages.items()
-        for name, reason in stage.obstacles.items()
+        for name, reason in stage.streaming_issues.items()
     ]
     if problems:
-        raise UserError("\n".join([*problems, _WAY_OUT]))
+        raise UserError("\n".join([*problems, _HINT]))
 
 
 def _option(group: str, config: Mapping[str, Any]) -> str:
     """What one types for a stage: the option of its group, or, of someone's own, the class."""
     target = config[group]["_target_"]
-    files = [file for file in sorted((CONFIGS / group).glob("*.yaml")) if f"_target_: {target}\n" in file.read_text()]
+    files = [
+        file for file in sorted((CONFIG_DIR / group).glob("*.yaml")) if f"_target_: {target}\n" in file.read_text()
+    ]
     return files[0].stem if files else target

@@ -11,18 +11,19 @@ import torch
 from annotated_types import Le
 from omegaconf import DictConfig
 
-from spectrnn.config import Count, Positive, Rate, Whole, check, plain
+from spectrnn.config.instantiate import to_container, validate_kwargs
+from spectrnn.config.types import NonNegativeInt, PositiveFloat, PositiveInt, SampleRate, WindowSeconds
+from spectrnn.detection.settings import DetectionConfig, resolve_hop, resolve_settings, warn_if_settings_differ
+from spectrnn.detection.thresholds import TunedThresholds, read_thresholds
 from spectrnn.devices import pick_device
-from spectrnn.errors import Mistakes, UserError
-from spectrnn.inference.detection import DetectionConfig, detection, hop_of, warn_of_another_scan
-from spectrnn.model import file as model_file
-from spectrnn.model.decisions import Decisions, Window, read_decisions
-from spectrnn.progress import bar
+from spectrnn.errors import ErrorCollector, UserError
+from spectrnn.model import serialization as model_file
+from spectrnn.progress import progress_bar
 from spectrnn.runs import find_model
+from spectrnn.streaming.audio_input import AudioChunk, audio_chunks
 from spectrnn.streaming.classifier import StreamingClassifier
-from spectrnn.streaming.rolling import Answer, Rolling
-from spectrnn.streaming.sources import Packet, packets
-from spectrnn.streaming.telling import FORMATS, Ears, Told
+from spectrnn.streaming.output import FORMATS, EventUpdate, StreamDecoder
+from spectrnn.streaming.rolling import RollingClassifier, StreamPrediction
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +35,11 @@ class StreamConfig(DetectionConfig):
     """stream.yaml."""
 
     run: str
-    source: str | Whole
-    packet_ms: Positive
-    pcm_rate: Rate | None
-    window: Window | None
-    listeners: Annotated[Count, Le(64)]
+    source: str | NonNegativeInt
+    block_ms: PositiveFloat
+    raw_sample_rate: SampleRate | None
+    window: WindowSeconds | None
+    num_replicas: Annotated[PositiveInt, Le(64)]
     format: Literal["text", "csv", "jsonl"]
     device: str
 
@@ -52,43 +53,48 @@ def stream(node: DictConfig) -> None:
     Raises:
         UserError: a mistake in the config, a model that cannot be loaded or cannot stream, or no sound to be had.
     """
-    config = StreamConfig(**check(plain(node, ""), StreamConfig, ""))
-    mistakes = Mistakes()
-    path: Path = mistakes.attempt(find_model, config.run)
-    device: torch.device = mistakes.attempt(pick_device, config.device)
-    mistakes.tell()
+    config = StreamConfig(**validate_kwargs(to_container(node, ""), StreamConfig, ""))
+    errors = ErrorCollector()
+    path: Path = errors.collect(find_model, config.run)
+    device: torch.device = errors.collect(pick_device, config.device)
+    errors.raise_if_any()
     torch.set_num_threads(1)  # a packet is too small to be shared
     classifier, trained = model_file.load(path, device)
-    rolling, ears = _prepared(config, StreamingClassifier(classifier, trained), read_decisions(path))
+    rolling, ears = _build(config, StreamingClassifier(classifier, trained), read_thresholds(path))
     header, written = FORMATS[config.format]
-    sound = packets(str(config.source), classifier.sample_rate, config.packet_ms, config.pcm_rate)
-    with bar(None, "", "", disable=not sys.stderr.isatty(), bar_format="{desc}") as line:
+    sound = audio_chunks(str(config.source), classifier.sample_rate, config.block_ms, config.raw_sample_rate)
+    with progress_bar(None, "", "", disable=not sys.stderr.isatty(), bar_format="{desc}") as line:
         if header:
             line.write(header, sys.stdout)
             sys.stdout.flush()
-        for told in _listened(sound, rolling, ears, lambda answer: line.set_description_str(ears.line(answer))):
+        for told in _event_updates(sound, rolling, ears, lambda answer: line.set_description_str(ears.line(answer))):
             if (text := written(told)) is not None:
                 line.write(text, sys.stdout)
                 sys.stdout.flush()
 
 
-def _prepared(
-    config: StreamConfig, classifier: StreamingClassifier, decisions: Decisions | None
-) -> tuple[Rolling, Ears]:
+def _build(
+    config: StreamConfig, classifier: StreamingClassifier, tuned_thresholds: TunedThresholds | None
+) -> tuple[RollingClassifier, StreamDecoder]:
     """The listeners and the ears that a config asks for; what it leaves open is as thresholds were chosen."""
     offline = classifier.classifier
     rate = offline.sample_rate
-    window = config.window or (decisions.window if decisions else int(offline.longest) / rate)
-    hop = hop_of(config, window, decisions, min(_HOP, window))
-    how = detection(config, offline.labels, decisions)
-    if decisions and config.threshold == "model":
-        warn_of_another_scan(window, hop, how.smooth, decisions)
+    window = config.window or (tuned_thresholds.window if tuned_thresholds else int(offline.longest) / rate)
+    hop = resolve_hop(config, window, tuned_thresholds, min(_HOP, window))
+    how = resolve_settings(config, offline.labels, tuned_thresholds)
+    if tuned_thresholds and config.threshold == "model":
+        warn_if_settings_differ(window, hop, how.smoothing_windows, tuned_thresholds)
     every = max(1, round(hop * rate / offline.features.hop_size))
-    ears = Ears(offline.labels, rate, how.detector(offline.labels))
-    return Rolling(classifier, round(window * rate), config.listeners, every), ears
+    ears = StreamDecoder(offline.labels, rate, how.detector(offline.labels))
+    return RollingClassifier(classifier, round(window * rate), config.num_replicas, every), ears
 
 
-def _listened(sound: Iterable[Packet], rolling: Rolling, ears: Ears, show: Callable[[Answer], None]) -> Iterator[Told]:
+def _event_updates(
+    sound: Iterable[AudioChunk],
+    rolling: RollingClassifier,
+    ears: StreamDecoder,
+    show: Callable[[StreamPrediction], None],
+) -> Iterator[EventUpdate]:
     """What there is to tell, as it happens. Ctrl-C ends the sound as its own end does."""
     broken = None
     try:

@@ -6,12 +6,19 @@ from typing import Any
 import torch
 
 from spectrnn.errors import UserError
-from spectrnn.files import new_file
+from spectrnn.files import atomic_write
 from spectrnn.runs import CHECKPOINT
 
 # What may change when a run goes on: how long and where it runs, and where its data lies.
-_FREE = {"trainer.epochs", "trainer.device", "trainer.log_every", "trainer.save_minutes", "trainer.on_nan", "resume"}
-_FREE |= {"data.resident", "data.cache", "data.root", "data.path", "trainer.report", "trainer.report_megabytes"}
+_MUTABLE_KEYS = {
+    "trainer.epochs",
+    "trainer.device",
+    "trainer.log_every_n_steps",
+    "trainer.checkpoint_every_minutes",
+    "trainer.on_nan",
+    "resume",
+}
+_MUTABLE_KEYS |= {"data.storage", "data.cache", "data.root", "data.path", "trainer.report", "trainer.report_max_mb"}
 
 
 def save(state: dict[str, Any], config: dict[str, Any], folder: Path) -> None:
@@ -27,7 +34,7 @@ def save(state: dict[str, Any], config: dict[str, Any], folder: Path) -> None:
     """
     path = folder / CHECKPOINT
     try:
-        with new_file(path) as temporary:
+        with atomic_write(path) as temporary:
             torch.save({"state": state, "config": config}, temporary)
     except (OSError, RuntimeError) as error:
         raise UserError(f"{path}: the checkpoint cannot be written ({error}); the previous one is untouched") from error
@@ -56,10 +63,11 @@ def load(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _differences(before: Any, now: Any, key: str = "") -> list[str]:
-    if key in _FREE:
+    if key in _MUTABLE_KEYS:
         return []
     if isinstance(before, dict) and isinstance(now, dict):
         names = sorted(before.keys() | now.keys())
-        return [line for name in names
-                for line in _differences(before.get(name), now.get(name), f"{key}.{name}".strip("."))]  # fmt: skip
+        return [
+            line for name in names for line in _differences(before.get(name), now.get(name), f"{key}.{name}".strip("."))
+        ]
     return [] if before == now else [f"{key} was {before!r} and is {now!r}"]

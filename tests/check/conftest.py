@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from spectrnn.data.clips import Clip, Source
+from spectrnn.data.clips import Clip, DataSource
 
 RATE = 8000  # Hz
 
@@ -20,21 +20,24 @@ def sound() -> Callable[..., np.ndarray]:
 
 
 @pytest.fixture
-def corpus(tmp_path: Path) -> list[Clip]:
+def dataset(tmp_path: Path) -> list[Clip]:
     """Two classes of 30 clips of 0.5 to 0.7 s; the last third of each tests."""
     return [
-        Clip(str(written(tmp_path / f"{label}{letter}.wav", _sound(30 * row + number))),
-             label, "test" if number >= 20 else "train")
+        Clip(
+            str(written(tmp_path / f"{label}{letter}.wav", _sound(30 * row + number))),
+            label,
+            "test" if number >= 20 else "train",
+        )
         for row, label in enumerate(("cat", "dog"))
         for number, letter in enumerate("abcdefghijklmnopqrstuvwxyzABCD")
-    ]  # fmt: skip
+    ]
 
 
 @pytest.fixture
-def manifest(source: Callable[..., Source], tmp_path: Path) -> Callable[[Sequence[Clip]], Source]:
+def manifest(source: Callable[..., DataSource], tmp_path: Path) -> Callable[[Sequence[Clip]], DataSource]:
     """Writes clips as a table: `manifest(clips)` -> its source."""
 
-    def write(clips: Sequence[Clip]) -> Source:
+    def write(clips: Sequence[Clip]) -> DataSource:
         with (tmp_path / "table.csv").open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(Clip._fields)

@@ -15,14 +15,21 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
-from spectrnn import cli
+from spectrnn.cli import main
 
-# A classifier that learns the three tones of the `tones` corpus in seconds.
+# A classifier that learns the three tones of the `tones` dataset in seconds.
 TINY = (
-    "data=folder", "features.n_mels=20", "model.hidden_size=12", "model.num_layers=1", "pooling.heads=2",
-    "trainer.epochs=2", "trainer.batch_size=8", "optimizer.lr=0.02", "data.sample_rate=8000",
+    "data=folder",
+    "features.n_mels=20",
+    "model.hidden_size=12",
+    "model.num_layers=1",
+    "pooling.num_heads=2",
+    "trainer.epochs=2",
+    "trainer.batch_size=8",
+    "optimizer.lr=0.02",
+    "data.sample_rate=8000",
     "trainer.report=false",
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +64,7 @@ def spectrnn(monkeypatch, capfd, tmp_path) -> Callable[..., Outcome]:
         capfd.readouterr()
         code, threads = 0, torch.get_num_threads()
         try:
-            cli.main()
+            main.main()
         except SystemExit as error:
             code = int(error.code or 0)
         finally:

@@ -17,13 +17,13 @@ def test_a_sound_corpus_ends_well_and_leaves_a_report_and_nothing_else(spectrnn,
 
 def test_an_error_is_exit_code_1_and_names_the_file(spectrnn, tones, tone):
     for path in tones.rglob("*.wav"):
-        copy = Path("corpus") / path.relative_to(tones)
+        copy = Path("dataset") / path.relative_to(tones)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
-    Path("corpus/low/broken.wav").write_bytes(b"no sound")
-    run = spectrnn("check", "data=folder", "data.root=corpus", "data.sample_rate=8000", "out=clean.csv", "report=null")
-    assert "the corpus has errors" in run.mistake()
-    assert "corpus/low/broken.wav: cannot be read as audio" in run.out
+    Path("dataset/low/broken.wav").write_bytes(b"no sound")
+    run = spectrnn("check", "data=folder", "data.root=dataset", "data.sample_rate=8000", "out=clean.csv", "report=null")
+    assert "the dataset has errors" in run.mistake()
+    assert "dataset/low/broken.wav: cannot be read as audio" in run.out
     assert max(map(len, run.out.splitlines())) <= 100
     run = spectrnn("check", "data=manifest", "data.path=clean.csv", "data.sample_rate=8000", "report=null")
     assert run.code == 0, run

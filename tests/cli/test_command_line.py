@@ -7,7 +7,7 @@ import sys
 import pytest
 import yaml
 
-from spectrnn import CONFIGS
+from spectrnn.config.paths import CONFIG_DIR
 
 
 def test_the_overview_names_every_command(spectrnn):
@@ -20,9 +20,9 @@ def test_the_overview_names_every_command(spectrnn):
 @pytest.mark.parametrize("command", ["train", "eval", "predict"])
 def test_help_lists_every_group_and_option_with_a_sentence(spectrnn, command):
     text = spectrnn(command, "--help").out
-    for group in yaml.safe_load((CONFIGS / f"{command}.yaml").read_text())["defaults"]:
+    for group in yaml.safe_load((CONFIG_DIR / f"{command}.yaml").read_text())["defaults"]:
         name = next(iter(group)).removeprefix("optional ") if isinstance(group, dict) else "_self_"
-        for file in (CONFIGS / name).glob("[!_]*.yaml") if "/" not in name else ():
+        for file in (CONFIG_DIR / name).glob("[!_]*.yaml") if "/" not in name else ():
             line = next(line for line in text.splitlines() if line.split()[:1] == [file.stem])
             assert len(line.replace("*", "").split()) > 2, line
 
@@ -64,13 +64,13 @@ def test_augmentations_compose_as_a_list(spectrnn):
         ),
         ("features.n_mels=500", "of the mel bands hold no bin of the 256-point FFT"),
         ("features.fmax=9000", "features.fmax=9000: above half of features.sample_rate=8000; at most 4000 Hz, or null"),
-        ("pooling.heads=3", "pooling.heads=3: does not divide the encoder's 256 outputs; 1, 2, 4, 8, 16 do"),
-        ("model._target_=spectrnn.model.encoders.Recurent", "did you mean spectrnn.model.encoders.Recurrent?"),
+        ("pooling.num_heads=3", "pooling.num_heads=3: does not divide the encoder's 256 outputs; 1, 2, 4, 8, 16 do"),
+        ("model._target_=spectrnn.model.rnn.Recurent", "did you mean spectrnn.model.rnn.RNNEncoder?"),
         ("model=gru,lstm", "model=gru,lstm: several values need -m"),
         ("trainer.epochs", "trainer.epochs: expected key=value"),
         ("~model", "model: missing"),
         ("trainer.precision=fp16", "trainer.precision=fp16: needs a GPU"),
-        ("data.resident=gpu", "data.resident=gpu: the run has no GPU"),
+        ("data.storage=gpu", "data.storage=gpu: the run has no GPU"),
         ("trainer.device=cuda:7", "trainer.device=cuda:7: not to be had"),
     ],
 )
@@ -87,13 +87,15 @@ def test_an_unknown_command_names_the_nearest(spectrnn):
 
 def test_a_broken_yaml_file_is_named(spectrnn, tmp_path):
     (tmp_path / "conf" / "model").mkdir(parents=True)
-    (tmp_path / "conf" / "model" / "mine.yaml").write_text("_target_: spectrnn.model.encoders.Recurrent\n cell: [gru\n")
+    (tmp_path / "conf" / "model" / "mine.yaml").write_text("_target_: spectrnn.model.rnn.RNNEncoder\n cell: [gru\n")
     assert "mine.yaml" in spectrnn("train", "--config-dir", tmp_path / "conf", "model=mine").mistake()
 
 
 def test_a_typo_in_a_yaml_file_names_the_key(spectrnn, tmp_path):
     (tmp_path / "conf" / "pooling").mkdir(parents=True)
-    (tmp_path / "conf" / "pooling" / "mine.yaml").write_text("_target_: spectrnn.model.pooling.Stats\nepsilom: 1e-5\n")
+    (tmp_path / "conf" / "pooling" / "mine.yaml").write_text(
+        "_target_: spectrnn.model.pooling.StatsPooling\nepsilom: 1e-5\n"
+    )
     outcome = spectrnn("train", "--config-dir", tmp_path / "conf", "pooling=mine")
     assert outcome.code == 1
     assert "pooling.epsilom: no such key; did you mean pooling.epsilon?" in outcome.err
@@ -120,7 +122,7 @@ def test_the_shell_is_offered_commands_options_and_keys(spectrnn, monkeypatch, l
 
 def test_help_and_completion_do_without_torch():
     for arguments in (["--help"], ["train", "--help"]):
-        code = f"import sys; sys.argv = ['spectrnn', *{arguments}]; from spectrnn.cli import main; main()"
+        code = f"import sys; sys.argv = ['spectrnn', *{arguments}]; from spectrnn.cli.main import main; main()"
         check = "; assert not {'torch', 'torchaudio', 'matplotlib', 'omegaconf', 'sklearn'} & set(sys.modules)"
         subprocess.run([sys.executable, "-c", code + check], check=True, capture_output=True)
 

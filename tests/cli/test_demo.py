@@ -17,8 +17,8 @@ import pytest
 import soundfile
 
 from spectrnn import load
-from spectrnn.model import file as model_file
-from spectrnn.model.decisions import Decisions
+from spectrnn.detection.thresholds import TunedThresholds
+from spectrnn.model import serialization as model_file
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 MARKUP = "<img src=x onerror=alert(1)>"  # a label of a stranger
@@ -41,8 +41,12 @@ def browser(tone, tmp_path_factory):
     if CHROMIUM is None:
         pytest.skip("needs Chromium")
     fake = tone(tmp_path_factory.mktemp("fake") / "middle.wav", 4.0, 48000, frequency=945)
-    arguments = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
-                 f"--use-file-for-fake-audio-capture={fake}"]  # fmt: skip
+    arguments = [
+        "--no-sandbox",
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-audio-capture={fake}",
+    ]
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield browser
@@ -74,9 +78,18 @@ def static(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("static")
     classifier, config = model_file.load(trained / "model.safetensors")
     classifier.labels = [MARKUP if label == "high" else label for label in classifier.labels]
-    decisions = Decisions(thresholds={MARKUP: 0.6, "low": 0.3}, background=["middle"], false_alarms=1.0, hours=2.0,
-                          window=0.3, hop=0.05, smooth=4, release=0.7, min_seconds=0.1)  # fmt: skip
-    model_file.save(classifier, config, folder / "model.safetensors", decisions=decisions)
+    tuned_thresholds = TunedThresholds(
+        thresholds={MARKUP: 0.6, "low": 0.3},
+        background=["middle"],
+        max_false_alarms_per_hour=1.0,
+        hours=2.0,
+        window=0.3,
+        hop=0.05,
+        smoothing_windows=4,
+        offset_ratio=0.7,
+        min_event_seconds=0.1,
+    )
+    model_file.save(classifier, config, folder / "model.safetensors", tuned_thresholds=tuned_thresholds)
     command = demo(f"run={folder / 'model.safetensors'}", f"out={folder / 'page'}", "data.root=nowhere")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     skip_without_npm(done.stderr)
@@ -116,8 +129,10 @@ def give(page, path):
 
 
 def shares(page):
-    return {row.get_attribute("aria-label"): float(row.get_attribute("aria-valuenow"))
-            for row in page.query_selector_all("#bars [role=meter]")}  # fmt: skip
+    return {
+        row.get_attribute("aria-label"): float(row.get_attribute("aria-valuenow"))
+        for row in page.query_selector_all("#bars [role=meter]")
+    }
 
 
 @pytest.mark.parametrize("frequency", [300, 600, 2700])
@@ -132,11 +147,14 @@ def test_a_file_is_heard_as_pytorch_hears_it(page, trained, tone, tmp_path, freq
 
 def test_a_dropped_file_of_another_rate_and_two_channels_says_the_same(page, tone, tmp_path):
     path = tone(tmp_path / "stereo.wav", 0.4, 44100, channels=2, frequency=2700)
-    page.evaluate("""([bytes, name]) => {
+    page.evaluate(
+        """([bytes, name]) => {
         const dataTransfer = new DataTransfer();
         dataTransfer.items.add(new File([new Uint8Array(bytes)], name));
         document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true }));
-    }""", [list(path.read_bytes()), path.name])  # fmt: skip
+    }""",
+        [list(path.read_bytes()), path.name],
+    )
     page.wait_for_selector("#of:has-text('stereo.wav, 0.40 s')")
     page.wait_for_selector("#label:has-text('high')")
 
@@ -176,12 +194,15 @@ def test_a_long_recording_is_heard_where_it_is_played(page, tmp_path):
 
 @pytest.mark.parametrize("heard", [0, 3, 10, 13, 20, 27])
 def test_the_ring_holds_the_latest_samples_in_their_order(page, heard):
-    found = page.evaluate("""async (heard) => {
+    found = page.evaluate(
+        """async (heard) => {
         const ring = new (await import("./audio.js")).Ring(10);
         const sound = [...Array(heard).keys()];
         for (let at = 0; at < heard; at += 4) ring.append(sound.slice(at, at + 4));
         return [...ring.latest()];
-    }""", heard)  # fmt: skip
+    }""",
+        heard,
+    )
     assert found == [*range(heard)][-10:]
 
 
@@ -242,7 +263,7 @@ def test_the_folder_works_on_any_host_and_labels_are_text(browser, static, tone,
 def test_the_folder_holds_all_that_it_needs(static):
     told = json.loads((static / "model.json").read_text())
     assert dict(zip(told["labels"], told["thresholds"], strict=True)) == {"low": 0.3, "middle": None, MARKUP: 0.6}
-    assert (told["window_seconds"], told["hop_seconds"], told["smooth"]) == (0.3, 0.05, 4)
+    assert (told["window_seconds"], told["hop_seconds"], told["smoothing_windows"]) == (0.3, 0.05, 4)
     assert "Copyright (c) Microsoft Corporation" in (static / "runtime" / "LICENSE").read_text()
     assert not (static / "examples").exists()
     for file in static.glob("*.*"):

@@ -33,10 +33,10 @@ def test_a_model_file_alone_is_enough(spectrnn, trained, tmp_path):
 
 
 def test_unknown_labels_are_named_and_left_out(spectrnn, trained, tones, tone, tmp_path):
-    shutil.copytree(tones / "low", tmp_path / "corpus" / "low")
+    shutil.copytree(tones / "low", tmp_path / "dataset" / "low")
     for number in range(3):
-        tone(tmp_path / "corpus" / "siren" / f"{number}.wav")
-    arguments = ("data=folder", f"data.root={tmp_path / 'corpus'}", "split=all", f"out={tmp_path / 'out'}")
+        tone(tmp_path / "dataset" / "siren" / f"{number}.wav")
+    arguments = ("data=folder", f"data.root={tmp_path / 'dataset'}", "split=all", f"out={tmp_path / 'out'}")
     outcome = spectrnn("eval", f"run={trained}", *arguments)
     assert outcome.code == 0, outcome.err
     assert "'siren' (3 clips)" in outcome.err
@@ -47,9 +47,9 @@ def test_unknown_labels_are_named_and_left_out(spectrnn, trained, tones, tone, t
 
 def test_a_corpus_of_other_labels_is_refused(spectrnn, trained, tone, tmp_path):
     for label in ("a", "b"):
-        tone(tmp_path / "corpus" / label / "0.wav")
-    told = spectrnn("eval", f"run={trained}", "data=folder", f"data.root={tmp_path / 'corpus'}", "split=all").mistake()
-    assert "the model knows none of the corpus's labels ('a', 'b')" in told
+        tone(tmp_path / "dataset" / label / "0.wav")
+    told = spectrnn("eval", f"run={trained}", "data=folder", f"data.root={tmp_path / 'dataset'}", "split=all").mistake()
+    assert "the model knows none of the dataset's labels ('a', 'b')" in told
 
 
 def test_the_printed_config_is_what_runs(spectrnn, trained, tones):
@@ -73,16 +73,16 @@ def test_a_split_drawn_otherwise_than_in_training_is_told(spectrnn, trained, tmp
 
 
 def test_a_corpus_that_grew_since_the_training_is_told_of(spectrnn, tiny, tones, tone, tmp_path):
-    root = shutil.copytree(tones, tmp_path / "corpus")
+    root = shutil.copytree(tones, tmp_path / "dataset")
     assert spectrnn("train", *tiny, f"data.root={root}", f"hydra.run.dir={tmp_path / 'run'}").code == 0
     command = ("eval", f"run={tmp_path / 'run'}", f"out={tmp_path / 'out'}")
     assert "has changed" not in spectrnn(*command).err
     for number in range(10):
         tone(root / "low" / f"new{number}.wav")
-    told = "the corpus has changed since the training: its test split had 6 clips and has 8, which may hold"
+    told = "the dataset has changed since the training: its test split had 6 clips and has 8, which may hold"
     assert told in spectrnn(*command).err
     assert "has changed" not in spectrnn(*command, "split=all").err
-    assert "has changed" not in spectrnn(*command, f"data.root={tones}").err  # another corpus
+    assert "has changed" not in spectrnn(*command, f"data.root={tones}").err  # another dataset
 
 
 def test_a_model_of_before_the_splits_were_written_down(spectrnn, trained, tmp_path):

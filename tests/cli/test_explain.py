@@ -7,9 +7,9 @@ import pytest
 import torch
 from annotated_types import Ge, Le
 
-from spectrnn import CONFIGS
-from spectrnn.config import Count, Fraction, Positive, Whole
-from spectrnn.explain import allowed
+from spectrnn.cli.explain import describe_type
+from spectrnn.config.paths import CONFIG_DIR
+from spectrnn.config.types import Fraction, NonNegativeInt, PositiveFloat, PositiveInt
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def explained(spectrnn):
 
 
 def line_of(file, key):
-    lines = (CONFIGS / file).read_text().splitlines()
+    lines = (CONFIG_DIR / file).read_text().splitlines()
     return f"configs/{file}, line {next(n for n, line in enumerate(lines, 1) if line.strip().startswith(key + ':'))}"
 
 
@@ -89,7 +89,7 @@ def test_a_key_of_another_command(explained):
 
 
 def test_a_name_without_its_group(explained, spectrnn):
-    assert explained("clip_norm")[0] == "trainer.clip_norm=1.0"
+    assert explained("max_grad_norm")[0] == "trainer.max_grad_norm=1.0"
     told = spectrnn("explain", "hidden_size").mistake()
     assert told == "spectrnn: hidden_size: several keys end so: model.hidden_size, pooling.hidden_size"
 
@@ -111,16 +111,19 @@ def test_a_group_lists_its_options_and_keys(spectrnn):
     lines = spectrnn("explain", "pooling").out.splitlines()
     assert any(line.startswith("  * attention ") for line in lines)
     assert any(line.startswith("    stats ") for line in lines)
-    assert any(line.split()[:2] == ["pooling.heads", "4"] for line in lines)
-    assert [line.split()[1] for line in spectrnn("explain", "augment", "augment=[mixup]").out.splitlines()
-            if line.startswith("  * ")] == ["mixup"]  # fmt: skip
+    assert any(line.split()[:2] == ["pooling.num_heads", "4"] for line in lines)
+    assert [
+        line.split()[1]
+        for line in spectrnn("explain", "augment", "augment=[mixup]").out.splitlines()
+        if line.startswith("  * ")
+    ] == ["mixup"]
 
 
 def test_a_folder_of_one_s_own(explained, tmp_path):
     file = tmp_path / "conf" / "pooling" / "mine.yaml"
     file.parent.mkdir(parents=True)
     file.write_text("# Eight\ndefaults: [attention, _self_]\nheads: 8\n")
-    _, rows = explained("pooling.heads", f"--config-dir={tmp_path / 'conf'}", "pooling=mine")
+    _, rows = explained("pooling.num_heads", f"--config-dir={tmp_path / 'conf'}", "pooling=mine")
     assert rows["value"] == f"8, set in {file}, line 3"
     assert rows["meaning"] == "must divide the encoder's outputs"
 
@@ -133,14 +136,14 @@ def test_help(spectrnn):
 @pytest.mark.parametrize(
     ("annotation", "words"),
     [
-        (Count, "a whole number above 0"),
-        (Whole, "a whole number from 0 up"),
+        (PositiveInt, "a whole number above 0"),
+        (NonNegativeInt, "a whole number from 0 up"),
         (Fraction, "a number from 0 to below 1"),
-        (Positive | None, "a number above 0, or null"),
+        (PositiveFloat | None, "a number above 0, or null"),
         (Literal["gru", "lstm"], "gru | lstm"),
         (int | str | None, "a whole number or text, or null"),
         (list[str], "a list, each text"),
-        (Sequence[Count], "a list, each a whole number above 0"),
+        (Sequence[PositiveInt], "a list, each a whole number above 0"),
         (
             tuple[Annotated[int, Ge(0), Le(99)], Annotated[int, Ge(0), Le(99)]],
             "a list of 2, each a whole number from 0 to 99",
@@ -151,4 +154,4 @@ def test_help(spectrnn):
     ],
 )
 def test_types_in_words(annotation, words):
-    assert allowed(annotation) == words
+    assert describe_type(annotation) == words

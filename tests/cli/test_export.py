@@ -13,19 +13,28 @@ import pytest
 import soundfile
 
 import spectrnn as package
+from spectrnn.detection.thresholds import TunedThresholds
 from spectrnn.errors import UserError
-from spectrnn.export import certify
-from spectrnn.model import file as model_file
+from spectrnn.export import parity
+from spectrnn.model import serialization as model_file
 from spectrnn.model.classifier import Classifier
-from spectrnn.model.decisions import Decisions
 
 
 @pytest.fixture(scope="module")
 def exported(trained, tmp_path_factory):
     """An export of the run on tones, by a process of its own; not to be written to."""
     folder = tmp_path_factory.mktemp("exported") / "export"
-    command = [sys.executable, "-m", "spectrnn", "export", f"run={trained}", "quantize=int8", "license=CC0-1.0",
-               "int8_accuracy_drop=0.5", f"out={folder}"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "spectrnn",
+        "export",
+        f"run={trained}",
+        "quantize=int8",
+        "license=CC0-1.0",
+        "max_int8_accuracy_drop=0.5",
+        f"out={folder}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "certified: the largest difference" in done.stderr
@@ -41,8 +50,17 @@ def test_the_export_is_complete(exported, trained):
     assert not hidden(exported.parent)
     card = (exported / "README.md").read_text()
     accuracy = json.loads((trained / "metrics.json").read_text())["test"]["accuracy"]
-    for text in ("high, low, middle.", "Licence: CC0-1.0", "8000 Hz", "test (6 clips) | accuracy |", "| int8 | 0.",
-                 "| float32 | 0.", "drawn (seed 0", "logits are divided by", "| train | 27 |"):  # fmt: skip
+    for text in (
+        "high, low, middle.",
+        "Licence: CC0-1.0",
+        "8000 Hz",
+        "test (6 clips) | accuracy |",
+        "| int8 | 0.",
+        "| float32 | 0.",
+        "drawn (seed 0",
+        "logits are divided by",
+        "| train | 27 |",
+    ):
         assert text in card, text
     assert re.search(rf"\| float32 \| [\d.]+ MB \| {accuracy:.4f} \|", card)
     for heading in ("How to run it", "Data", "What it is worth", "Thresholds", "Limits", "This file"):
@@ -67,7 +85,7 @@ def test_the_example_runs_and_says_what_predict_says(exported, trained, tones):
 
 def test_an_export_verifies_without_run_corpus_or_torch(exported, tmp_path):
     folder = shutil.copytree(exported, tmp_path / "elsewhere")
-    code = "import sys; from spectrnn.cli import main; main(); sys.exit(7 * ('torch' in sys.modules))"
+    code = "import sys; from spectrnn.cli.main import main; main(); sys.exit(7 * ('torch' in sys.modules))"
     command = [sys.executable, "-c", code, "export", f"verify={folder / 'model.onnx'}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -86,7 +104,7 @@ def test_a_model_that_was_changed_does_not_verify(spectrnn, exported, tmp_path):
 
 
 def test_a_file_that_is_not_certified_is_not_kept(spectrnn, trained, exported, tmp_path, monkeypatch):
-    monkeypatch.setattr(certify, "TOLERANCE", 0.0)
+    monkeypatch.setattr(parity, "TOLERANCE", 0.0)
     told = spectrnn("export", f"run={trained}", f"out={tmp_path / 'out'}").mistake()
     assert "the file is not certified, and was not kept" in told
     assert not list(tmp_path.glob("*out*"))
@@ -117,9 +135,18 @@ def test_an_export_is_replaced_and_other_folders_are_not(spectrnn, trained, tmp_
 def test_thresholds_and_temperature_go_into_card_and_file(spectrnn, trained, tmp_path):
     classifier, config = model_file.load(trained / "model.safetensors")
     classifier.temperature.fill_(2.0)
-    decisions = Decisions(thresholds={"low": 0.625}, background=["high"], false_alarms=2.0, hours=1.5, window=0.3,
-                          hop=0.1, smooth=3, release=0.5, min_seconds=0.2)  # fmt: skip
-    model_file.save(classifier, config, tmp_path / "model.safetensors", decisions=decisions)
+    tuned_thresholds = TunedThresholds(
+        thresholds={"low": 0.625},
+        background=["high"],
+        max_false_alarms_per_hour=2.0,
+        hours=1.5,
+        window=0.3,
+        hop=0.1,
+        smoothing_windows=3,
+        offset_ratio=0.5,
+        min_event_seconds=0.2,
+    )
+    model_file.save(classifier, config, tmp_path / "model.safetensors", tuned_thresholds=tuned_thresholds)
     outcome = spectrnn("export", f"run={tmp_path / 'model.safetensors'}")
     assert outcome.code == 0, outcome.err
     card = (tmp_path / "export" / "README.md").read_text()
@@ -128,18 +155,20 @@ def test_thresholds_and_temperature_go_into_card_and_file(spectrnn, trained, tmp
     assert "logits are divided by 2.000" in card
     listed = onnx.load(tmp_path / "export" / "model.onnx").metadata_props
     metadata = json.loads({prop.key: prop.value for prop in listed}["spectrnn"])
-    assert metadata["decisions"]["thresholds"] == {"low": 0.625}
+    assert metadata["tuned_thresholds"]["thresholds"] == {"low": 0.625}
     assert metadata["temperature"] == 2.0
 
 
 def test_int8_that_is_too_much_worse_is_refused():
-    from spectrnn.export.package import _refuse_worse
+    from spectrnn.export.export import _require_int8_accuracy
 
-    findings = {name: SimpleNamespace(reports={"test": {"accuracy": accuracy}})
-                for name, accuracy in (("float32", 0.95), ("int8", 0.92))}  # fmt: skip
-    _refuse_worse(findings, SimpleNamespace(split="test", int8_accuracy_drop=0.04))
-    with pytest.raises(UserError, match=r"falls from 0.9500 to 0.9200, by more than int8_accuracy_drop=0.02"):
-        _refuse_worse(findings, SimpleNamespace(split="test", int8_accuracy_drop=0.02))
+    findings = {
+        name: SimpleNamespace(reports={"test": {"accuracy": accuracy}})
+        for name, accuracy in (("float32", 0.95), ("int8", 0.92))
+    }
+    _require_int8_accuracy(findings, SimpleNamespace(split="test", max_int8_accuracy_drop=0.04))
+    with pytest.raises(UserError, match=r"falls from 0.9500 to 0.9200, by more than max_int8_accuracy_drop=0.02"):
+        _require_int8_accuracy(findings, SimpleNamespace(split="test", max_int8_accuracy_drop=0.02))
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnxruntime"])

@@ -22,9 +22,12 @@ def test_files_folders_and_globs_of_any_format(spectrnn, trained, tones, tone, t
     assert outcome.code == 0, outcome.err
     table = rows(outcome.out)
     assert [row["path"] for row in table] == [
-        str(tmp_path / "in" / "a.flac"), str(tmp_path / "in" / "deep" / "b.ogg"), str(tmp_path / "c=1.mp3"),
-        f"{tones}/low/00.wav", f"{tones}/low/01.wav",
-    ]  # fmt: skip
+        str(tmp_path / "in" / "a.flac"),
+        str(tmp_path / "in" / "deep" / "b.ogg"),
+        str(tmp_path / "c=1.mp3"),
+        f"{tones}/low/00.wav",
+        f"{tones}/low/01.wav",
+    ]
     for row in table:
         ranked = [float(row[name]) for name in ("probability", "probability_2", "probability_3")]
         assert ranked == sorted(ranked, reverse=True)
@@ -90,8 +93,10 @@ def test_an_empty_waveform_is_refused(trained):
 
 def test_a_long_recording_is_the_mean_of_its_pieces(spectrnn, trained, tones, tmp_path):
     model = package.load(trained)
-    samples = np.concatenate([soundfile.read(tones / label / "07.wav", dtype="float32")[0]
-                              for label in ("low", "high", "middle", "high")] * 50)  # fmt: skip
+    samples = np.concatenate(
+        [soundfile.read(tones / label / "07.wav", dtype="float32")[0] for label in ("low", "high", "middle", "high")]
+        * 50
+    )
     soundfile.write(tmp_path / "long.wav", samples, 8000)
     count = round(len(samples) / model.window)
     assert count > 100

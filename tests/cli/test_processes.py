@@ -10,9 +10,18 @@ from safetensors.torch import load_file
 
 # Nothing is drawn, and no gradient is divided by its own size: then two processes take the very steps of one. Batches
 # of seven and outliers of one clip leave the two with shares of different size, and with none.
-EXACT = ("augment=[]", "model.dropout=0", "head.dropout=0", "pooling=mean", "optimizer=sgd", "trainer.batch_size=7",
-         "trainer.class_weights=balanced", "trainer.accumulate=2",
-         "scheduler=constant", "scheduler.warmup=0")  # fmt: skip
+EXACT = (
+    "augment=[]",
+    "model.dropout=0",
+    "head.dropout=0",
+    "pooling=mean",
+    "optimizer=sgd",
+    "trainer.batch_size=7",
+    "trainer.class_weights=balanced",
+    "trainer.grad_accum_steps=2",
+    "scheduler=constant",
+    "scheduler.warmup_fraction=0",
+)
 
 
 @pytest.fixture
@@ -82,7 +91,7 @@ def test_when_a_process_dies_the_others_end_with_an_error(command, tmp_path):
 
 
 def test_a_signal_ends_all_processes_where_they_go_on(command, tmp_path):
-    words = command(2, "run", "trainer.epochs=1000", "trainer.log_every=1")
+    words = command(2, "run", "trainer.epochs=1000", "trainer.log_every_n_steps=1")
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
             if "epoch   2 " in line:

@@ -19,7 +19,7 @@ REFUSED = """new Promise(done => {
 @pytest.fixture(scope="module")
 def misplaced(tones, tmp_path_factory):
     """The tones, of which four high ones are called low: errors that a model makes that has learnt the tones."""
-    root = shutil.copytree(tones, tmp_path_factory.mktemp("corpus") / "tones")
+    root = shutil.copytree(tones, tmp_path_factory.mktemp("dataset") / "tones")
     for number in range(4):
         shutil.copy(tones / "high" / f"{number:02d}.wav", root / "low" / f"high{number}.wav")
     return root
@@ -116,8 +116,15 @@ def test_a_report_works_with_the_keyboard_alone(spectrnn, trained, misplaced, op
 
 def test_a_training_ends_with_a_report_that_no_label_takes_over(spectrnn, tiny, tone, opened, tmp_path):
     labels = ["</script><script>alert(1)</script>", "<img src=x onerror=alert(2)>"]
-    rows = [{"path": str(tone(tmp_path / f"{number}-{index}.wav", frequency=400 * (number + 1))), "label": label,
-             "group": f"<b>{index}</b>"} for number, label in enumerate(labels) for index in range(10)]  # fmt: skip
+    rows = [
+        {
+            "path": str(tone(tmp_path / f"{number}-{index}.wav", frequency=400 * (number + 1))),
+            "label": label,
+            "group": f"<b>{index}</b>",
+        }
+        for number, label in enumerate(labels)
+        for index in range(10)
+    ]
     (tmp_path / "clips.jsonl").write_text("\n".join(map(json.dumps, rows)))
     run = tmp_path / "run"
     settings = ("data=manifest", f"data.path={tmp_path / 'clips.jsonl'}", "trainer.report=true", "trainer.epochs=1")
@@ -138,5 +145,5 @@ def test_without_a_report_none_is_written_and_its_size_is_checked(spectrnn, trai
     assert spectrnn("eval", f"run={trained}", "report=false", f"out={tmp_path}").code == 0
     assert not (tmp_path / "report.html").exists()
     assert not (trained / "report.html").exists()  # trained with trainer.report=false
-    told = spectrnn("eval", f"run={trained}", "report_megabytes=0.5").mistake()
-    assert "report_megabytes=0.5: should be greater than or equal to 1" in told
+    told = spectrnn("eval", f"run={trained}", "report_max_mb=0.5").mistake()
+    assert "report_max_mb=0.5: should be greater than or equal to 1" in told

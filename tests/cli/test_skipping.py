@@ -18,14 +18,17 @@ def damaged(tones, tmp_path):
 
 
 def listed(damaged):
-    return [f"{damaged}/high/03.wav: cannot be read as audio (Format not recognised)",
-            f"{damaged}/low/05.wav: is empty (0 bytes)"]  # fmt: skip
+    return [
+        f"{damaged}/high/03.wav: cannot be read as audio (Format not recognised)",
+        f"{damaged}/low/05.wav: is empty (0 bytes)",
+    ]
 
 
 def test_they_are_skipped_and_listed_in_the_run(spectrnn, damaged, tiny, tmp_path):
     run = tmp_path / "run"
-    outcome = spectrnn("train", *tiny, f"data.root={damaged}", "data.on_error=skip", "trainer.epochs=1",
-                       f"hydra.run.dir={run}")  # fmt: skip
+    outcome = spectrnn(
+        "train", *tiny, f"data.root={damaged}", "data.on_error=skip", "trainer.epochs=1", f"hydra.run.dir={run}"
+    )
     assert outcome.code == 0, outcome.err
     assert f"2 of 36 clips cannot be read and are left out; they are listed in {run}/skipped.txt" in outcome.err
     assert (run / "skipped.txt").read_text().splitlines() == listed(damaged)

@@ -20,8 +20,18 @@ SUNG = ["middle", "low", "high", "low"]  # a second each
 def causal(tones, tiny, tmp_path_factory):
     """The folder of a run of a forward GRU on the tones."""
     folder = tmp_path_factory.mktemp("causal") / "run"
-    command = [sys.executable, "-m", "spectrnn", "train", *tiny, f"data.root={tones}", f"hydra.run.dir={folder}",
-               "experiment=streaming", "augment=[]", "trainer.epochs=12"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "spectrnn",
+        "train",
+        *tiny,
+        f"data.root={tones}",
+        f"hydra.run.dir={folder}",
+        "experiment=streaming",
+        "augment=[]",
+        "trainer.epochs=12",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder
@@ -79,7 +89,7 @@ def test_samples_without_a_header_and_another_rate(piped, causal, song):
     raw = piped(song.astype("<i2").tobytes(), f"run={causal}", "format=csv", "threshold=0.6")
     assert_heard([*csv.DictReader(raw.out.splitlines())])
     wide = np.repeat(song, 2).astype("<i2").tobytes()
-    told = piped(wide, f"run={causal}", "format=csv", "threshold=0.6", "pcm_rate=16000")
+    told = piped(wide, f"run={causal}", "format=csv", "threshold=0.6", "raw_sample_rate=16000")
     assert_heard([*csv.DictReader(told.out.splitlines())])
 
 

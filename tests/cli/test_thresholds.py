@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from spectrnn.data.audio import blocks
-from spectrnn.inference.events import Detector
+from spectrnn.data.audio import iter_blocks
+from spectrnn.detection.events import EventDetector
+from spectrnn.detection.thresholds import read_thresholds
 from spectrnn.inference.predictor import load
-from spectrnn.inference.scan import scan
-from spectrnn.model.decisions import read_decisions
+from spectrnn.inference.sliding_window import sliding_window_predict
 from spectrnn.model.header import read_header
 
 
@@ -42,50 +42,66 @@ def run(trained, tmp_path):
 
 def test_thresholds_are_chosen_told_and_kept_in_the_model_file(spectrnn, run, night, tmp_path):
     before = load_file(run / "model.safetensors"), read_header(run / "model.safetensors")
-    settings = ("false_alarms=200", "window=0.4", "hop=0.1", "background=[middle]", "smooth=2", "release=0.7")
+    settings = (
+        "max_false_alarms_per_hour=200",
+        "window=0.4",
+        "hop=0.1",
+        "background=[middle]",
+        "smoothing_windows=2",
+        "offset_ratio=0.7",
+    )
     outcome = spectrnn("eval", f"run={run}", f"negatives=[{night}]", f"out={tmp_path / 'out'}", *settings)
     assert outcome.code == 0, outcome.err
     assert f"false alarms are at most 200 an hour and class are in {run / 'model.safetensors'} now" in outcome.err
     predictor = load(run)
-    decisions = predictor.decisions
-    assert (decisions.false_alarms, decisions.window, decisions.hop, decisions.smooth) == (200, 0.4, 0.1, 2)
-    assert (decisions.release, decisions.background, decisions.hours) == (0.7, ["middle"], 0.02)
+    tuned_thresholds = predictor.tuned_thresholds
+    assert (
+        tuned_thresholds.max_false_alarms_per_hour,
+        tuned_thresholds.window,
+        tuned_thresholds.hop,
+        tuned_thresholds.smoothing_windows,
+    ) == (200, 0.4, 0.1, 2)
+    assert (tuned_thresholds.offset_ratio, tuned_thresholds.background, tuned_thresholds.hours) == (
+        0.7,
+        ["middle"],
+        0.02,
+    )
     table = json.loads((tmp_path / "out" / "metrics.json").read_text())["test"]["thresholds"]
     heard: Counter[str] = Counter()
     for path in (night / "a" / "one.wav", night / "two.flac"):
-        detector = Detector(predictor.labels, decisions.of(predictor.labels), 2, 0.7, 0)
-        for spans, probabilities in scan(predictor, blocks(path, 8000), 0.4, 0.1, 64):
+        detector = EventDetector(predictor.labels, tuned_thresholds.of(predictor.labels), 2, 0.7, 0)
+        for spans, probabilities in sliding_window_predict(predictor, iter_blocks(path, 8000), 0.4, 0.1, 64):
             heard.update(event.label for event in detector.push(spans, probabilities))
         heard.update(event.label for event in detector.finish())
     assert table["per_class"].keys() == {"low", "high"}
     for label, row in table["per_class"].items():
-        assert row["threshold"] == decisions.thresholds[label]
-        assert row["false_alarms"] == pytest.approx(heard[label] / 0.02)
-        assert row["false_alarms"] <= 200
+        assert row["threshold"] == tuned_thresholds.thresholds[label]
+        assert row["max_false_alarms_per_hour"] == pytest.approx(heard[label] / 0.02)
+        assert row["max_false_alarms_per_hour"] <= 200
     text = (tmp_path / "out" / "report.txt").read_text()
     assert "thresholds where false alarms are at most 200 an hour and class, in 0.02 h" in text
     assert Image.open(tmp_path / "out" / "thresholds.png").size[0] > 300
     after = load_file(run / "model.safetensors"), read_header(run / "model.safetensors")
     assert all(torch.equal(after[0][name], tensor) for name, tensor in before[0].items())
-    assert {**after[1], "decisions": None} == before[1]
+    assert {**after[1], "tuned_thresholds": None} == before[1]
 
 
 def test_decisions_stay_while_the_classifier_stays(spectrnn, run, night, tones, tmp_path):
     model = run / "model.safetensors"
     assert spectrnn("eval", f"run={run}", f"negatives=[{night}]", "window=0.4").code == 0
-    chosen = read_decisions(model)
+    chosen = read_thresholds(model)
     assert chosen is not None
     plain = spectrnn("eval", f"run={run}", f"out={tmp_path / 'out'}")
     assert plain.code == 0
     assert "thresholds" not in json.loads((tmp_path / "out" / "metrics.json").read_text())["test"]
     assert not (tmp_path / "out" / "thresholds.png").exists()
     assert spectrnn("train", f"resume={run}").code == 0  # has ended already
-    assert read_decisions(model) == chosen
+    assert read_thresholds(model) == chosen
     before = load_file(model)
     assert spectrnn("train", f"resume={run}", "trainer.epochs=4").code == 0
     after = load_file(model)
     assert not all(torch.equal(after[name], before[name]) for name in before)  # a better one was found
-    assert read_decisions(model) is None
+    assert read_thresholds(model) is None
 
 
 @pytest.mark.parametrize(
@@ -97,8 +113,8 @@ def test_decisions_stay_while_the_classifier_stays(spectrnn, run, night, tones, 
         (["negatives=[night]", "hop=0.5", "window=0.3"], "hop=0.5: is longer than the window of 0.3 s"),
         (["negatives=[night]", "background=[hihg]"], "'hihg' is no label of the model; did you mean high?"),
         (["negatives=[night]", "background=[low,middle,high]"], "background=[low, middle, high]: names all classes"),
-        (["negatives=[night]", "false_alarms=-1"], "false_alarms=-1: "),
-        (["negatives=[night]", "smooth=0"], "smooth=0: "),
+        (["negatives=[night]", "max_false_alarms_per_hour=-1"], "max_false_alarms_per_hour=-1: "),
+        (["negatives=[night]", "smoothing_windows=0"], "smoothing_windows=0: "),
     ],
 )
 def test_mistakes_end_in_a_sentence_and_write_nothing(spectrnn, run, night, tmp_path, arguments, told):
@@ -120,8 +136,11 @@ def test_several_mistakes_are_told_at_once(spectrnn, run):
 def test_a_model_file_that_cannot_be_written_leaves_the_report(spectrnn, run, night, tmp_path):
     place = tmp_path / "disk"
     place.mkdir()
-    mounted = [["mount", "-t", "tmpfs", "tmpfs", place], ["cp", run / "model.safetensors", place],
-               ["mount", "-o", "remount,ro", place]]  # fmt: skip
+    mounted = [
+        ["mount", "-t", "tmpfs", "tmpfs", place],
+        ["cp", run / "model.safetensors", place],
+        ["mount", "-o", "remount,ro", place],
+    ]
     try:
         for command in mounted:
             if subprocess.run(command, check=False, capture_output=True).returncode:
@@ -144,9 +163,11 @@ def test_a_run_is_calibrated_on_its_validation_split(trained, spectrnn, tones, t
     copy = shutil.copytree(trained, tmp_path / "uncalibrated")
     predictor = load(copy)
     predictor.classifier.temperature.fill_(1)
-    from spectrnn.model import file
+    from spectrnn.model import serialization
 
-    file.save(predictor.classifier, read_header(copy / "model.safetensors")["config"], copy / "model.safetensors")
+    serialization.save(
+        predictor.classifier, read_header(copy / "model.safetensors")["config"], copy / "model.safetensors"
+    )
     assert spectrnn("eval", f"run={copy}", "split=val", f"out={report.parent}").code == 0
     assert json.loads(report.read_text())["val"]["ece"] == pytest.approx(val["ece_uncalibrated"], abs=1e-6)
     outcome = spectrnn("train", f"resume={copy}")  # as one that was killed before it was calibrated

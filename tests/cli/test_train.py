@@ -9,7 +9,7 @@ import yaml
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from spectrnn.training.loop import Trainer
+from spectrnn.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -84,8 +84,11 @@ def test_the_summary_names_the_stages_and_the_parameters(train, tmp_path):
     text = train(tmp_path / "run", "trainer.epochs=1").err
     for stage in ("waveform", "features", "normalize", "model", "pooling", "head"):
         assert f"\n  {stage}" in text
-    total = sum(tensor.numel() for name, tensor in load_file(tmp_path / "run" / "model.safetensors").items()
-                if not name.startswith(("normalize", "longest", "temperature")))  # fmt: skip
+    total = sum(
+        tensor.numel()
+        for name, tensor in load_file(tmp_path / "run" / "model.safetensors").items()
+        if not name.startswith(("normalize", "longest", "temperature"))
+    )
     assert f"{total:,} parameters" in text
 
 
@@ -96,7 +99,13 @@ def test_the_same_seed_gives_the_same_run_and_another_another(train, tmp_path):
 
 
 def test_resume_ends_as_a_run_that_never_stopped(train, spectrnn, tmp_path, monkeypatch):
-    settings = ("trainer.epochs=3", "trainer.ema=0.9", "model=crnn", "model.channels=[4,4]", "trainer.accumulate=2")
+    settings = (
+        "trainer.epochs=3",
+        "trainer.ema_decay=0.9",
+        "model=crnn",
+        "model.channels=[4,4]",
+        "trainer.grad_accum_steps=2",
+    )
     train(tmp_path / "whole", *settings)
 
     original, calls = Trainer._train_epoch, []
@@ -137,19 +146,19 @@ def test_a_refused_resume_leaves_the_run_resumable(spectrnn, trained, tmp_path):
 
 
 def test_a_run_goes_on_with_its_own_clips_only(spectrnn, trained, tones, tmp_path):
-    copy, corpus = shutil.copytree(trained, tmp_path / "copy"), shutil.copytree(tones, tmp_path / "corpus")
-    (corpus / "low").rename(corpus / "lower")
-    told = spectrnn("train", f"resume={copy}", f"data.root={corpus}").mistake()
-    assert "resume: the corpus has other labels or clips" in told
+    copy, dataset = shutil.copytree(trained, tmp_path / "copy"), shutil.copytree(tones, tmp_path / "dataset")
+    (dataset / "low").rename(dataset / "lower")
+    told = spectrnn("train", f"resume={copy}", f"data.root={dataset}").mistake()
+    assert "resume: the dataset has other labels or clips" in told
 
 
 def test_more_batches_a_step_than_a_report(train, tmp_path):
-    train(tmp_path / "run", "trainer.accumulate=3", "trainer.log_every=2", "trainer.epochs=1")
+    train(tmp_path / "run", "trainer.grad_accum_steps=3", "trainer.log_every_n_steps=2", "trainer.epochs=1")
 
 
 def test_another_rate_of_the_features_is_refused(spectrnn, tones, tiny):
     told = spectrnn("train", *tiny, f"data.root={tones}", "features.sample_rate=16000").mistake()
-    assert "features.sample_rate=16000: the corpus has data.sample_rate=8000 Hz; the same" in told
+    assert "features.sample_rate=16000: the dataset has data.sample_rate=8000 Hz; the same" in told
 
 
 def test_a_folder_that_holds_a_run_is_left_alone(spectrnn, tones, tiny, trained):
@@ -160,8 +169,16 @@ def test_a_folder_that_holds_a_run_is_left_alone(spectrnn, tones, tiny, trained)
 
 
 def test_multirun_gives_a_folder_each(spectrnn, tones, tiny, tmp_path):
-    outcome = spectrnn("train", "-m", *tiny, f"data.root={tones}", "model=gru,conv1d_rnn", "+model.channels=[8]",
-                       "+model.time_strides=[2]", "trainer.epochs=1")  # fmt: skip
+    outcome = spectrnn(
+        "train",
+        "-m",
+        *tiny,
+        f"data.root={tones}",
+        "model=gru,conv1d_rnn",
+        "+model.channels=[8]",
+        "+model.time_strides=[2]",
+        "trainer.epochs=1",
+    )
     assert outcome.code == 1  # gru has no channels: told, while the other run goes on
     assert "model.channels: no such key" in outcome.err
     runs = list(tmp_path.glob("outputs/sweeps/*/*/*/model.safetensors"))
@@ -182,9 +199,9 @@ def test_sweeps_run_every_combination(spectrnn, tones, tiny, tmp_path):
     [
         ("optimizer=sgd", "scheduler=onecycle", "trainer.class_weights=balanced"),
         ("optimizer=adam", "scheduler=plateau", "data.max_seconds=0.25", "trainer.metric=loss"),
-        ("scheduler=constant", "data.val_fraction=0", "trainer.accumulate=3", "trainer.clip_norm=null"),
-        ("augment=[mixup,speed,shift,noise,gain,specaugment]", "data.resident=ram", "trainer.patience=1"),
-        ("normalize=cmvn", "features=mfcc", "pooling=last", "~pooling.heads"),
+        ("scheduler=constant", "data.val_fraction=0", "trainer.grad_accum_steps=3", "trainer.max_grad_norm=null"),
+        ("augment=[mixup,speed,shift,noise,gain,specaugment]", "data.storage=ram", "trainer.patience=1"),
+        ("normalize=cmvn", "features=mfcc", "pooling=last", "~pooling.num_heads"),
     ],
     ids=lambda settings: settings[0],
 )
@@ -197,11 +214,13 @@ def test_every_way_of_training_runs(spectrnn, tones, tiny, tmp_path, settings):
 
 
 def test_noise_from_a_folder(spectrnn, tones, tiny, tmp_path):
-    arguments = ("augment=[noise_files]", f"augment.noise_files.path={tones}", "trainer.epochs=1")
+    arguments = ("augment=[background_noise]", f"augment.background_noise.path={tones}", "trainer.epochs=1")
     outcome = spectrnn("train", *tiny, f"data.root={tones}", f"hydra.run.dir={tmp_path / 'run'}", *arguments)
     assert outcome.code == 0, outcome.err
-    missing = spectrnn("train", *tiny, f"data.root={tones}", "augment=[noise_files]", "augment.noise_files.path=/none")
-    assert "augment.noise_files.path=/none: no folder with audio files" in missing.mistake()
+    missing = spectrnn(
+        "train", *tiny, f"data.root={tones}", "augment=[background_noise]", "augment.background_noise.path=/none"
+    )
+    assert "augment.background_noise.path=/none: no folder with audio files" in missing.mistake()
 
 
 def test_early_stopping_ends_before_the_last_epoch(train, tmp_path):

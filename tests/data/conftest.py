@@ -1,4 +1,4 @@
-"""Tiny copies of the published corpora."""
+"""Tiny copies of the published datasets."""
 
 import csv
 import functools
@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from spectrnn.data.clips import Source
-from spectrnn.data.corpora import WORDS
+from spectrnn.data.clips import DataSource
+from spectrnn.data.sources.published import WORDS
 
 
 @pytest.fixture(scope="session")
-def corpus(source: Callable[..., Source]) -> Callable[..., Source]:
-    """Builds a published corpus: `corpus("fsdd", root, ...)` for `data=fsdd data.root=... ...`."""
+def dataset(source: Callable[..., DataSource]) -> Callable[..., DataSource]:
+    """Builds a published dataset: `dataset("fsdd", root, ...)` for `data=fsdd data.root=... ...`."""
     return lambda name, root, **settings: source(name, root=root, **settings)
 
 
@@ -53,8 +53,17 @@ def esc50(tmp_path: Path) -> Path:
         for target, category in enumerate(("dog", "rain")):
             for take in "AB":
                 name = f"{fold}-{fold}{target}-{take}-{target}.wav"
-                rows.append({"filename": name, "fold": fold, "target": target, "category": category, "esc10": True,
-                             "src_file": f"{fold}{target}", "take": take})  # fmt: skip
+                rows.append(
+                    {
+                        "filename": name,
+                        "fold": fold,
+                        "target": target,
+                        "category": category,
+                        "esc10": True,
+                        "src_file": f"{fold}{target}",
+                        "take": take,
+                    }
+                )
                 _record(tmp_path / "audio" / name)
     _table(tmp_path / "meta" / "esc50.csv", rows)
     return tmp_path
@@ -67,8 +76,18 @@ def urbansound8k(tmp_path: Path) -> Path:
         for number, sound in enumerate(("siren", "drilling")):
             for occurrence in range(2):
                 name = f"{fold}{number}-{number}-0-{occurrence}.wav"
-                rows.append({"slice_file_name": name, "fsID": f"{fold}{number}", "start": 0.0, "end": 4.0,
-                             "salience": 1, "fold": fold, "classID": number, "class": sound})  # fmt: skip
+                rows.append(
+                    {
+                        "slice_file_name": name,
+                        "fsID": f"{fold}{number}",
+                        "start": 0.0,
+                        "end": 4.0,
+                        "salience": 1,
+                        "fold": fold,
+                        "classID": number,
+                        "class": sound,
+                    }
+                )
                 _record(tmp_path / "audio" / f"fold{fold}" / name)
     _table(tmp_path / "metadata" / "UrbanSound8K.csv", rows)
     return tmp_path

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from spectrnn.data import audio
-from spectrnn.data.audio import EXTENSIONS, Samples, blocks, decode
+from spectrnn.data.audio import EXTENSIONS, Samples, iter_blocks, load_audio
 from spectrnn.errors import UserError
 
 RANDOM = np.random.default_rng(0)
@@ -35,7 +35,7 @@ def written(path: Path, samples: np.ndarray, rate: int = 8000, **settings: str) 
 @pytest.mark.parametrize("name", LOSSLESS)
 def test_sixteen_bits_at_the_same_rate_come_back_as_they_were(tmp_path: Path, name: str):
     container = {".aif": "AIFF"}.get(Path(name).suffix)
-    decoded = decode(written(tmp_path / name, NOISE, subtype="PCM_16", format=container), 8000)
+    decoded = load_audio(written(tmp_path / name, NOISE, subtype="PCM_16", format=container), 8000)
     assert decoded.dtype == np.int16
     assert decoded.tolist() == NOISE.tolist()
 
@@ -44,24 +44,24 @@ def test_sixteen_bits_at_the_same_rate_come_back_as_they_were(tmp_path: Path, na
 def test_24_bits_are_rounded_to_16(tmp_path: Path, container: str):
     samples = RANDOM.integers(-(2**23), 2**23, 3000, dtype=np.int32)
     path = written(tmp_path / f"a.{container}", samples << 8, subtype="PCM_24")
-    assert decode(path, 8000).tolist() == np.clip(np.rint(samples / 2**8), -32768, 32767).tolist()
+    assert load_audio(path, 8000).tolist() == np.clip(np.rint(samples / 2**8), -32768, 32767).tolist()
 
 
 def test_8_bits_are_stretched_to_16(tmp_path: Path):
     samples = np.arange(-128, 128, dtype=np.int16) * 256
-    assert decode(written(tmp_path / "a.wav", samples, subtype="PCM_U8"), 8000).tolist() == samples.tolist()
+    assert load_audio(written(tmp_path / "a.wav", samples, subtype="PCM_U8"), 8000).tolist() == samples.tolist()
 
 
 def test_32_bits_are_rounded_to_16(tmp_path: Path):
     samples = RANDOM.integers(-(2**31), 2**31, 3000, dtype=np.int32)
-    decoded = decode(written(tmp_path / "a.wav", samples, subtype="PCM_32"), 8000)
+    decoded = load_audio(written(tmp_path / "a.wav", samples, subtype="PCM_32"), 8000)
     assert np.abs(decoded - np.clip(np.rint(samples / 2**16), -32768, 32767)).max() <= 1
 
 
 @pytest.mark.parametrize("depth", ["FLOAT", "DOUBLE"])
 def test_floats_are_rounded_and_clipped_to_full_scale(tmp_path: Path, depth: str):
     samples = np.array([0.5, -0.25, 1.4 / 32768, 1.6 / 32768, 1.0, -1.0, 2.0, -3.0])
-    decoded = decode(written(tmp_path / "a.wav", samples, subtype=depth), 8000)
+    decoded = load_audio(written(tmp_path / "a.wav", samples, subtype=depth), 8000)
     assert decoded.tolist() == [16384, -8192, 1, 2, 32767, -32768, 32767, -32768]
 
 
@@ -69,7 +69,7 @@ def test_floats_are_rounded_and_clipped_to_full_scale(tmp_path: Path, depth: str
 def test_lossy_formats_keep_the_sound_in_place(tmp_path: Path, name: str):
     wave = sine(440, 16000, 32000)
     container = None if name == "a.mp3" else "OGG"
-    decoded = decode(written(tmp_path / name, wave, 16000, format=container, subtype=LOSSY[name]), 16000) / 32768
+    decoded = load_audio(written(tmp_path / name, wave, 16000, format=container, subtype=LOSSY[name]), 16000) / 32768
     assert len(decoded) == len(wave)
     middle = slice(4000, -4000)
     assert np.abs(decoded[middle] - wave[middle]).std() < 0.02 * wave.std()
@@ -82,7 +82,7 @@ def test_every_extension_is_tested_here():
 @pytest.mark.parametrize("channels", [2, 3, 6])
 def test_channels_are_averaged(tmp_path: Path, channels: int):
     samples = RANDOM.integers(-32768, 32768, (1000, channels), dtype=np.int16)
-    decoded = decode(written(tmp_path / "a.wav", samples), 8000)
+    decoded = load_audio(written(tmp_path / "a.wav", samples), 8000)
     assert np.abs(decoded - samples.mean(axis=1)).max() <= 0.5 + 1e-3
 
 
@@ -93,14 +93,14 @@ def test_channels_are_averaged(tmp_path: Path, channels: int):
 def test_resampling_keeps_frequency_amplitude_and_phase(
     tmp_path: Path, tone: Callable[..., Path], rate: int, wanted: int, channels: int
 ):
-    decoded = decode(tone(tmp_path / "a.wav", 0.4, rate, channels, frequency=440), wanted) / 32768
+    decoded = load_audio(tone(tmp_path / "a.wav", 0.4, rate, channels, frequency=440), wanted) / 32768
     assert len(decoded) == 0.4 * wanted
     middle = slice(wanted // 20, -wanted // 20)
     assert np.abs(decoded - sine(440, wanted, len(decoded)))[middle].max() < 2e-4
 
 
 def test_what_the_new_rate_cannot_hold_is_filtered_out(tmp_path: Path, tone: Callable[..., Path]):
-    decoded = decode(tone(tmp_path / "a.wav", 0.5, 16000, frequency=5000), 8000) / 32768
+    decoded = load_audio(tone(tmp_path / "a.wav", 0.5, 16000, frequency=5000), 8000) / 32768
     assert np.abs(decoded[200:-200]).max() < 1e-3  # without a filter it would be a loud 3 kHz
 
 
@@ -110,9 +110,9 @@ def test_long_files_decode_block_by_block_to_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, wanted: int
 ):
     path = written(tmp_path / "a.wav", NOISE // 2)
-    whole = decode(path, wanted)
+    whole = load_audio(path, wanted)
     monkeypatch.setattr(audio, "BLOCK", block)
-    pieces = list(blocks(path, wanted))
+    pieces = list(iter_blocks(path, wanted))
     assert len(pieces) == -(-3000 // block)
     assert np.abs(np.concatenate(pieces).astype(int) - whole).max() <= (0 if wanted == 8000 else 1)
 
@@ -120,7 +120,7 @@ def test_long_files_decode_block_by_block_to_the_same(
 def test_a_block_is_never_longer_than_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(audio, "BLOCK", 100)
     path = written(tmp_path / "a.wav", NOISE)
-    assert {len(piece) for piece in blocks(path, 8000, 0.01, 0.31)} == {100}
+    assert {len(piece) for piece in iter_blocks(path, 8000, 0.01, 0.31)} == {100}
 
 
 @pytest.mark.parametrize(("rate", "channels", "frames"), [(8000, 20, 5), (100, 1, 10), (100, 20, 5), (1000, 1, 100)])
@@ -129,14 +129,14 @@ def test_many_channels_and_slow_rates_take_no_more_memory(
 ):
     monkeypatch.setattr(audio, "BLOCK", 100)
     path = written(tmp_path / "a.wav", np.repeat(NOISE[:1000, None], channels, axis=1), rate)
-    pieces = list(blocks(path, 8000))
+    pieces = list(iter_blocks(path, 8000))
     assert len(pieces) == 1000 / frames
     assert sum(map(len, pieces)) == 1000 * 8000 / rate
 
 
 def test_a_format_that_cannot_be_sought_in_is_read_from_its_start(tmp_path: Path):
     wave = sine(440, 8000, 16000)
-    decoded = decode(written(tmp_path / "a.wav", wave, subtype="GSM610"), 8000) / 32768
+    decoded = load_audio(written(tmp_path / "a.wav", wave, subtype="GSM610"), 8000) / 32768
     assert len(decoded) == len(wave)
     assert np.abs(decoded - wave).std() < 0.1 * wave.std()
 
@@ -145,11 +145,11 @@ def test_a_format_that_cannot_be_sought_in_is_read_from_its_start(tmp_path: Path
 def test_a_part_is_a_slice(tmp_path: Path, start: float, end: float | None):
     path = written(tmp_path / "a.flac", NOISE)
     stop = None if end is None else round(8000 * end)
-    assert decode(path, 8000, start, end).tolist() == NOISE[round(8000 * start) : stop].tolist()
+    assert load_audio(path, 8000, start, end).tolist() == NOISE[round(8000 * start) : stop].tolist()
 
 
 def test_a_resampled_part_is_in_its_place(tmp_path: Path, tone: Callable[..., Path]):
-    decoded = decode(tone(tmp_path / "a.wav", 1.0, 8000), 16000, 0.25, 0.75) / 32768
+    decoded = load_audio(tone(tmp_path / "a.wav", 1.0, 8000), 16000, 0.25, 0.75) / 32768
     assert len(decoded) == 8000
     assert np.abs(decoded - sine(440, 16000, 12000)[4000:])[800:-800].max() < 2e-4
 
@@ -160,7 +160,7 @@ def test_a_part_that_the_file_does_not_hold_is_named(tmp_path: Path, start: floa
     with pytest.raises(
         UserError, match=rf"{re.escape(str(path))}: is 0.375 s long, and does not hold {start} to {end}"
     ):
-        decode(path, 8000, start, end)
+        load_audio(path, 8000, start, end)
 
 
 def encoded(container: str) -> bytes:
@@ -214,18 +214,18 @@ def test_a_broken_file_is_named_in_one_sentence(tmp_path: Path, name: str):
     content, reason = BROKEN[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=rf"^{re.escape(str(tmp_path / name))}: .*{re.escape(reason)}") as caught:
-        decode(tmp_path / name, 8000)
+        load_audio(tmp_path / name, 8000)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path):
     with pytest.raises(UserError, match=r"none.wav: no such file"):
-        decode(tmp_path / "none.wav", 8000)
+        load_audio(tmp_path / "none.wav", 8000)
 
 
 def test_a_file_shorter_than_a_sample_of_the_new_rate_is_named(tmp_path: Path):
     with pytest.raises(UserError, match=r"a.wav: is too short to hold a sample at 100 Hz"):
-        decode(written(tmp_path / "a.wav", NOISE[:1], 48000), 100)
+        load_audio(written(tmp_path / "a.wav", NOISE[:1], 48000), 100)
 
 
 def test_a_writer_that_could_not_know_the_length_made_no_promise(tmp_path: Path):
@@ -233,17 +233,17 @@ def test_a_writer_that_could_not_know_the_length_made_no_promise(tmp_path: Path)
     content[4:8] = content[40:44] = b"\xff\xff\xff\xff"  # as ffmpeg writes into a pipe
     (tmp_path / "a.wav").write_bytes(content)
     expected: Samples = np.rint(sine(440, 8000, 16000) * 32767).astype(np.int16)
-    assert np.abs(decode(tmp_path / "a.wav", 8000) - expected).max() <= 1
+    assert np.abs(load_audio(tmp_path / "a.wav", 8000) - expected).max() <= 1
 
 
 def test_a_name_that_is_no_unicode_is_a_name(tmp_path: Path):
     path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")
     os.rename(written(tmp_path / "a.wav", NOISE), path)
-    assert decode(path, 8000).tolist() == NOISE.tolist()
+    assert load_audio(path, 8000).tolist() == NOISE.tolist()
 
 
 def test_an_end_rounded_beyond_its_file_is_its_end(tone: Callable[..., Path], tmp_path: Path):
     path = tone(tmp_path / "a.wav", 0.2, 8000)
-    assert len(decode(path, 8000, 0.1, 0.205)) == 800
+    assert len(load_audio(path, 8000, 0.1, 0.205)) == 800
     with pytest.raises(UserError, match="does not hold"):
-        decode(path, 8000, 0.1, 0.3)
+        load_audio(path, 8000, 0.1, 0.3)

@@ -9,35 +9,35 @@ import numpy as np
 import pytest
 import torch
 
-from spectrnn.data.batches import Batch, Batches
-from spectrnn.data.store import Store
-from spectrnn.data.wave import InMemory
+from spectrnn.data.batches import Batch, BucketedBatches
+from spectrnn.data.cache import WaveformCache
+from spectrnn.data.samples import InMemorySamples
 
 RATE = 100
 CPU = torch.device("cpu")
 
 
-def store_of(lengths: Sequence[int]) -> Store:
+def store_of(lengths: Sequence[int]) -> WaveformCache:
     digests = np.zeros((len(lengths), 16), np.uint8)
-    return Store(Path("nowhere"), np.concatenate([[0], np.cumsum(lengths)]), RATE, digests, [])
+    return WaveformCache(Path("nowhere"), np.concatenate([[0], np.cumsum(lengths)]), RATE, digests, [])
 
 
-def wave_of(store: Store) -> InMemory:
-    """Sample number n of the corpus is n - 16000: the first sample of a crop tells where it was cut."""
+def wave_of(store: WaveformCache) -> InMemorySamples:
+    """Sample number n of the dataset is n - 16000: the first sample of a crop tells where it was cut."""
     size = int(store.offsets[-1] + store.lengths.max())
     assert size < 32000
-    return InMemory(torch.arange(size, dtype=torch.int16) - 16000, CPU)
+    return InMemorySamples(torch.arange(size, dtype=torch.int16) - 16000, CPU)
 
 
-def batches_of(lengths: Sequence[int], **settings: Any) -> Batches:
+def batches_of(lengths: Sequence[int], **settings: Any) -> BucketedBatches:
     rows = settings.pop("rows", np.arange(len(lengths)))
     defaults = {"targets": rows % 3, "classes": 3, "batch_size": 8, "max_seconds": None, "seed": 0, "device": CPU}
     store = store_of(lengths)
-    return Batches(store, wave_of(store), rows, **(defaults | settings))
+    return BucketedBatches(store, wave_of(store), rows, **(defaults | settings))
 
 
-def cuts(batches: Batches, epoch: int = 0) -> dict[int, tuple[int, int]]:
-    """Row -> first sample and length of what an epoch shows of the clip; checks that it is a piece of the corpus."""
+def cuts(batches: BucketedBatches, epoch: int = 0) -> dict[int, tuple[int, int]]:
+    """Row -> first sample and length of what an epoch shows of the clip; checks that it is a piece of the dataset."""
     found = {}
     for batch in batches.epoch(epoch):
         for row, wave, length in zip(batch.rows.tolist(), batch.waveform, batch.lengths.tolist(), strict=True):
@@ -49,7 +49,7 @@ def cuts(batches: Batches, epoch: int = 0) -> dict[int, tuple[int, int]]:
     return found
 
 
-def rows_of(batches: Batches, epoch: int = 0) -> list[list[int]]:
+def rows_of(batches: BucketedBatches, epoch: int = 0) -> list[list[int]]:
     return [batch.rows.tolist() for batch in batches.epoch(epoch)]
 
 
@@ -87,8 +87,8 @@ def test_a_batch_is_float_and_zero_beyond_each_clip():
 
 
 def test_full_scale_is_one():
-    wave = InMemory(torch.tensor([-32768, 16384, 1, 32767, 0, 0], dtype=torch.int16), CPU)
-    (batch,) = Batches(store_of([2, 2]), wave, [0, 1], [0, 1], 2, 2, None, None, CPU).epoch()
+    wave = InMemorySamples(torch.tensor([-32768, 16384, 1, 32767, 0, 0], dtype=torch.int16), CPU)
+    (batch,) = BucketedBatches(store_of([2, 2]), wave, [0, 1], [0, 1], 2, 2, None, None, CPU).epoch()
     assert batch.waveform.tolist() == [[-1.0, 0.5], [1 / 32768, 32767 / 32768]]
 
 
@@ -102,8 +102,11 @@ def test_targets_are_one_hot():
 def test_some_rows_of_the_table_with_targets_of_their_own():
     rows = np.array([3, 50, 7, 99])
     batches = batches_of(LENGTHS, rows=rows, targets=np.array([0, 1, 2, 1]), batch_size=3)
-    seen = {row: int(target.argmax()) for batch in batches.epoch()
-            for row, target in zip(batch.rows.tolist(), batch.targets, strict=True)}  # fmt: skip
+    seen = {
+        row: int(target.argmax())
+        for batch in batches.epoch()
+        for row, target in zip(batch.rows.tolist(), batch.targets, strict=True)
+    }
     assert seen == {3: 0, 50: 1, 7: 2, 99: 1}
     offsets = np.concatenate([[0], np.cumsum(LENGTHS)])
     assert cuts(batches) == {row: (offsets[row], LENGTHS[row]) for row in rows}
@@ -172,7 +175,7 @@ def test_training_crops_are_uniform_from_the_first_to_the_last_sample():
     assert {cuts(batches, epoch)[2] for epoch in range(20)} == {(104, 40)}
 
 
-def padding(batches: Batches, epoch: int = 0) -> float:
+def padding(batches: BucketedBatches, epoch: int = 0) -> float:
     """The share of a whole epoch's samples that lie beyond their clips."""
     held = [(batch.waveform.numel(), int(batch.lengths.sum())) for batch in batches.epoch(epoch)]
     return 1 - sum(used for _, used in held) / sum(size for size, _ in held)
@@ -181,12 +184,12 @@ def padding(batches: Batches, epoch: int = 0) -> float:
 def test_little_is_padded_where_lengths_are_as_in_life():
     lengths = np.random.default_rng(0).lognormal(np.log(100), 0.5, 6000).round().astype(int) + 1  # 1 s, 0.2 to 6 s
     store = store_of(lengths)
-    wave = InMemory(torch.zeros(lengths.sum() + lengths.max(), dtype=torch.int16), CPU)
-    batches = Batches(store, wave, np.arange(6000), np.zeros(6000, int), 2, 64, None, 0, CPU)
+    wave = InMemorySamples(torch.zeros(lengths.sum() + lengths.max(), dtype=torch.int16), CPU)
+    batches = BucketedBatches(store, wave, np.arange(6000), np.zeros(6000, int), 2, 64, None, 0, CPU)
     at_random = np.random.default_rng(0).permutation(lengths)[: 93 * 64].reshape(93, 64)
     assert 1 - at_random.mean() / at_random.max(axis=1).mean() > 0.5  # what shuffling alone would cost
     assert all(padding(batches, epoch) < 0.05 for epoch in range(3))
-    assert padding(Batches(store, wave, np.arange(6000), np.zeros(6000, int), 2, 64, None, None, CPU)) < 0.04
+    assert padding(BucketedBatches(store, wave, np.arange(6000), np.zeros(6000, int), 2, 64, None, None, CPU)) < 0.04
 
 
 def test_clips_shorter_than_the_crop_are_neither_cut_nor_repeated():

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from spectrnn.data import download
-from spectrnn.data.download import Archive, fetch
+from spectrnn.data.sources import download
+from spectrnn.data.sources.download import Archive, fetch
 from spectrnn.errors import UserError
 
 NOISE = random.Random(0).randbytes(320_000)  # does not shrink
-CONTENTS = {"corpus/list.txt": b"one two", "corpus/audio/noise.wav": NOISE}
+CONTENTS = {"dataset/list.txt": b"one two", "dataset/audio/noise.wav": NOISE}
 Answer = Callable[["Handler", int], None]
 
 
@@ -32,11 +32,11 @@ class Server(ThreadingHTTPServer):
         self.ranges: list[str | None] = []
         self.closing = threading.Event()
 
-    def archive(self, payload: bytes, *answers: Answer, name: str = "corpus.tar.gz", checksum: str = "") -> Archive:
+    def archive(self, payload: bytes, *answers: Answer, name: str = "dataset.tar.gz", checksum: str = "") -> Archive:
         self.payload, self.answers = payload, answers
         url = f"http://127.0.0.1:{self.server_port}/{name}"
         checksum = checksum or "sha256:" + hashlib.sha256(payload).hexdigest()
-        return Archive(name="the corpus", url=url, checksum=checksum, size=len(payload))
+        return Archive(name="the dataset", url=url, checksum=checksum, size=len(payload))
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -124,7 +124,7 @@ def silent(handler: Handler, first: int) -> None:
 
 def redirecting(address: str) -> Answer:
     def redirect(handler: Handler, first: int) -> None:
-        if handler.path == "/corpus.tar.gz":
+        if handler.path == "/dataset.tar.gz":
             handler.send(302, Location=address)
         else:
             honest(handler, first)
@@ -166,7 +166,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def leftovers(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} - {".corpus.lock"}
+    return {path.name for path in folder.iterdir()} - {".dataset.lock"}
 
 
 UNPACKED = {"list.txt": b"one two", "audio/noise.wav": NOISE}
@@ -187,36 +187,36 @@ UNPACKED = {"list.txt": b"one two", "audio/noise.wav": NOISE}
     ids=lambda answers: "-".join(answer.__name__ for answer in answers),
 )
 def test_whatever_the_server_does_the_contents_are_right(server: Server, tmp_path: Path, answers: tuple[Answer, ...]):
-    fetch(server.archive(PAYLOAD, *answers), tmp_path / "deep" / "corpus")
-    assert files(tmp_path / "deep" / "corpus") == UNPACKED
-    assert leftovers(tmp_path / "deep") == {"corpus"}
+    fetch(server.archive(PAYLOAD, *answers), tmp_path / "deep" / "dataset")
+    assert files(tmp_path / "deep" / "dataset") == UNPACKED
+    assert leftovers(tmp_path / "deep") == {"dataset"}
 
 
 def test_a_broken_download_goes_on_where_it_stopped_in_the_next_run(server: Server, tmp_path: Path):
     refusing = [breaking] + [busy] * download.ATTEMPTS
     with pytest.raises(UserError, match=r"5 connections in a row broke off at 0.2 MB .*503"):
-        fetch(server.archive(PAYLOAD, *refusing), tmp_path / "corpus")
+        fetch(server.archive(PAYLOAD, *refusing), tmp_path / "dataset")
     half = len(PAYLOAD) // 2
-    assert (tmp_path / "corpus-corpus.tar.gz.part").read_bytes() == PAYLOAD[:half]
-    assert not (tmp_path / "corpus").exists()
+    assert (tmp_path / "dataset-dataset.tar.gz.part").read_bytes() == PAYLOAD[:half]
+    assert not (tmp_path / "dataset").exists()
     server.ranges.clear()
-    fetch(server.archive(PAYLOAD, honest), tmp_path / "corpus")
+    fetch(server.archive(PAYLOAD, honest), tmp_path / "dataset")
     assert server.ranges == [f"bytes={half}-"]
-    assert files(tmp_path / "corpus") == UNPACKED
+    assert files(tmp_path / "dataset") == UNPACKED
 
 
 def test_a_server_that_never_keeps_its_word_ends_in_an_error(server: Server, tmp_path: Path):
     half, whole = len(PAYLOAD) // 2, len(PAYLOAD)
     with pytest.raises(
-        UserError, match=rf"corpus.tar.gz: 5 connections in a row .*closed after {half} of {whole} bytes"
+        UserError, match=rf"dataset.tar.gz: 5 connections in a row .*closed after {half} of {whole} bytes"
     ):
-        fetch(server.archive(PAYLOAD, rangeless_breaking), tmp_path / "corpus")
+        fetch(server.archive(PAYLOAD, rangeless_breaking), tmp_path / "dataset")
     assert server.ranges == [None] + [f"bytes={half}-"] * 4
 
 
 def test_a_missing_file_is_not_asked_for_twice(server: Server, tmp_path: Path):
-    with pytest.raises(UserError, match=r"/corpus.tar.gz: the server answers 404"):
-        fetch(server.archive(PAYLOAD, gone), tmp_path / "corpus")
+    with pytest.raises(UserError, match=r"/dataset.tar.gz: the server answers 404"):
+        fetch(server.archive(PAYLOAD, gone), tmp_path / "dataset")
     assert server.ranges == [None]
 
 
@@ -224,63 +224,63 @@ def test_nobody_listening_ends_in_an_error(server: Server, tmp_path: Path):
     archive = server.archive(PAYLOAD, honest)
     server.server_close()
     with pytest.raises(UserError, match=r"5 connections in a row broke off at 0.0 MB .*refused"):
-        fetch(archive, tmp_path / "corpus")
+        fetch(archive, tmp_path / "dataset")
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "md5"])
 def test_wrong_bytes_are_deleted_and_both_checksums_named(server: Server, tmp_path: Path, algorithm: str):
-    expected, found = (hashlib.new(algorithm, data).hexdigest() for data in (b"the corpus", PAYLOAD))
+    expected, found = (hashlib.new(algorithm, data).hexdigest() for data in (b"the dataset", PAYLOAD))
     with pytest.raises(UserError) as caught:
-        fetch(server.archive(PAYLOAD, honest, checksum=f"{algorithm}:{expected}"), tmp_path / "corpus")
+        fetch(server.archive(PAYLOAD, honest, checksum=f"{algorithm}:{expected}"), tmp_path / "dataset")
     assert all(part in str(caught.value) for part in (expected, found, "http://127.0.0.1"))
     assert "\n" not in str(caught.value)
     assert leftovers(tmp_path) == set()
-    fetch(server.archive(PAYLOAD, honest, checksum=f"{algorithm}:{found}"), tmp_path / "corpus")
-    assert files(tmp_path / "corpus") == UNPACKED
+    fetch(server.archive(PAYLOAD, honest, checksum=f"{algorithm}:{found}"), tmp_path / "dataset")
+    assert files(tmp_path / "dataset") == UNPACKED
 
 
 def test_a_length_that_is_too_small_fails_the_checksum(server: Server, tmp_path: Path):
     with pytest.raises(UserError, match=r"checksum is"):
-        fetch(server.archive(PAYLOAD, understating), tmp_path / "corpus")
+        fetch(server.archive(PAYLOAD, understating), tmp_path / "dataset")
     assert leftovers(tmp_path) == set()
 
 
 def test_a_part_that_is_longer_than_the_file_is_thrown_away(server: Server, tmp_path: Path):
-    (tmp_path / "corpus-corpus.tar.gz.part").write_bytes(PAYLOAD + b"more")
+    (tmp_path / "dataset-dataset.tar.gz.part").write_bytes(PAYLOAD + b"more")
     with pytest.raises(UserError, match=r"checksum is"):
-        fetch(server.archive(PAYLOAD, honest), tmp_path / "corpus")
-    fetch(server.archive(PAYLOAD, honest), tmp_path / "corpus")
-    assert files(tmp_path / "corpus") == UNPACKED
+        fetch(server.archive(PAYLOAD, honest), tmp_path / "dataset")
+    fetch(server.archive(PAYLOAD, honest), tmp_path / "dataset")
+    assert files(tmp_path / "dataset") == UNPACKED
 
 
 def test_a_part_is_overwritten_where_the_server_starts_over(server: Server, tmp_path: Path):
-    (tmp_path / "corpus-corpus.tar.gz.part").write_bytes(PAYLOAD + b"more")
-    fetch(server.archive(PAYLOAD, rangeless), tmp_path / "corpus")
-    assert files(tmp_path / "corpus") == UNPACKED
+    (tmp_path / "dataset-dataset.tar.gz.part").write_bytes(PAYLOAD + b"more")
+    fetch(server.archive(PAYLOAD, rangeless), tmp_path / "dataset")
+    assert files(tmp_path / "dataset") == UNPACKED
 
 
 def test_a_folder_that_holds_anything_is_left_alone(server: Server, tmp_path: Path):
-    (tmp_path / "corpus").mkdir()
-    (tmp_path / "corpus" / "mine.wav").touch()
-    fetch(server.archive(PAYLOAD, honest), tmp_path / "corpus")
-    assert files(tmp_path / "corpus") == {"mine.wav": b""}
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "mine.wav").touch()
+    fetch(server.archive(PAYLOAD, honest), tmp_path / "dataset")
+    assert files(tmp_path / "dataset") == {"mine.wav": b""}
     assert server.ranges == []
 
 
 def test_an_empty_folder_is_filled(server: Server, tmp_path: Path):
-    (tmp_path / "corpus").mkdir()
-    fetch(server.archive(PAYLOAD, honest), tmp_path / "corpus")
-    assert files(tmp_path / "corpus") == UNPACKED
+    (tmp_path / "dataset").mkdir()
+    fetch(server.archive(PAYLOAD, honest), tmp_path / "dataset")
+    assert files(tmp_path / "dataset") == UNPACKED
 
 
 def test_of_many_at_once_one_downloads(server: Server, tmp_path: Path):
     archive = server.archive(PAYLOAD, honest)
-    threads = [threading.Thread(target=fetch, args=(archive, tmp_path / "corpus")) for _ in range(4)]
+    threads = [threading.Thread(target=fetch, args=(archive, tmp_path / "dataset")) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert files(tmp_path / "corpus") == UNPACKED
+    assert files(tmp_path / "dataset") == UNPACKED
     assert server.ranges == [None]
 
 
@@ -288,68 +288,68 @@ def test_of_many_at_once_one_downloads(server: Server, tmp_path: Path):
     "promise", [endless, lambda handler, first: handler.send(200, 30 * NOISE, Content_Length=10**15)]
 )
 def test_a_server_that_sends_ever_more_is_left(server: Server, tmp_path: Path, promise: Answer):
-    with pytest.raises(UserError, match=r"corpus.tar.gz: sends more than 1.7 MB"):
-        fetch(server.archive(PAYLOAD, promise), tmp_path / "corpus")
+    with pytest.raises(UserError, match=r"dataset.tar.gz: sends more than 1.7 MB"):
+        fetch(server.archive(PAYLOAD, promise), tmp_path / "dataset")
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) == 0
-    fetch(server.archive(PAYLOAD, honest), tmp_path / "corpus")
-    assert files(tmp_path / "corpus") == UNPACKED
+    fetch(server.archive(PAYLOAD, honest), tmp_path / "dataset")
+    assert files(tmp_path / "dataset") == UNPACKED
 
 
 def test_a_server_that_falls_silent_is_asked_again(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(download, "TIMEOUT", 0.3)
-    fetch(server.archive(PAYLOAD, silent, honest), tmp_path / "corpus")
-    assert files(tmp_path / "corpus") == UNPACKED
+    fetch(server.archive(PAYLOAD, silent, honest), tmp_path / "dataset")
+    assert files(tmp_path / "dataset") == UNPACKED
     assert server.ranges == [None, f"bytes={download.BLOCK}-"]
 
 
 @pytest.mark.parametrize("where", ["/mirror", "http://127.0.0.1:{port}/mirror"])
 def test_a_redirect_is_followed(server: Server, tmp_path: Path, where: str):
     answer = redirecting(where.format(port=server.server_port))
-    fetch(server.archive(PAYLOAD, answer), tmp_path / "corpus")
-    assert files(tmp_path / "corpus") == UNPACKED
+    fetch(server.archive(PAYLOAD, answer), tmp_path / "dataset")
+    assert files(tmp_path / "dataset") == UNPACKED
 
 
 @pytest.mark.parametrize(
     ("where", "sentence"),
     [
         ("file:///etc/passwd", "redirects to 'file:.*; only http and https|the server answers 302"),
-        ("ftp://127.0.0.1/corpus.tar.gz", "redirects to 'ftp:.*; only http and https"),
+        ("ftp://127.0.0.1/dataset.tar.gz", "redirects to 'ftp:.*; only http and https"),
         ("data:text/plain,hello", "the server answers 302|only http and https"),
         ("http://[", "redirects to an address that is none"),
         ("http://127.0.0.1:port/", "redirects to an address that is none"),
-        ("/corpus.tar.gz", "the server answers 302"),  # round and round
+        ("/dataset.tar.gz", "the server answers 302"),  # round and round
     ],
 )
 def test_a_redirect_to_anything_else_is_refused(server: Server, tmp_path: Path, where: str, sentence: str):
-    with pytest.raises(UserError, match=f"/corpus.tar.gz: (the server )?({sentence})"):
-        fetch(server.archive(PAYLOAD, redirecting(where)), tmp_path / "corpus")
+    with pytest.raises(UserError, match=f"/dataset.tar.gz: (the server )?({sentence})"):
+        fetch(server.archive(PAYLOAD, redirecting(where)), tmp_path / "dataset")
     assert leftovers(tmp_path) == set()
 
 
 @pytest.mark.parametrize("where", ["bytes \xb2-9/10", f"bytes {'9' * 5000}-9/10", "bytes -1-9/10", "bytes", ""])
 def test_a_range_that_is_none_is_not_written_anywhere(server: Server, tmp_path: Path, where: str):
-    (tmp_path / "corpus-corpus.tar.gz.part").write_bytes(PAYLOAD[:7])
+    (tmp_path / "dataset-dataset.tar.gz.part").write_bytes(PAYLOAD[:7])
     with pytest.raises(UserError, match=r"5 connections in a row .*asked for the bytes from 7 on"):
-        fetch(server.archive(PAYLOAD, ranged(where)), tmp_path / "corpus")
-    assert (tmp_path / "corpus-corpus.tar.gz.part").read_bytes() == PAYLOAD[:7]
+        fetch(server.archive(PAYLOAD, ranged(where)), tmp_path / "dataset")
+    assert (tmp_path / "dataset-dataset.tar.gz.part").read_bytes() == PAYLOAD[:7]
 
 
 def test_only_http(tmp_path: Path):
-    (tmp_path / "corpus.tar.gz").write_bytes(PAYLOAD)
-    url = (tmp_path / "corpus.tar.gz").as_uri()
+    (tmp_path / "dataset.tar.gz").write_bytes(PAYLOAD)
+    url = (tmp_path / "dataset.tar.gz").as_uri()
     with pytest.raises(UserError, match=r"file:.*: only http and https"):
-        fetch(Archive(name="the corpus", url=url, checksum="md5:0", size=1), tmp_path / "corpus")
+        fetch(Archive(name="the dataset", url=url, checksum="md5:0", size=1), tmp_path / "dataset")
 
 
 def test_a_place_that_cannot_be_written_is_named(server: Server, tmp_path: Path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"corpus: the corpus cannot be stored here"):
-        fetch(server.archive(PAYLOAD, honest), tmp_path / "file" / "corpus")
+    with pytest.raises(UserError, match=r"dataset: the dataset cannot be stored here"):
+        fetch(server.archive(PAYLOAD, honest), tmp_path / "file" / "dataset")
 
 
 def test_progress_is_shown_on_stderr(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    fetch(server.archive(PAYLOAD, honest), tmp_path / "corpus")
+    fetch(server.archive(PAYLOAD, honest), tmp_path / "dataset")
     shown = capsys.readouterr()
-    assert "the corpus:" in shown.err
-    assert "the corpus: unpacking" in shown.err
+    assert "the dataset:" in shown.err
+    assert "the dataset: unpacking" in shown.err
     assert shown.out == ""

@@ -12,7 +12,7 @@ import soundfile
 from fuzzing.decoding import DECODED, REPORTED, Decoder
 from fuzzing.mutations import MUTATIONS, mutant
 from fuzzing.originals import originals
-from spectrnn.data.clips import Source
+from spectrnn.data.clips import DataSource
 
 MUTANTS = 200
 # Answers a file by its name, and as badly as a decoder can.
@@ -39,8 +39,8 @@ def decode(path, rate):
 
 
 @pytest.fixture(scope="module")
-def recordings(source: Callable[..., Source]) -> list[tuple[str, str, bytes]]:
-    clips = source("spoken", words=["seven", "three"], takes=1).clips()
+def recordings(source: Callable[..., DataSource]) -> list[tuple[str, str, bytes]]:
+    clips = source("synthetic_speech", words=["seven", "three"], takes=1).clips()
     return list(originals([soundfile.read(clip.path)[0] for clip in clips[::40]]))
 
 
@@ -72,8 +72,15 @@ def test_a_mutant_is_what_its_seed_says():
 def test_the_watch_sees_whatever_goes_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "bad_decoder.py").write_text(BAD)
     monkeypatch.syspath_prepend(tmp_path)
-    expected = {"works": DECODED, "crashes": "crashed", "hangs": "hung", "allocates": "took memory",
-                "raises": "not caught", "blames nothing": "reported badly", "empty": "decoded badly"}  # fmt: skip
+    expected = {
+        "works": DECODED,
+        "crashes": "crashed",
+        "hangs": "hung",
+        "allocates": "took memory",
+        "raises": "not caught",
+        "blames nothing": "reported badly",
+        "empty": "decoded badly",
+    }
     with Decoder(8000, 1.0, 100.0, importlib.import_module("bad_decoder").decode) as decoder:
         found = {name: decoder.decode(tmp_path / name).kind for name in expected}
         assert decoder.decode(tmp_path / "works").kind == DECODED

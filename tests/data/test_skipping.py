@@ -1,4 +1,4 @@
-"""Recordings that cannot be read: all named at once, or left out and listed, whatever else is in the corpus."""
+"""Recordings that cannot be read: all named at once, or left out and listed, whatever else is in the dataset."""
 
 import shutil
 from collections.abc import Callable
@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from spectrnn.data.clips import Source
-from spectrnn.data.corpus import Corpus, open_corpus, open_for_evaluation
+from spectrnn.data.clips import DataSource
+from spectrnn.data.dataset import Dataset, open_dataset, open_for_evaluation
 from spectrnn.errors import UserError
 
-Build = Callable[..., Source]
+Build = Callable[..., DataSource]
 CPU = torch.device("cpu")
 LABELS = ["high", "low", "middle"]
 
@@ -24,9 +24,9 @@ def root(tones: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def opened(source: Build, root: Path, tmp_path: Path) -> Callable[..., Corpus]:
+def opened(source: Build, root: Path, tmp_path: Path) -> Callable[..., Dataset]:
     """Opens the tones with `on_error`, in a cache of their own."""
-    return lambda on_error: open_corpus(
+    return lambda on_error: open_dataset(
         source("folder", root=root, sample_rate=8000, on_error=on_error, cache=tmp_path / "cache"), CPU
     )
 
@@ -37,29 +37,33 @@ def broken(root: Path, *names: str) -> list[str]:
     return [str(root / name) for name in names]
 
 
-def samples(corpus: Corpus) -> dict[str, list[int]]:
-    """The clips of a corpus by their paths."""
-    wave = np.fromfile(corpus.store.path, np.int16)
-    bounds = zip(corpus.store.offsets, corpus.store.offsets[1:], strict=False)
-    return {clip.path: wave[a:b].tolist() for clip, (a, b) in zip(corpus.clips, bounds, strict=True)}
+def samples(dataset: Dataset) -> dict[str, list[int]]:
+    """The clips of a dataset by their paths."""
+    wave = np.fromfile(dataset.store.path, np.int16)
+    bounds = zip(dataset.store.offsets, dataset.store.offsets[1:], strict=False)
+    return {clip.path: wave[a:b].tolist() for clip, (a, b) in zip(dataset.clips, bounds, strict=True)}
 
 
-def test_the_rest_is_as_if_nothing_were_broken(opened: Callable[..., Corpus], root: Path):
+def test_the_rest_is_as_if_nothing_were_broken(opened: Callable[..., Dataset], root: Path):
     whole = opened("skip")
     assert whole.skipped == []
     # the first clip, the last, two in a row
     paths = broken(root, "high/00.wav", "low/03.wav", "low/04.wav", "middle/11.wav")
-    corpus = opened("skip")
-    assert [line.split(": ")[0] for line in corpus.skipped] == paths
-    assert corpus.clips == [clip for clip in whole.clips if clip.path not in paths]  # their splits too
-    assert samples(corpus) == {path: wave for path, wave in samples(whole).items() if path not in paths}
-    assert corpus.labels == whole.labels
-    drawn = [row for part in ("train", "val", "test") for batch in corpus.batches(part, 4, CPU, seed=0).epoch()
-             for row in batch.rows[batch.lengths > 0].tolist()]  # fmt: skip
+    dataset = opened("skip")
+    assert [line.split(": ")[0] for line in dataset.skipped] == paths
+    assert dataset.clips == [clip for clip in whole.clips if clip.path not in paths]  # their splits too
+    assert samples(dataset) == {path: wave for path, wave in samples(whole).items() if path not in paths}
+    assert dataset.labels == whole.labels
+    drawn = [
+        row
+        for part in ("train", "val", "test")
+        for batch in dataset.batches(part, 4, CPU, seed=0).epoch()
+        for row in batch.rows[batch.lengths > 0].tolist()
+    ]
     assert sorted(drawn) == list(range(32))
 
 
-def test_failing_names_all_and_leaves_nothing(opened: Callable[..., Corpus], root: Path, tmp_path: Path):
+def test_failing_names_all_and_leaves_nothing(opened: Callable[..., Dataset], root: Path, tmp_path: Path):
     paths = broken(root, *(f"{label}/{number:02d}.wav" for label in LABELS for number in range(8)))
     with pytest.raises(UserError) as caught:
         opened("fail")
@@ -67,7 +71,7 @@ def test_failing_names_all_and_leaves_nothing(opened: Callable[..., Corpus], roo
     assert list((tmp_path / "cache" / "stores").iterdir()) == []
 
 
-def test_failing_finds_what_an_earlier_run_skipped(opened: Callable[..., Corpus], root: Path):
+def test_failing_finds_what_an_earlier_run_skipped(opened: Callable[..., Dataset], root: Path):
     (path,) = broken(root, "low/03.wav")
     opened("skip")
     with pytest.raises(UserError, match=rf"^{path}: cannot be read as audio"):
@@ -75,7 +79,7 @@ def test_failing_finds_what_an_earlier_run_skipped(opened: Callable[..., Corpus]
     assert len(opened("skip").clips) == 35  # and leaves it where it is
 
 
-def test_a_mended_recording_is_there_again(opened: Callable[..., Corpus], root: Path, tones: Path):
+def test_a_mended_recording_is_there_again(opened: Callable[..., Dataset], root: Path, tones: Path):
     broken(root, "low/03.wav")
     assert len(opened("skip").clips) == 35
     shutil.copy(tones / "low" / "03.wav", root / "low")
@@ -86,9 +90,9 @@ def test_a_mended_recording_is_there_again(opened: Callable[..., Corpus], root: 
 def test_a_manifest_may_name_files_that_are_gone(source: Build, tmp_path: Path):
     lines = ["path,label", *(f"tones/{label}/{number:02d}.wav,{label}" for label in LABELS for number in range(12))]
     (tmp_path / "table.csv").write_text("\n".join([*lines[:5], "gone.wav,low", *lines[5:]]))
-    corpus = open_corpus(source("manifest", path=tmp_path / "table.csv", on_error="skip", sample_rate=8000), CPU)
-    assert corpus.skipped == [f"{tmp_path / 'gone.wav'}: no such file"]
-    assert len(corpus.clips) == 36
+    dataset = open_dataset(source("manifest", path=tmp_path / "table.csv", on_error="skip", sample_rate=8000), CPU)
+    assert dataset.skipped == [f"{tmp_path / 'gone.wav'}: no such file"]
+    assert len(dataset.clips) == 36
 
 
 @pytest.mark.parametrize(
@@ -112,10 +116,10 @@ def test_a_class_or_split_that_loses_all_is_named(
     (tmp_path / "table.csv").write_text("\n".join(lines))
     built = source("manifest", path=tmp_path / "table.csv", on_error="skip", val_fraction=0)
     if lost is None:
-        assert len(open_corpus(built, CPU).clips) == len(table) - 1
+        assert len(open_dataset(built, CPU).clips) == len(table) - 1
         return
     with pytest.raises(UserError, match=rf"^data.on_error=skip: no clip of {lost} can be read"):
-        open_corpus(built, CPU)
+        open_dataset(built, CPU)
 
 
 def test_evaluation_minds_its_own_part(source: Build, tone: Callable[..., Path], tmp_path: Path):
@@ -124,28 +128,28 @@ def test_evaluation_minds_its_own_part(source: Build, tone: Callable[..., Path],
     rows = ["path,split,label", "0.wav,test,a", "1.wav,test,b", "gone.wav,train,a", "2.wav,val,a", "lost.wav,val,c"]
     (tmp_path / "table.csv").write_text("\n".join(rows))
     built = source("manifest", path=tmp_path / "table.csv", on_error="skip")
-    corpus, _ = open_for_evaluation(built, "test", ["a", "b"], CPU)
-    assert corpus.rows("test").tolist() == [0, 1]
-    assert len(corpus.skipped) == 2
+    dataset, _ = open_for_evaluation(built, "test", ["a", "b"], CPU)
+    assert dataset.rows("test").tolist() == [0, 1]
+    assert len(dataset.skipped) == 2
     assert len(open_for_evaluation(built, "val", ["a", "b"], CPU)[0].rows("val")) == 1  # of c it knows nothing
     with pytest.raises(UserError, match=r"no clip of label 'a'.*, split train can be read"):
         open_for_evaluation(built, "train", ["a", "b"], CPU)
 
 
-def test_nothing_that_can_be_read_is_an_error(opened: Callable[..., Corpus], root: Path, tmp_path: Path):
+def test_nothing_that_can_be_read_is_an_error(opened: Callable[..., Dataset], root: Path, tmp_path: Path):
     paths = broken(root, *(f"{label}/{number:02d}.wav" for label in LABELS for number in range(12)))
     with pytest.raises(UserError, match=f"^data.on_error=skip: none of the 36 clips can be read, such as {paths[0]}: "):
         opened("skip")
     assert list((tmp_path / "cache" / "stores").iterdir()) == []
 
 
-def test_what_was_skipped_is_listed(opened: Callable[..., Corpus], root: Path, tmp_path: Path, caplog):
+def test_what_was_skipped_is_listed(opened: Callable[..., Dataset], root: Path, tmp_path: Path, caplog):
     opened("skip").list_skipped(tmp_path)
     assert not (tmp_path / "skipped.txt").exists()
     broken(root, "low/03.wav", "low/05.wav")
     (root / "low" / "04.wav").rename(root / "low" / "caf\udce9.wav")
     broken(root, "low/caf\udce9.wav")
-    corpus = opened("skip")
-    corpus.list_skipped(tmp_path)
-    assert (tmp_path / "skipped.txt").read_text(errors="surrogateescape").splitlines() == corpus.skipped
+    dataset = opened("skip")
+    dataset.list_skipped(tmp_path)
+    assert (tmp_path / "skipped.txt").read_text(errors="surrogateescape").splitlines() == dataset.skipped
     assert f"3 of 36 clips cannot be read and are left out; they are listed in {tmp_path}/skipped.txt" in caplog.text

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from spectrnn.data.clips import Clip, Source
-from spectrnn.data.corpora import COMMANDS, WORDS
-from spectrnn.data.splits import split
+from spectrnn.data.clips import Clip, DataSource
+from spectrnn.data.sources.published import COMMANDS, WORDS
+from spectrnn.data.splits import assign_splits
 from spectrnn.errors import UserError
 
-Build = Callable[..., Source]
+Build = Callable[..., DataSource]
 
 
 @pytest.mark.parametrize(("version", "classes"), [(1, 30), (2, 35)])
-def test_all_words(corpus: Build, speech_commands: Callable, tmp_path: Path, version: int, classes: int):
-    source = corpus("speech_commands", speech_commands(tmp_path, version), version=version, classes=classes)
+def test_all_words(dataset: Build, speech_commands: Callable, tmp_path: Path, version: int, classes: int):
+    source = dataset("speech_commands", speech_commands(tmp_path, version), version=version, classes=classes)
     clips = source.clips()
     assert len({clip.label for clip in clips}) == classes
     assert set(Counter((clip.label, clip.split) for clip in clips).items()) == {
@@ -30,41 +30,41 @@ def test_all_words(corpus: Build, speech_commands: Callable, tmp_path: Path, ver
         assert clip.fold is None
         number = int(path.name[:8], 16)
         assert clip.split == ("train" if number < 8 else "val" if number == 8 else "test")
-    assert split(clips, source) == clips
+    assert assign_splits(clips, source) == clips
 
 
-def test_twelve_classes(corpus: Build, commands: Path):
-    source = corpus("speech_commands", commands, classes=12)
+def test_twelve_classes(dataset: Build, commands: Path):
+    source = dataset("speech_commands", commands, classes=12)
     clips = source.clips()
     assert {clip.label for clip in clips} == {*COMMANDS, "unknown", "silence"}
     for part, count in {"train": 8, "val": 1, "test": 3}.items():
         labels = Counter(clip.label for clip in clips if clip.split == part)
         assert labels == dict.fromkeys([*COMMANDS, "unknown", "silence"], count)
     unknown = [clip for clip in clips if clip.label == "unknown"]
-    words = {clip.path: clip for clip in corpus("speech_commands", commands).clips()}
+    words = {clip.path: clip for clip in dataset("speech_commands", commands).clips()}
     assert len({clip.path for clip in unknown}) == len(unknown)
     for clip in unknown:
         assert words[clip.path].label not in COMMANDS
         assert words[clip.path]._replace(label="unknown") == clip
-    assert split(clips, source) == clips
+    assert assign_splits(clips, source) == clips
 
 
-def test_unknown_and_silence_are_a_tenth_of_the_commands_rounded_up(corpus: Build, commands: Path):
+def test_unknown_and_silence_are_a_tenth_of_the_commands_rounded_up(dataset: Build, commands: Path):
     (commands / "yes" / f"{0:08x}_nohash_9.wav").write_bytes((commands / "yes" / f"{0:08x}_nohash_0.wav").read_bytes())
-    clips = corpus("speech_commands", commands, classes=12).clips()
+    clips = dataset("speech_commands", commands, classes=12).clips()
     labels = Counter(clip.label for clip in clips if clip.split == "train")
     assert labels["unknown"] == labels["silence"] == math.ceil(81 / 10) == 9
 
 
-def test_unknown_is_drawn_by_the_split_seed(corpus: Build, commands: Path):
+def test_unknown_is_drawn_by_the_split_seed(dataset: Build, commands: Path):
     def unknown(seed: int) -> list[Clip]:
-        source = corpus("speech_commands", commands, classes=12, split_seed=seed)
+        source = dataset("speech_commands", commands, classes=12, split_seed=seed)
         return [clip for clip in source.clips() if clip.label == "unknown"]
 
     assert unknown(0) == unknown(0) != unknown(1)
 
 
-def test_silence_is_disjoint_in_time(corpus: Build, commands: Path):
+def test_silence_is_disjoint_in_time(dataset: Build, commands: Path):
     noises = commands / "_background_noise_"
     for number in range(600):  # enough that the excerpts of one split overlap
         for part, speaker in {"train": 0, "val": 8, "test": 9}.items():
@@ -73,7 +73,7 @@ def test_silence_is_disjoint_in_time(corpus: Build, commands: Path):
             if part != "train":
                 with (commands / ("validation_list.txt" if part == "val" else "testing_list.txt")).open("a") as file:
                     file.write(f"{name}\n")
-    clips = [clip for clip in corpus("speech_commands", commands, classes=12).clips() if clip.label == "silence"]
+    clips = [clip for clip in dataset("speech_commands", commands, classes=12).clips() if clip.label == "silence"]
     assert Counter(clip.split for clip in clips) == {"train": 68, "val": 61, "test": 63}
     assert {Path(clip.path).name for clip in clips} == {"tap.wav", "bike.wav"}  # 2 s cannot be shared out
     for path, seconds in {str(noises / "tap.wav"): 61.0, str(noises / "bike.wav"): 30.5}.items():
@@ -89,11 +89,11 @@ def test_silence_is_disjoint_in_time(corpus: Build, commands: Path):
         assert stretches["test"][0] == pytest.approx(0.9 * seconds, abs=0.2)
 
 
-def test_classes_belong_to_the_version(corpus: Build, tmp_path: Path):
+def test_classes_belong_to_the_version(dataset: Build, tmp_path: Path):
     with pytest.raises(UserError, match=r"data.classes=35: data.version=1 has 12 or 30 classes"):
-        corpus("speech_commands", tmp_path, version=1)
+        dataset("speech_commands", tmp_path, version=1)
     with pytest.raises(UserError, match=r"data.classes=11"):
-        corpus("speech_commands", tmp_path, classes=11)
+        dataset("speech_commands", tmp_path, classes=11)
 
 
 def test_root_is_the_version_s(source: Build, tmp_path: Path):
@@ -101,38 +101,38 @@ def test_root_is_the_version_s(source: Build, tmp_path: Path):
     assert built.root == f"{tmp_path}/speech_commands_v1"
 
 
-def test_of_the_other_version(corpus: Build, commands: Path):
+def test_of_the_other_version(dataset: Build, commands: Path):
     with pytest.raises(
         UserError, match=r"differ from those of data.version=1: backward, follow, forward, learn, visual"
     ):
-        corpus("speech_commands", commands, version=1, classes=12).clips()
+        dataset("speech_commands", commands, version=1, classes=12).clips()
 
 
-def test_missing_files(corpus: Build, commands: Path):
+def test_missing_files(dataset: Build, commands: Path):
     gone = commands / "wow" / f"{9:08x}_nohash_0.wav"
     gone.unlink()
     with pytest.raises(UserError, match=rf"lacks 1 files of its own lists, such as wow/{gone.name}"):
-        corpus("speech_commands", commands).clips()
+        dataset("speech_commands", commands).clips()
     (commands / "testing_list.txt").unlink()
     with pytest.raises(UserError, match=r"data.root=.*: holds no testing_list.txt; data.download=true fetches"):
-        corpus("speech_commands", commands).clips()
+        dataset("speech_commands", commands).clips()
 
 
-def test_wrong_name(corpus: Build, recording: Callable, commands: Path):
+def test_wrong_name(dataset: Build, recording: Callable, commands: Path):
     recording(commands / "bed" / "mine.wav")
     with pytest.raises(UserError, match=r"bed/mine.wav: the name should be <speaker>_nohash_<number>.wav"):
-        corpus("speech_commands", commands).clips()
+        dataset("speech_commands", commands).clips()
 
 
-def test_noise_that_cannot_be_used(corpus: Build, commands: Path):
+def test_noise_that_cannot_be_used(dataset: Build, commands: Path):
     noises = commands / "_background_noise_"
     (noises / "tap.wav").unlink(), (noises / "bike.wav").unlink()
     with pytest.raises(UserError, match=r"_background_noise_: holds no recording of 10 s or more"):
-        corpus("speech_commands", commands, classes=12).clips()
+        dataset("speech_commands", commands, classes=12).clips()
     (noises / "click.wav").write_text("no audio")
     with pytest.raises(UserError, match=r"click.wav: cannot be read as audio"):
-        corpus("speech_commands", commands, classes=12).clips()
+        dataset("speech_commands", commands, classes=12).clips()
     (noises / "click.wav").unlink()
     with pytest.raises(UserError, match=r"holds no _background_noise_/\*.wav"):
-        corpus("speech_commands", commands, classes=12).clips()
-    assert len(corpus("speech_commands", commands).clips()) == 35 * 12
+        dataset("speech_commands", commands, classes=12).clips()
+    assert len(dataset("speech_commands", commands).clips()) == 35 * 12

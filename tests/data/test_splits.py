@@ -1,4 +1,4 @@
-"""Splits: seeded, stratified, group-disjoint; the corpus's own where it has them."""
+"""Splits: seeded, stratified, group-disjoint; the dataset's own where it has them."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spectrnn.data.clips import Clip, Source
-from spectrnn.data.splits import fingerprints, require_classes, require_training_clips, split
+from spectrnn.data.clips import Clip, DataSource
+from spectrnn.data.splits import assign_splits, require_classes, require_training_clips, split_checksums
 from spectrnn.errors import UserError
 
 COUNTS = {"cat": 100, "dog": 40, "owl": 10}
 
 
 @pytest.fixture
-def assign(source: Callable[..., Source], tmp_path: Path) -> Callable[..., list[Clip]]:
+def assign(source: Callable[..., DataSource], tmp_path: Path) -> Callable[..., list[Clip]]:
     """`assign(clips, test_fraction=0.2, ...)`: the table with its splits."""
 
     built = source("folder", root=tmp_path)
 
     def assigned(clips: Sequence[Clip], **settings: Any) -> list[Clip]:
-        return split(clips, replace(built, **settings))
+        return assign_splits(clips, replace(built, **settings))
 
     return assigned
 
@@ -39,10 +39,13 @@ def grouped(seed: int, clips: int = 300, groups: int = 60) -> list[Clip]:
     generator = np.random.default_rng(seed)
     weights = generator.dirichlet(np.full(groups, 2.0))
     return [
-        Clip(f"{number}.wav", str(generator.choice(list(COUNTS), p=[0.5, 0.3, 0.2])),
-             group=f"speaker{generator.choice(groups, p=weights)}")
+        Clip(
+            f"{number}.wav",
+            str(generator.choice(list(COUNTS), p=[0.5, 0.3, 0.2])),
+            group=f"speaker{generator.choice(groups, p=weights)}",
+        )
         for number in range(clips)
-    ]  # fmt: skip
+    ]
 
 
 def counts(clips: Sequence[Clip], part: str) -> Counter[str]:
@@ -124,13 +127,13 @@ def test_parts_of_one_file_are_drawn_apart(assign: Callable):
 
 def test_fingerprints_tell_a_split_that_changed(assign: Callable):
     table = assign(clips_of(COUNTS))
-    before = fingerprints(table)
+    before = split_checksums(table)
     assert {part: int(told.split()[0]) for part, told in before.items()} == dict(Counter(clip.split for clip in table))
-    assert fingerprints(table[::-1]) == before
-    assert fingerprints([clip._replace(path=f"/mnt/{clip.path}") for clip in table]) == before
+    assert split_checksums(table[::-1]) == before
+    assert split_checksums([clip._replace(path=f"/mnt/{clip.path}") for clip in table]) == before
     row = next(number for number, clip in enumerate(table) if clip.split == "test")
     for changed in ({"path": "cat/other.wav"}, {"start": 0.5}, {"end": 2.0}):
-        after = fingerprints([*table[:row], table[row]._replace(**changed), *table[row + 1 :]])
+        after = split_checksums([*table[:row], table[row]._replace(**changed), *table[row + 1 :]])
         assert {part for part in before if after[part] != before[part]} == {"test"}
 
 
@@ -197,7 +200,7 @@ def test_labels_that_are_a_group_each_cannot_be_shared_out(assign: Callable):
         assign([clip._replace(group=clip.label) for clip in clips_of(COUNTS)])
 
 
-# The corpus's own
+# The dataset's own
 
 
 def test_official_splits_stay(assign: Callable):
@@ -241,9 +244,9 @@ def test_a_fold_tests_and_the_others_train(assign: Callable, fold: int | str):
 
 def test_folds_are_chosen_by_hand(assign: Callable):
     clips = [clip._replace(fold=str(number % 3)) for number, clip in enumerate(clips_of(COUNTS))]
-    with pytest.raises(UserError, match=r"^data.fold: missing; this corpus has the folds 0, 1, 2"):
+    with pytest.raises(UserError, match=r"^data.fold: missing; this dataset has the folds 0, 1, 2"):
         assign(clips)
-    with pytest.raises(UserError, match=r"^data.fold=1: no such fold; this corpus has no folds$"):
+    with pytest.raises(UserError, match=r"^data.fold=1: no such fold; this dataset has no folds$"):
         assign(clips_of(COUNTS), fold=1)
 
 
@@ -251,7 +254,7 @@ def test_folds_are_chosen_by_hand(assign: Callable):
 
 
 def test_a_single_class():
-    with pytest.raises(UserError, match=r"^the corpus has a single class \('cat'\); a classifier needs two or more$"):
+    with pytest.raises(UserError, match=r"^the dataset has a single class \('cat'\); a classifier needs two or more$"):
         require_classes(clips_of({"cat": 9}))
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from spectrnn.data.download import Archive, fetch
+from spectrnn.data.sources.download import Archive, fetch
 from spectrnn.errors import UserError
 
 NOISE = random.Random(0).randbytes(100_000)  # does not shrink
-CONTENTS = {"corpus/list.txt": b"one two", "corpus/audio/noise.wav": NOISE}
+CONTENTS = {"dataset/list.txt": b"one two", "dataset/audio/noise.wav": NOISE}
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -35,7 +35,7 @@ def publish(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str,
             (folder / name).write_bytes(content)
             url = f"http://127.0.0.1:{server.server_port}/{name}"
             checksum = "md5:" + hashlib.md5(content).hexdigest()
-            return Archive(name="the corpus", url=url, checksum=checksum, size=len(content))
+            return Archive(name="the dataset", url=url, checksum=checksum, size=len(content))
 
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -62,7 +62,7 @@ def special(kind: bytes, **fields: object) -> bytes:
     """A tar with one member that is no plain file."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz", format=tarfile.PAX_FORMAT) as archive:
-        info = tarfile.TarInfo("corpus/special")
+        info = tarfile.TarInfo("dataset/special")
         info.type = kind
         for name, value in fields.items():
             setattr(info, name, value)
@@ -91,7 +91,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def leftovers(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} - {".corpus.lock"}
+    return {path.name for path in folder.iterdir()} - {".dataset.lock"}
 
 
 @pytest.mark.parametrize("pack", [tar, zipped])
@@ -106,20 +106,20 @@ def leftovers(folder: Path) -> set[str]:
     ],
 )
 def test_a_single_folder_at_the_top_is_left_out(publish: Callable, tmp_path: Path, pack, members, unpacked):
-    name = {tar: "corpus.tar.gz", zipped: "corpus.zip"}[pack]
-    fetch(publish(name, pack(members)), tmp_path / "corpus")
-    assert files(tmp_path / "corpus") == unpacked
-    assert {path.name for path in (tmp_path / "corpus").iterdir()} == {member.split("/")[0] for member in unpacked}
+    name = {tar: "dataset.tar.gz", zipped: "dataset.zip"}[pack]
+    fetch(publish(name, pack(members)), tmp_path / "dataset")
+    assert files(tmp_path / "dataset") == unpacked
+    assert {path.name for path in (tmp_path / "dataset").iterdir()} == {member.split("/")[0] for member in unpacked}
 
 
 def evil_archives(outside: Path) -> dict[str, bytes]:
-    good = {"corpus/a": b"1"}
+    good = {"dataset/a": b"1"}
     return {
         "up.tar.gz": tar(good | {"../evil": b"!"}),
-        "deep.tar.gz": tar(good | {"corpus/../../evil": b"!"}),
+        "deep.tar.gz": tar(good | {"dataset/../../evil": b"!"}),
         "root.tar.gz": tar(good | {str(outside / "evil"): b"!"}),
-        "link.tar.gz": tar(good, ("corpus/link", str(outside))),
-        "linkup.tar.gz": tar(good, ("corpus/link", "../../outside")),
+        "link.tar.gz": tar(good, ("dataset/link", str(outside))),
+        "linkup.tar.gz": tar(good, ("dataset/link", "../../outside")),
         "up.zip": zipped(good | {"../evil": b"!"}),
         "backslash.zip": zipped(good | {"..\\evil": b"!"}),
         "root.zip": zipped(good | {str(outside / "evil"): b"!"}),
@@ -127,11 +127,11 @@ def evil_archives(outside: Path) -> dict[str, bytes]:
         "hardup.tar.gz": special(tarfile.LNKTYPE, linkname="../outside/evil"),
         "device.tar.gz": special(tarfile.CHRTYPE, devmajor=1, devminor=5),
         "fifo.tar.gz": special(tarfile.FIFOTYPE),
-        "through.tar.gz": tar(good, ("corpus/link", ".."), ("corpus/link/link", "..")),
+        "through.tar.gz": tar(good, ("dataset/link", ".."), ("dataset/link/link", "..")),
         "time.tar.gz": special(tarfile.REGTYPE, pax_headers={"mtime": "1e400"}),
-        "bomb.tar.gz": tar({"corpus/a": bytes(30_000_000)}),
-        "many.tar.gz": tar({f"corpus/{number}": b"" for number in range(6000)}),
-        "bomb.zip": zipped({f"corpus/{number}": bytes(3_000_000) for number in range(10)}),
+        "bomb.tar.gz": tar({"dataset/a": bytes(30_000_000)}),
+        "many.tar.gz": tar({f"dataset/{number}": b"" for number in range(6000)}),
+        "bomb.zip": zipped({f"dataset/{number}": bytes(3_000_000) for number in range(10)}),
         "drive.zip": zipped(good | {"C:\\evil": b"!"}),
         "locked.zip": locked(zipped(good)),
         "garbage.zip": b"PK\x03\x04" + random.Random(1).randbytes(500),
@@ -146,7 +146,7 @@ def test_an_archive_that_leaves_the_folder_is_refused(publish: Callable, tmp_pat
     outside, inside = tmp_path / "outside", tmp_path / "inside"
     outside.mkdir()
     with pytest.raises(UserError, match=rf"/{name}: cannot be unpacked: "):
-        fetch(publish(name, evil_archives(outside)[name]), inside / "corpus")
+        fetch(publish(name, evil_archives(outside)[name]), inside / "dataset")
     assert list(outside.iterdir()) == []
-    assert leftovers(inside) == {f"corpus-{name}.part"}
+    assert leftovers(inside) == {f"dataset-{name}.part"}
     assert leftovers(tmp_path) == {"outside", "inside"}

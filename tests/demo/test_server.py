@@ -30,9 +30,16 @@ def ask(server, path, method="GET", **headers):
     return answer.status, answer.getheader("Content-Type", "").partition(";")[0], answer.read()
 
 
-@pytest.mark.parametrize(("path", "kind"), [("/", "text/html"), ("/main.js", "text/javascript"),
-                         ("/runtime/a.mjs", "text/javascript"), ("/runtime/a.wasm", "application/wasm"),
-                         ("/model.json", "application/json")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/", "text/html"),
+        ("/main.js", "text/javascript"),
+        ("/runtime/a.mjs", "text/javascript"),
+        ("/runtime/a.wasm", "application/wasm"),
+        ("/model.json", "application/json"),
+    ],
+)
 def test_files_come_as_what_they_are(server, path, kind):
     assert ask(server, path) == (200, kind, (path[1:] or "index.html").encode())
 

@@ -7,11 +7,14 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from spectrnn import CONFIGS
+from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.model.classifier import Classifier
 
-_SMALL = {"features": {"n_mels": 16}, "model": {"hidden_size": 8, "channels": [4, 4]},
-          "pooling": {"heads": 2, "hidden_size": 8}}  # fmt: skip
+_SMALL = {
+    "features": {"n_mels": 16},
+    "model": {"hidden_size": 8, "channels": [4, 4]},
+    "pooling": {"num_heads": 2, "hidden_size": 8},
+}
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +34,7 @@ def sounds() -> list[np.ndarray]:
 
 def _classifier(*overrides: str) -> Classifier:
     torch.manual_seed(0)
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         config = compose("train", ["data.sample_rate=8000", *overrides])
     for group, sizes in _SMALL.items():
         config[group].update({name: value for name, value in sizes.items() if name in config[group]})

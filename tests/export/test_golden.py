@@ -8,18 +8,21 @@ import onnx
 import pytest
 
 from spectrnn.errors import UserError
-from spectrnn.export.golden import Golden, verify, write_golden
-from spectrnn.export.graph import facts, write_onnx
-from spectrnn.export.runtime import Exported
+from spectrnn.export.golden import GoldenClip, verify, write_golden
+from spectrnn.export.graph import model_metadata, write_onnx
+from spectrnn.export.onnx_model import OnnxModel
 
 
 @pytest.fixture(scope="module")
 def made(classifier, sounds, tmp_path_factory):
     """An export, not to be written to."""
     folder = tmp_path_factory.mktemp("made")
-    write_onnx(classifier(), folder / "model.onnx", facts(classifier(), None))
-    clips = [Golden("one/two: *", np.round(sounds[0] * 32767) / 32768), Golden(None, np.zeros(4000, np.float32))]
-    expected = Exported(folder / "model.onnx")([clip.waveform.astype(np.float32) for clip in clips])
+    write_onnx(classifier(), folder / "model.onnx", model_metadata(classifier(), None))
+    clips = [
+        GoldenClip("one/two: *", np.round(sounds[0] * 32767) / 32768),
+        GoldenClip(None, np.zeros(4000, np.float32)),
+    ]
+    expected = OnnxModel(folder / "model.onnx")([clip.waveform.astype(np.float32) for clip in clips])
     write_golden(clips, expected, 8000, folder)
     return folder
 
@@ -32,7 +35,10 @@ def folder(made, tmp_path):
 def test_an_export_verifies(folder):
     assert verify(str(folder / "model.onnx")) < 1e-5
     assert sorted(path.name for path in (folder / "golden").iterdir()) == [
-        "0-one_two___.wav", "1-silence.wav", "golden.json"]  # fmt: skip
+        "0-one_two___.wav",
+        "1-silence.wav",
+        "golden.json",
+    ]
 
 
 def test_another_model_is_told_by_its_clip(folder):
@@ -44,11 +50,18 @@ def test_another_model_is_told_by_its_clip(folder):
         verify(str(folder / "model.onnx"))
 
 
-@pytest.mark.parametrize("content", [
-    "{", "[]", "{}", '{"clips": [], "tolerance": 1e-4}', '{"clips": 3, "tolerance": 1}',
-    '{"clips": [{"file": "0-one_two___.wav", "probabilities": "many"}], "tolerance": 1}',
-    '{"clips": [{"file": "", "probabilities": [1]}, {"file": "", "probabilities": [1, 2]}], "tolerance": 1}',
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"clips": [], "tolerance": 1e-4}',
+        '{"clips": 3, "tolerance": 1}',
+        '{"clips": [{"file": "0-one_two___.wav", "probabilities": "many"}], "tolerance": 1}',
+        '{"clips": [{"file": "", "probabilities": [1]}, {"file": "", "probabilities": [1, 2]}], "tolerance": 1}',
+    ],
+)
 def test_a_damaged_list_is_a_sentence(folder, content):
     (folder / "golden" / "golden.json").write_text(content)
     with pytest.raises(UserError, match=r"golden.json: is damaged"):
@@ -57,8 +70,10 @@ def test_a_damaged_list_is_a_sentence(folder, content):
 
 def test_other_classes_and_no_tolerance_are_sentences(folder):
     listed = json.loads((folder / "golden" / "golden.json").read_text())
-    for change, told in ((lambda row: row["probabilities"].append(0.0), "gives 3 probabilities, where .* expects 4"),
-                         (lambda row: row.update(probabilities=[float("nan")] * 3), "off by nan")):  # fmt: skip
+    for change, told in (
+        (lambda row: row["probabilities"].append(0.0), "gives 3 probabilities, where .* expects 4"),
+        (lambda row: row.update(probabilities=[float("nan")] * 3), "off by nan"),
+    ):
         changed = json.loads(json.dumps(listed))
         for row in changed["clips"]:
             change(row)
@@ -88,8 +103,11 @@ def test_other_files_are_no_exports(folder, tmp_path):
         verify(str(folder / "model.onnx"))
     node = onnx.helper.make_node("Identity", ["a"], ["b"])
     ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "ab"]
-    foreign = onnx.helper.make_model(onnx.helper.make_graph([node], "g", ends[:1], ends[1:]), ir_version=8,
-                                     opset_imports=[onnx.helper.make_opsetid("", 17)])  # fmt: skip
+    foreign = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "g", ends[:1], ends[1:]),
+        ir_version=8,
+        opset_imports=[onnx.helper.make_opsetid("", 17)],
+    )
     onnx.save(foreign, folder / "model.onnx")
     with pytest.raises(UserError, match="is an ONNX file, but no export of spectrnn"):
         verify(str(folder / "model.onnx"))
@@ -100,8 +118,11 @@ def test_what_a_stranger_wrote_about_a_file_is_checked(folder, said):
     model = onnx.load(folder / "model.onnx")
     node = onnx.helper.make_node("Identity", ["a"], ["b"])
     ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "ab"]
-    foreign = onnx.helper.make_model(onnx.helper.make_graph([node], "g", ends[:1], ends[1:]), ir_version=8,
-                                     opset_imports=[onnx.helper.make_opsetid("", 17)])  # fmt: skip
+    foreign = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "g", ends[:1], ends[1:]),
+        ir_version=8,
+        opset_imports=[onnx.helper.make_opsetid("", 17)],
+    )
     onnx.helper.set_model_props(foreign, {model.metadata_props[0].key: said})
     onnx.save(foreign, folder / "model.onnx")
     with pytest.raises(UserError, match=r"damaged|onnxruntime cannot run it"):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from spectrnn.export.graph import convolved_spectrum, facts, write_onnx
-from spectrnn.export.runtime import Exported
-from spectrnn.model.decisions import Decisions
-from spectrnn.model.encoders import Layer
+from spectrnn.detection.thresholds import TunedThresholds
+from spectrnn.export.graph import convolutional_stft, model_metadata, write_onnx
+from spectrnn.export.onnx_model import OnnxModel
+from spectrnn.model.rnn import RNNLayer
 
 # Every option of every group, and both kinds of padding where they meet.
 COMBINATIONS = [
@@ -37,10 +37,15 @@ def alone(made, clip):
 def test_the_graph_says_what_the_classifier_says_alone_and_padded(
     classifier, sounds, tmp_path, model, pooling, features, normalize, deltas
 ):
-    made = classifier(f"model={model}", f"pooling={pooling}", f"features={features}", f"normalize={normalize}",
-                      f"features.deltas={deltas}")  # fmt: skip
-    write_onnx(made, tmp_path / "model.onnx", facts(made, None))
-    exported = Exported(tmp_path / "model.onnx", threads=1)
+    made = classifier(
+        f"model={model}",
+        f"pooling={pooling}",
+        f"features={features}",
+        f"normalize={normalize}",
+        f"features.deltas={deltas}",
+    )
+    write_onnx(made, tmp_path / "model.onnx", model_metadata(made, None))
+    exported = OnnxModel(tmp_path / "model.onnx", threads=1)
     expected = np.concatenate([alone(made, clip) for clip in sounds])
     assert abs(exported(sounds) - expected).max() < 1e-5
     assert abs(exported(sounds[::-1][:3]) - expected[::-1][:3]).max() < 1e-5
@@ -57,16 +62,18 @@ def test_the_convolution_is_the_fourier_transform(classifier):
         features = classifier(override).features
         waveform = torch.randn(2, 1234)
         expected = features.spectrum(waveform)
-        assert convolved_spectrum(features)(waveform).shape == expected.shape
-        torch.testing.assert_close(convolved_spectrum(features)(waveform), expected, atol=1e-4, rtol=1e-4)
+        assert convolutional_stft(features)(waveform).shape == expected.shape
+        torch.testing.assert_close(convolutional_stft(features)(waveform), expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("pooling", "names"), [("attention", ["probabilities", "features", "attention"]),
-                                                ("mean", ["probabilities", "features"])])  # fmt: skip
+@pytest.mark.parametrize(
+    ("pooling", "names"),
+    [("attention", ["probabilities", "features", "attention"]), ("mean", ["probabilities", "features"])],
+)
 def test_what_happens_inside_is_given_where_asked_for(classifier, sounds, tmp_path, pooling, names):
     made = classifier("model=crnn", f"pooling={pooling}")
-    write_onnx(made, tmp_path / "model.onnx", facts(made, None), inside=True)
-    session = Exported(tmp_path / "model.onnx", threads=1).session
+    write_onnx(made, tmp_path / "model.onnx", model_metadata(made, None), inside=True)
+    session = OnnxModel(tmp_path / "model.onnx", threads=1).session
     assert [output.name for output in session.get_outputs()] == names
     waveform, lengths = torch.from_numpy(sounds[0])[None], torch.tensor([len(sounds[0])])
     found = session.run(None, {"waveform": waveform.numpy(), "lengths": lengths.numpy()})
@@ -80,20 +87,29 @@ def test_what_happens_inside_is_given_where_asked_for(classifier, sounds, tmp_pa
 
 def test_the_file_says_all_that_its_users_need(classifier, tmp_path):
     made = classifier()
-    decisions = Decisions(thresholds={"one": 0.5}, background=["two"], false_alarms=1.0, hours=2.0, window=0.5, hop=0.1,
-                          smooth=3, release=0.8, min_seconds=0.0)  # fmt: skip
-    write_onnx(made, tmp_path / "model.onnx", facts(made, decisions))
-    metadata = Exported(tmp_path / "model.onnx").metadata
+    tuned_thresholds = TunedThresholds(
+        thresholds={"one": 0.5},
+        background=["two"],
+        max_false_alarms_per_hour=1.0,
+        hours=2.0,
+        window=0.5,
+        hop=0.1,
+        smoothing_windows=3,
+        offset_ratio=0.8,
+        min_event_seconds=0.0,
+    )
+    write_onnx(made, tmp_path / "model.onnx", model_metadata(made, tuned_thresholds))
+    metadata = OnnxModel(tmp_path / "model.onnx").metadata
     assert metadata["labels"] == ["one", "two", "three"]
     assert (metadata["sample_rate"], metadata["longest"], metadata["window"], metadata["hop"]) == (8000, 4000, 200, 80)
     assert metadata["temperature"] == 1.5
-    assert metadata["decisions"] == asdict(decisions)
+    assert metadata["tuned_thresholds"] == asdict(tuned_thresholds)
 
 
 def test_the_classifier_stays_as_it_is(classifier, sounds, tmp_path):
     made = classifier()
     before = alone(made, sounds[0])
-    write_onnx(made, tmp_path / "model.onnx", facts(made, None))
-    assert all(layer.by_hand for layer in made.modules() if isinstance(layer, Layer))
+    write_onnx(made, tmp_path / "model.onnx", model_metadata(made, None))
+    assert all(layer.by_hand for layer in made.modules() if isinstance(layer, RNNLayer))
     assert "spectrum" not in vars(made.features)
     np.testing.assert_array_equal(alone(made, sounds[0]), before)

@@ -4,29 +4,36 @@ import numpy as np
 import pytest
 import torch
 
-from spectrnn.export.graph import facts
-from spectrnn.export.quantize import quantize
-from spectrnn.export.runtime import Streaming, opened
+from spectrnn.export.graph import model_metadata
+from spectrnn.export.onnx_model import StreamingOnnxModel, load_onnx
+from spectrnn.export.quantize import quantize_weights
 from spectrnn.export.streaming import streaming_differences, write_streaming_onnx
 from spectrnn.streaming.classifier import StreamingClassifier
 
 
 def exported(made, path):
-    write_streaming_onnx(StreamingClassifier(made, {}), path, facts(made, None))
-    file = opened(path, threads=1)
-    assert isinstance(file, Streaming)
+    write_streaming_onnx(StreamingClassifier(made, {}), path, model_metadata(made, None))
+    file = load_onnx(path, threads=1)
+    assert isinstance(file, StreamingOnnxModel)
     return file
 
 
-@pytest.mark.parametrize(("model", "pooling", "features", "normalize"), [
-    ("gru", "last", "logmel", "global"), ("lstm", "mean", "mfcc", "none"), ("gru", "attention", "mfcc", "global"),
-    ("lstm", "stats", "logmel", "global"), ("gru", "max", "logmel", "none"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "pooling", "features", "normalize"),
+    [
+        ("gru", "last", "logmel", "global"),
+        ("lstm", "mean", "mfcc", "none"),
+        ("gru", "attention", "mfcc", "global"),
+        ("lstm", "stats", "logmel", "global"),
+        ("gru", "max", "logmel", "none"),
+    ],
+)
 def test_every_answer_is_the_classifiers_to_all_that_was_heard(
     classifier, sounds, tmp_path, model, pooling, features, normalize
 ):
-    made = classifier(f"model={model}", f"pooling={pooling}", f"features={features}", "features.deltas=0",
-                      f"normalize={normalize}")  # fmt: skip
+    made = classifier(
+        f"model={model}", f"pooling={pooling}", f"features={features}", "features.deltas=0", f"normalize={normalize}"
+    )
     file = exported(made, tmp_path / "model.onnx")
     streams = np.stack([sounds[0], sounds[-1][:4000][::-1]])
     for hops in (1, 5):
@@ -59,7 +66,7 @@ def test_a_stream_that_forgets_is_found(classifier, sounds, tmp_path, monkeypatc
 def test_a_stream_may_have_int8_weights(classifier, sounds, tmp_path):
     made = classifier("model=lstm", "pooling=attention", "features.deltas=0")
     file = exported(made, tmp_path / "model.onnx")
-    quantize(tmp_path / "model.onnx", tmp_path / "int8.onnx")
-    smaller = opened(tmp_path / "int8.onnx", threads=1)
-    assert isinstance(smaller, Streaming)
+    quantize_weights(tmp_path / "model.onnx", tmp_path / "int8.onnx")
+    smaller = load_onnx(tmp_path / "int8.onnx", threads=1)
+    assert isinstance(smaller, StreamingOnnxModel)
     assert 0 < abs(smaller(sounds) - file(sounds)).max() < 0.1

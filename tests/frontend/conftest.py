@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from spectrnn import CONFIGS
-from spectrnn.config import build
+from spectrnn.config.instantiate import instantiate
+from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.data.batches import Batch
 
 
@@ -35,7 +35,7 @@ def batch() -> Callable[..., Batch]:
 @functools.cache
 def _config(group: str, option: str) -> DictConfig:
     choice = f"augment=[{option}]" if group == "augment" else f"{group}={option}"
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         return compose("train", ["data.sample_rate=16000", choice])
 
 
@@ -44,7 +44,7 @@ def _stage(group: str, option: str, runtime: dict[str, Any] | None = None, **set
     config = OmegaConf.merge(_config(group, option))
     for name, value in settings.items():
         OmegaConf.update(config, f"{key}.{name}", value, force_add=True)
-    return build(OmegaConf.select(config, key), key, **(runtime or {}))
+    return instantiate(OmegaConf.select(config, key), key, **(runtime or {}))
 
 
 def _batch(lengths: Sequence[int], waveform: Tensor | None = None) -> Batch:

@@ -112,7 +112,7 @@ def test_valid_frames_do_not_depend_on_longer_neighbours(stage, batch, option):
 
 
 def test_silence_lies_on_the_floor(stage):
-    x, _ = stage("features", "logmel", floor=1e-4)(torch.zeros(1, 2000), torch.tensor([2000]))
+    x, _ = stage("features", "logmel", log_floor=1e-4)(torch.zeros(1, 2000), torch.tensor([2000]))
     torch.testing.assert_close(x, torch.full_like(x, np.log(1e-4)))
 
 
@@ -156,7 +156,7 @@ def test_features_keep_nothing_that_a_model_file_would_have_to_store(stage):
         ({"n_mels": 0}, r"features\.n_mels=0: should be greater than 0"),
         ({"deltas": 3}, r"features\.deltas=3: should be 0, 1 or 2"),
         ({"mel_scale": "bark"}, r"features\.mel_scale=bark: should be 'htk' or 'slaney'"),
-        ({"floor": 0}, r"features\.floor=0: should be greater than 0"),
+        ({"log_floor": 0}, r"features\.log_floor=0: should be greater than 0"),
         ({"window": 25}, r"features\.window: no such key; did you mean features\.window_ms"),
     ],
 )

@@ -15,7 +15,7 @@ def runs(line):
 
 @pytest.mark.parametrize("share", [0.2, 1.0])
 def test_specaugment_hides_one_band_of_valid_frames_no_wider_than_it_says(stage, share):
-    masks = {"time_masks": 1, "time_width": 25, "max_time_share": share, "frequency_masks": 0}
+    masks = {"num_time_masks": 1, "time_mask_param": 25, "max_time_fraction": share, "num_freq_masks": 0}
     frames = torch.tensor([100, 40, 33, 7, 4, 1] * 200)
     x = torch.randn(len(frames), 100, 8)
     band = hidden(stage("augment", "specaugment", **masks), x, frames)
@@ -31,7 +31,7 @@ def test_specaugment_hides_one_band_of_valid_frames_no_wider_than_it_says(stage,
 
 
 def test_specaugment_hides_bands_of_bins_no_wider_than_it_says(stage):
-    masks = {"time_masks": 0, "frequency_masks": 1, "frequency_width": 7}
+    masks = {"num_time_masks": 0, "num_freq_masks": 1, "freq_mask_param": 7}
     x, frames = torch.randn(400, 20, 30), torch.full((400,), 20)
     band = hidden(stage("augment", "specaugment", **masks), x, frames)
     assert torch.equal(band.any(1), band.all(1))
@@ -45,7 +45,7 @@ def test_specaugment_hides_behind_the_mean_of_the_clip_in_several_bands(stage):
     frames = torch.tensor([50, 20] * 50)
     x = torch.randn(100, 50, 40) + torch.arange(100)[:, None, None]
     x[torch.arange(50) >= frames[:, None]] = 1e6
-    after = stage("augment", "specaugment", time_width=10, frequency_width=4)(x, frames)
+    after = stage("augment", "specaugment", time_mask_param=10, freq_mask_param=4)(x, frames)
     inside, bands = torch.arange(50) < frames[:, None], set()
     for clip in range(100):
         covered = (after[clip] != x[clip]) & inside[clip, :, None]
@@ -62,4 +62,6 @@ def test_specaugment_hides_behind_the_mean_of_the_clip_in_several_bands(stage):
 
 def test_specaugment_without_bands_changes_nothing(stage):
     x = torch.randn(3, 20, 8)
-    assert torch.equal(stage("augment", "specaugment", time_masks=0, frequency_masks=0)(x, torch.tensor([20, 3, 1])), x)
+    assert torch.equal(
+        stage("augment", "specaugment", num_time_masks=0, num_freq_masks=0)(x, torch.tensor([20, 3, 1])), x
+    )

@@ -10,16 +10,16 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from spectrnn import CONFIGS
-from spectrnn.config import build
-from spectrnn.frontend.augment import Augment
+from spectrnn.config.instantiate import instantiate
+from spectrnn.config.paths import CONFIG_DIR
+from spectrnn.frontend.augmentation import Augmentations
 from spectrnn.model.classifier import Classifier
 
 _DEFAULTS = {"features": "logmel", "normalize": "global", "model": "bigru", "pooling": "attention"}
 _SMALL = {
     "features": {"n_mels": 16},
     "model": {"hidden_size": 8, "channels": [4, 4]},
-    "pooling": {"heads": 2, "hidden_size": 8},
+    "pooling": {"num_heads": 2, "hidden_size": 8},
 }
 
 
@@ -42,7 +42,7 @@ def _seeded() -> None:
 
 @pytest.fixture(scope="session")
 def stage() -> Callable[..., Any]:
-    """Builds one stage in its real size: `stage("pooling", "attention", {"input_size": 8}, heads=2)`."""
+    """Builds one stage in its real size: `stage("pooling", "attention", {"input_size": 8}, num_heads=2)`."""
     return _stage
 
 
@@ -70,7 +70,7 @@ def clips() -> Clips:
 @functools.cache
 def _config(group: str, option: str) -> DictConfig:
     choice = f"augment=[{option}]" if group == "augment" else f"{group}={option}"
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         return compose("train", ["data.sample_rate=8000", choice])
 
 
@@ -80,7 +80,7 @@ def _node(group: str, option: str, **settings: Any) -> dict[str, Any]:
 
 
 def _stage(group: str, option: str, runtime: dict[str, Any] | None = None, **settings: Any) -> Any:
-    return build(_node(group, option, **settings), group, **(runtime or {}))
+    return instantiate(_node(group, option, **settings), group, **(runtime or {}))
 
 
 def _stages(**choices: str) -> dict[str, Any]:
@@ -91,5 +91,5 @@ def _stages(**choices: str) -> dict[str, Any]:
 
 
 def _classifier(augment: tuple[str, ...] = (), **choices: str) -> Classifier:
-    augmentation = Augment([_stage("augment", option) for option in augment])
+    augmentation = Augmentations([_stage("augment", option) for option in augment])
     return Classifier(_stages(**choices), ["one", "two", "three"], augmentation).eval()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from spectrnn.errors import UserError
-from spectrnn.frontend.augment import Augment
+from spectrnn.frontend.augmentation import Augmentations
 from spectrnn.model.classifier import Classifier
 
 MODELS = ["gru", "bigru", "lstm", "bilstm", "crnn", "conv1d_rnn"]
@@ -132,15 +132,19 @@ def test_the_frontend_keeps_to_float32_under_autocast(classifier, clips):
 def test_labels_and_rate(classifier, stages):
     assert classifier().labels == ["one", "two", "three"]
     assert classifier().sample_rate == 8000
-    assert Classifier(stages(), ["a", "b"], Augment([]))(torch.zeros(1, 500), torch.tensor([500])).shape == (1, 2)
+    assert Classifier(stages(), ["a", "b"], Augmentations([]))(torch.zeros(1, 500), torch.tensor([500])).shape == (1, 2)
 
 
 @pytest.mark.parametrize(
     ("group", "settings", "sentence"),
     [
-        ("pooling", {"heads": 3}, "pooling.heads=3: does not divide the encoder's 16 outputs; 1, 2, 4, 8, 16 do"),
+        (
+            "pooling",
+            {"num_heads": 3},
+            "pooling.num_heads=3: does not divide the encoder's 16 outputs; 1, 2, 4, 8, 16 do",
+        ),
         ("features", {"hop_ms": 26}, "features.hop_ms=26: longer than features.window_ms="),
-        ("normalize", {"epsilon": 0}, "normalize.epsilon=0: should be greater than 0"),
+        ("normalize", {"eps": 0}, "normalize.eps=0: should be greater than 0"),
         ("model", {"hiden_size": 8}, "model.hiden_size: no such key; did you mean model.hidden_size"),
         ("head", {"dropout": 2}, "head.dropout=2: should be less than 1"),
     ],

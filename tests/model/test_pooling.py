@@ -42,7 +42,7 @@ def test_last_of_one_direction_is_the_last_valid_frame(stage, states):
 
 @pytest.mark.parametrize("heads", [1, 2, 4, 8])
 def test_attention_equals_a_loop_over_clips_heads_and_frames(stage, states, heads):
-    pooling = stage("pooling", "attention", RUNTIME, heads=heads)
+    pooling = stage("pooling", "attention", RUNTIME, num_heads=heads)
     pooled, weights = pooling(states, FRAMES), pooling.weights(states, FRAMES)
     for clip, frames in enumerate(FRAMES.tolist()):
         scores = pooling.score(states[clip, :frames])  # (frames, heads)
@@ -98,10 +98,10 @@ def test_gradients_are_finite_and_none_reach_the_padding(stage, option):
 @pytest.mark.parametrize(
     ("option", "settings", "sentence"),
     [
-        ("attention", {"heads": 3}, "pooling.heads=3: does not divide the encoder's 8 outputs; 1, 2, 4, 8 do"),
-        ("attention", {"heads": 0}, "pooling.heads=0: should be greater than 0"),
-        ("stats", {"epsilon": 0}, "pooling.epsilon=0: should be greater than 0"),
-        ("mean", {"heads": 2}, "pooling.heads: no such key"),
+        ("attention", {"num_heads": 3}, "pooling.num_heads=3: does not divide the encoder's 8 outputs; 1, 2, 4, 8 do"),
+        ("attention", {"num_heads": 0}, "pooling.num_heads=0: should be greater than 0"),
+        ("stats", {"eps": 0}, "pooling.eps=0: should be greater than 0"),
+        ("mean", {"num_heads": 2}, "pooling.num_heads: no such key"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_by_their_full_key(stage, option, settings, sentence):

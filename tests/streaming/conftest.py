@@ -10,11 +10,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor
 
-from spectrnn import CONFIGS
-from spectrnn.config import plain
+from spectrnn.config.instantiate import to_container
+from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.model.classifier import Classifier
 
-_SMALL = {"features": {"n_mels": 16, "deltas": 0}, "model": {"hidden_size": 8}, "pooling": {"heads": 2}}
+_SMALL = {"features": {"n_mels": 16, "deltas": 0}, "model": {"hidden_size": 8}, "pooling": {"num_heads": 2}}
 
 
 @pytest.fixture(scope="session")
@@ -34,8 +34,8 @@ def sound() -> Tensor:
 
 @functools.cache
 def _node(group: str, option: str) -> dict[str, Any]:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = plain(compose("train", ["data.sample_rate=8000", f"{group}={option}"]), "")
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        config = to_container(compose("train", ["data.sample_rate=8000", f"{group}={option}"]), "")
     small = {key: value for key, value in _SMALL.get(group, {}).items() if key in config[group]}
     return {"head": config["head"], group: config[group] | small}
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from spectrnn.errors import UserError
-from spectrnn.frontend.normalize import Normalize
-from spectrnn.model.encoders import Encoder
+from spectrnn.frontend.normalization import Normalization
 from spectrnn.model.pooling import Pooling
+from spectrnn.model.rnn import Encoder
 from spectrnn.streaming.classifier import StreamingClassifier
 
 POOLINGS = ("last", "mean", "max", "attention", "stats")
@@ -127,10 +127,10 @@ def test_all_obstacles_are_told_at_once(causal):
     assert keys == ["features.deltas=1", "normalize=cmvn", "model=crnn", "model.bidirectional=true"]
 
 
-@pytest.mark.parametrize(("interface", "sizes"), [(Normalize, ()), (Encoder, ()), (Pooling, (4,))])
+@pytest.mark.parametrize(("interface", "sizes"), [(Normalization, ()), (Encoder, ()), (Pooling, (4,))])
 def test_a_new_stage_that_says_nothing_of_streams_is_refused(interface, sizes):
     class New(interface):
         def forward(self, x, frames):
             return x
 
-    assert New(*sizes).obstacles == {"": "has no way to go on from packet to packet"}
+    assert New(*sizes).streaming_issues == {"": "has no way to go on from packet to packet"}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spectrnn.streaming.classifier import StreamingClassifier
-from spectrnn.streaming.rolling import Rolling
+from spectrnn.streaming.rolling import RollingClassifier
 
 WINDOW, LISTENERS, EVERY = 1600, 4, 3  # samples; frames
 
@@ -15,8 +15,8 @@ def stream(sound):
     return sound.flatten()
 
 
-def heard(classifier, config, stream, sizes, window=WINDOW, listeners=LISTENERS, every=EVERY):
-    rolling = Rolling(StreamingClassifier(classifier, config), window, listeners, every)
+def heard(classifier, config, stream, sizes, window=WINDOW, num_replicas=LISTENERS, every=EVERY):
+    rolling = RollingClassifier(StreamingClassifier(classifier, config), window, num_replicas, every)
     return [answer for packet in stream.split(sizes) for answer in rolling.hear(packet)]
 
 
@@ -31,15 +31,15 @@ def test_answers_are_the_offline_ones_about_the_last_stretch(causal, stream, poo
     assert torch.stack([answer.probabilities for answer in answers]).std(0).max() > 0.01
 
 
-@pytest.mark.parametrize("listeners", [1, 2, 4, 5])
-def test_stretches_reach_from_most_of_the_window_to_all_of_it(causal, stream, listeners):
+@pytest.mark.parametrize("num_replicas", [1, 2, 4, 5])
+def test_stretches_reach_from_most_of_the_window_to_all_of_it(causal, stream, num_replicas):
     classifier, config = causal()
-    answers = heard(classifier, config, stream, 160, listeners=listeners)
+    answers = heard(classifier, config, stream, 160, num_replicas=num_replicas)
     # All that can be answered: the first frame ends at 200 samples, the next ones 80 later each.
     assert [answer.end for answer in answers] == [*range(200 + 80 * (EVERY - 1), 24004, 80 * EVERY)]
     lengths = [answer.end - answer.start for answer in answers if answer.end > WINDOW]
     assert max(lengths) <= WINDOW
-    assert min(lengths) >= (1 - 1 / listeners) * (WINDOW - 80 * listeners)
+    assert min(lengths) >= (1 - 1 / num_replicas) * (WINDOW - 80 * num_replicas)
     assert [answer.start for answer in answers] == sorted(answer.start for answer in answers)
 
 
@@ -61,7 +61,7 @@ def test_a_window_of_a_frame_for_each_listener_at_least(causal, stream):
 @pytest.mark.parametrize("samples", [1, 100, 199, 200, 441, 1999, 4321])
 def test_the_end_of_a_stream_is_answered_for(causal, stream, samples):
     classifier, config = causal(pooling="attention")
-    rolling = Rolling(StreamingClassifier(classifier, config), WINDOW, LISTENERS, EVERY)
+    rolling = RollingClassifier(StreamingClassifier(classifier, config), WINDOW, LISTENERS, EVERY)
     answers = [*rolling.hear(stream[:samples]), *rolling.finish()]
     last = answers[-1]
     assert last.end <= samples < max(last.end, 200) + 80  # but for what is no whole frame
@@ -73,4 +73,4 @@ def test_the_end_of_a_stream_is_answered_for(causal, stream, samples):
 
 def test_no_sound_has_no_end_to_answer_for(causal):
     classifier, config = causal()
-    assert Rolling(StreamingClassifier(classifier, config), WINDOW, LISTENERS, EVERY).finish() == []
+    assert RollingClassifier(StreamingClassifier(classifier, config), WINDOW, LISTENERS, EVERY).finish() == []

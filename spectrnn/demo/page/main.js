@@ -205,7 +205,7 @@ async function live(own) {
       }
       if (own !== turn) return;
       said.push(heard.probabilities);
-      if (said.length > model.smooth) said.shift();
+      if (said.length > model.smoothing_windows) said.shift();
       const mean = heard.probabilities.map((_, label) => said.reduce((sum, one) => sum + one[label], 0) / said.length);
       present(heard, mean, true, level(samples) < QUIET);
     }

@@ -1,0 +1,1 @@
+"""What scripts/benchmark.py benchmarks, a module a question."""

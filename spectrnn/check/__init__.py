@@ -1,0 +1,1 @@
+"""Dataset check: broken files, duplicates, leakage between splits."""

@@ -1,0 +1,1 @@
+"""Command line: commands, overrides, help, and errors as sentences."""

@@ -1,0 +1,1 @@
+"""Configuration: composition, validation and instantiation."""

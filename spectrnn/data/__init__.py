@@ -1,0 +1,1 @@
+"""Data pipeline: from files to batches of waveforms."""

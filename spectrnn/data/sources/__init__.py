@@ -1,0 +1,1 @@
+"""Data sources: folders, manifests, published datasets and synthetic speech."""

@@ -1,0 +1,1 @@
+"""Browser demo of an exported model."""

@@ -1,0 +1,1 @@
+"""Event detection from window or frame probabilities."""

@@ -1,0 +1,1 @@
+"""Evaluation: metrics, calibration, threshold tuning, plots and the report."""

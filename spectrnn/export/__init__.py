@@ -1,0 +1,1 @@
+"""Export: ONNX, quantization, parity checks and the model card."""

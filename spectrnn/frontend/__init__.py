@@ -1,0 +1,1 @@
+"""Frontend: augmentation, features and normalization."""

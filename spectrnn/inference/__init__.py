@@ -1,0 +1,1 @@
+"""Inference: predictor, sliding windows, batch prediction and its writers."""

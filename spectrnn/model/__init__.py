@@ -1,0 +1,1 @@
+"""Model: encoders, pooling, classifier, task and model files."""

@@ -1,0 +1,1 @@
+"""Streaming: classification and event detection on live audio."""

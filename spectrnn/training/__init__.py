@@ -1,0 +1,1 @@
+"""Training: preflight checks, trainer, schedules, checkpoints and logging."""

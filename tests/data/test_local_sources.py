@@ -1,0 +1,270 @@
+"""The sources for anyone's own recordings: a folder a class, and manifests in three formats."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from spectrnn.data.audio import EXTENSIONS
+from spectrnn.data.clips import Clip, DataSource
+from spectrnn.errors import UserError
+
+Build = Callable[..., DataSource]
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def described(clips: list[Clip], root: Path) -> list[tuple[str, str, str | None]]:
+    return [(Path(clip.path).relative_to(root).as_posix(), clip.label, clip.split) for clip in clips]
+
+
+# A folder a class
+
+
+def test_folder_names_are_labels_at_any_depth_and_in_any_case(source: Build, tmp_path: Path):
+    touch(tmp_path, "cat/b.wav", "cat/deep/er/a.FLAC", "dog/c.mp3", "dog/notes.txt", "stray.wav")
+    assert described(source("folder", root=tmp_path).clips(), tmp_path) == [
+        ("cat/b.wav", "cat", None),
+        ("cat/deep/er/a.FLAC", "cat", None),
+        ("dog/c.mp3", "dog", None),
+    ]
+
+
+def test_every_extension_is_a_clip(source: Build, tmp_path: Path):
+    touch(tmp_path, "b/x.wav", *(f"a/x{extension}" for extension in EXTENSIONS))
+    assert len(source("folder", root=tmp_path).clips()) == 1 + len(EXTENSIONS)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("train", "train"), ("val", "val"), ("valid", "val"), ("validation", "val"), ("dev", "val"), ("Test", "test")],
+)
+def test_folders_at_the_top_that_are_splits(source: Build, tmp_path: Path, name: str, part: str):
+    touch(tmp_path, f"{name}/cat/deep/1.wav", f"{name}/dog/2.wav")
+    clips = source("folder", root=tmp_path).clips()
+    assert described(clips, tmp_path) == [(f"{name}/cat/deep/1.wav", "cat", part), (f"{name}/dog/2.wav", "dog", part)]
+
+
+def test_one_folder_that_is_no_split_makes_all_of_them_labels(source: Build, tmp_path: Path):
+    touch(tmp_path, "train/1.wav", "bus/2.wav", "test/3.wav")
+    clips = source("folder", root=tmp_path).clips()
+    assert [(clip.label, clip.split) for clip in clips] == [("bus", None), ("test", None), ("train", None)]
+
+
+def test_hidden_files_and_folders_are_left_out(source: Build, tmp_path: Path):
+    touch(tmp_path, "cat/1.wav", "cat/._1.wav", "cat/.ipynb_checkpoints/2.wav", ".cache/3.wav", "dog/4.wav")
+    (tmp_path / "cat" / "folder.wav").mkdir()
+    clips = source("folder", root=tmp_path).clips()
+    assert described(clips, tmp_path) == [("cat/1.wav", "cat", None), ("dog/4.wav", "dog", None)]
+
+
+def test_a_hidden_folder_above_the_root_hides_nothing(source: Build, tmp_path: Path):
+    touch(tmp_path / ".data", "cat/1.wav", "dog/2.wav")
+    assert len(source("folder", root=tmp_path / ".data").clips()) == 2
+
+
+@pytest.mark.parametrize(
+    ("pattern", "groups"), [("^([^/]+)/", ["ann", "bob", "ann"]), ("_([0-9]+)", ["1", "2", "1"]), (None, [None] * 3)]
+)
+def test_the_group_is_the_first_parenthesis(source: Build, tmp_path: Path, pattern: str | None, groups: list[str]):
+    touch(tmp_path, "cat/ann/x_1.wav", "cat/bob/x_2.wav", "dog/ann/x_1.wav")
+    assert [clip.group for clip in source("folder", root=tmp_path, group=pattern).clips()] == groups
+
+
+@pytest.mark.parametrize("pattern", ["(unclosed", "no_parenthesis", "(nowhere)", "cat/(1)"])
+def test_a_group_that_fits_not_is_named_with_its_key(source: Build, tmp_path: Path, pattern: str):
+    touch(tmp_path, "cat/1_no_parenthesis.wav", "dog/1.wav")
+    with pytest.raises(UserError, match=r"^data\.group\b.*" + re.escape(pattern)) as caught:
+        source("folder", root=tmp_path, group=pattern).clips()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["none", "file.wav"])
+def test_a_missing_root(source: Build, tmp_path: Path, name: str):
+    touch(tmp_path, "file.wav")
+    with pytest.raises(UserError, match=rf"^data.root={re.escape(str(tmp_path / name))}: no such folder$"):
+        source("folder", root=tmp_path / name).clips()
+
+
+def test_an_empty_class_folder_is_named(source: Build, tmp_path: Path):
+    touch(tmp_path, "cat/1.wav", "dog/readme.txt")
+    with pytest.raises(UserError, match=rf"^{re.escape(str(tmp_path / 'dog'))}: holds no audio files .*\.wav"):
+        source("folder", root=tmp_path).clips()
+
+
+@pytest.mark.parametrize("names", [[], ["1.wav", "2.wav"], ["train/1.wav", "test/2.wav"], [".git/1.wav"]])
+def test_a_root_without_class_folders(source: Build, tmp_path: Path, names: list[str]):
+    touch(tmp_path, *names)
+    with pytest.raises(UserError, match=r"^data.root=.*: holds no folders; one folder a class is expected$"):
+        source("folder", root=tmp_path).clips()
+
+
+# Manifests
+
+ROWS = [
+    {"path": "a.wav", "label": "cat", "split": "train", "fold": "1", "group": "ann", "start": "0.5", "end": "1.25"},
+    {"path": "deep/b.wav", "label": "dog, big", "split": "Dev", "fold": "", "group": "", "start": "", "end": ""},
+    {"path": "deep/b.wav", "label": "7", "split": "", "fold": "2", "group": "0", "start": "0", "end": "3"},
+]
+
+
+def expected(root: Path) -> list[Clip]:
+    return [
+        Clip(str(root / "a.wav"), "cat", "train", "1", "ann", 0.5, 1.25),
+        Clip(str(root / "deep" / "b.wav"), "dog, big", "val", None, None, 0.0, None),
+        Clip(str(root / "deep" / "b.wav"), "7", None, "2", "0", 0.0, 3.0),
+    ]
+
+
+def separated(mark: str) -> str:
+    quoted = [[f'"{value}"' if "," in value else value for value in row.values()] for row in ROWS]
+    return "\n".join(mark.join(row) for row in [list(ROWS[0]), *quoted]) + "\n"
+
+
+def in_json() -> str:
+    numbers = [row | {"start": 0.5, "end": 1.25, "fold": 1} if row is ROWS[0] else row for row in ROWS]
+    numbers[1] = {"path": "deep/b.wav", "label": "dog, big", "split": "dev", "start": None}
+    numbers[2] = numbers[2] | {"label": 7, "group": 0}
+    return "\n\n".join(json.dumps(row) for row in numbers)
+
+
+@pytest.fixture
+def manifest(source: Build, tmp_path: Path) -> Callable[..., list[Clip]]:
+    """Writes a manifest beside a.wav and deep/b.wav and reads it: `manifest(text, "tsv")` -> clips."""
+
+    def read(content: str | bytes, extension: str = "csv") -> list[Clip]:
+        touch(tmp_path, "a.wav", "deep/b.wav")
+        path = tmp_path / f"table.{extension}"
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return source("manifest", path=path).clips()
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("content", "extension"),
+    [
+        (separated(","), "csv"),
+        (separated(","), "CSV"),
+        (separated("\t"), "tsv"),
+        (separated(",").replace("\n", "\r\n"), "csv"),
+        (separated(",").replace("\n", "\n\n"), "csv"),
+        (separated(",").replace("cat,", " cat ,"), "csv"),
+        (separated(",").replace("path,", "path,note,").replace("wav,", "wav,fine,"), "csv"),
+        (in_json(), "jsonl"),
+    ],
+    ids=["csv", "CSV", "tsv", "crlf", "blank lines", "spaces", "another column", "jsonl"],
+)
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "byte order mark"])
+def test_a_manifest_is_read(manifest: Callable, tmp_path: Path, content: str, extension: str, mark: str):
+    assert manifest(mark + content, extension) == expected(tmp_path)
+
+
+def test_path_and_label_are_enough(manifest: Callable, tmp_path: Path):
+    assert manifest("label,path\ncat,a.wav\n") == [Clip(str(tmp_path / "a.wav"), "cat")]
+    assert manifest('{"path": "a.wav", "label": "cat"}', "jsonl") == [Clip(str(tmp_path / "a.wav"), "cat")]
+
+
+def test_paths_are_relative_to_the_manifest_or_absolute(source: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    touch(tmp_path, "lists/here.wav", "there.wav", "elsewhere/far.wav")
+    rows = f"path,label\nhere.wav,x\n../there.wav,x\n{tmp_path}/elsewhere/far.wav,x\n"
+    (tmp_path / "lists" / "table.csv").write_text(rows)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    clips = source("manifest", path="../lists/table.csv").clips()
+    assert [Path(clip.path).resolve().relative_to(tmp_path).as_posix() for clip in clips] == [
+        "lists/here.wav",
+        "there.wav",
+        "elsewhere/far.wav",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("file,label\na.wav,cat\n", r"table.csv: no column path \(found: file, label\)"),
+        ("path;label\na.wav;cat\n", r"table.csv: no column path and no column label \(found: path;label\)"),
+        ("", r"table.csv: no column path and no column label"),
+        ("path,label\n", r"table.csv: holds no clips"),
+        ("path,label\na.wav,cat\na.wav,\n", r"table.csv, line 3: label is empty"),
+        ("path,label\n\na.wav\n", r"table.csv, line 3: label is empty"),
+        ("path,label\n,cat\n", r"table.csv, line 2: path is empty"),
+        ("path,label\na.wav,cat\nb.wav,cat\n", r"table.csv, line 3: no such file: .*/b.wav"),
+        ("path,label\ndeep,cat\n", r"table.csv, line 2: no such file: .*/deep"),
+        ("path,label,split\na.wav,cat,tst\n", r"table.csv, line 2: split 'tst' is none of train, val, test"),
+        ("path,label,start\na.wav,cat,soon\n", r"table.csv, line 2: start 'soon' is no time in seconds"),
+        ("path,label,start\na.wav,cat,-1\n", r"table.csv, line 2: start '-1' is no time in seconds"),
+        ("path,label,end\na.wav,cat,inf\n", r"table.csv, line 2: end 'inf' is no time in seconds"),
+        ("path,label,end\na.wav,cat,nan\n", r"table.csv, line 2: end 'nan' is no time in seconds"),
+        ('path,label,end\na.wav,cat,"0,5"\n', r"table.csv, line 2: end '0,5' is no time in seconds"),
+        ("path,label,start,end\na.wav,cat,2,1\n", r"table.csv, line 2: end 1.0 is not after start 2.0"),
+        ("path,label,end\na.wav,cat,0\n", r"table.csv, line 2: end 0.0 is not after start 0.0"),
+        (b"path,label\na.wav,caf\xe9\n", r"table.csv: .*utf-8"),
+        pytest.param("path,label\na.wav," + 200_000 * "x", r"table.csv: field larger than", id="long"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_named(manifest: Callable, content: str | bytes, message: str):
+    with pytest.raises(UserError, match=message) as caught:
+        manifest(content)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"path": "a.wav", "label": "cat"}\n\n{"path": "a.wav"', r"table.jsonl, line 3: "),
+        ('{"path": "a.wav", "label": "cat"}\n{"path": "a.wav"}', r"table.jsonl, line 2: no column label"),
+        ('["a.wav", "cat"]', r"table.jsonl, line 1: no column path and no column label \(found: \['a.wav', 'cat'\]\)"),
+        ('{"path": "a.wav", "label": null}', r"table.jsonl, line 1: label is empty"),
+        ("\n", r"table.jsonl: holds no clips"),
+        pytest.param("[" * 100_000, r"table.jsonl, line 1: is no JSON", id="nested"),
+        pytest.param('{"start": ' + "9" * 5000, r"table.jsonl, line 1: is no JSON", id="digits"),
+        ('{"path": "a\\u0000.wav", "label": "cat"}', r"table.jsonl, line 1: no such file"),
+    ],
+)
+def test_what_is_wrong_with_json_lines_is_named(manifest: Callable, content: str, message: str):
+    with pytest.raises(UserError, match=message) as caught:
+        manifest(content, "jsonl")
+    assert "\n" not in str(caught.value)
+
+
+def test_all_missing_files_are_named_with_their_lines(manifest: Callable, tmp_path: Path):
+    with pytest.raises(UserError) as caught:
+        manifest("path,label\na.wav,cat\nx.wav,cat\n\nx.wav,dog\ndeep,cat\n../y.wav,cat\n")
+    table = tmp_path / "table.csv"
+    assert str(caught.value).splitlines() == [
+        f"{table}, line 3: no such file: {tmp_path / 'x.wav'}",
+        f"{table}, line 6: no such file: {tmp_path / 'deep'}",
+        f"{table}, line 7: no such file: {tmp_path.parent / 'y.wav'}",
+    ]
+    with pytest.raises(UserError) as caught:
+        manifest("path,label\n" + "".join(f"{number}.wav,cat\n" for number in range(1000)))
+    assert len(str(caught.value).splitlines()) == 1000
+
+
+def test_files_outside_the_folder_are_told_of(source: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    touch(tmp_path, "lists/a.wav", "lists/b.wav", "there.wav", "lists2/far.wav")
+    rows = ["a.wav", "x/../b.wav", f"{tmp_path}/lists/a.wav", "../there.wav", "../there.wav"]
+    (tmp_path / "lists" / "x").mkdir()
+    (tmp_path / "lists" / "inside.csv").write_text("path,label\n" + "".join(f"{row},x\n" for row in rows[:3]))
+    assert len(source("manifest", path=tmp_path / "lists" / "inside.csv").clips()) == 3
+    assert caplog.messages == []
+    rows.append(str(tmp_path / "lists2" / "far.wav"))
+    (tmp_path / "lists" / "table.csv").write_text("path,label\n" + "".join(f"{row},x\n" for row in rows))
+    assert len(source("manifest", path=tmp_path / "lists" / "table.csv").clips()) == 6
+    assert caplog.messages == [
+        f"{tmp_path}/lists/table.csv: 2 of its 5 files lie outside its folder: "
+        f"{tmp_path}/there.wav (line 5), {tmp_path}/lists2/far.wav (line 7)"
+    ]
+
+
+def test_a_missing_manifest_and_one_of_another_kind(source: Build, manifest: Callable, tmp_path: Path):
+    with pytest.raises(UserError, match=r"^data.path=.*/none.csv: no such file$"):
+        source("manifest", path=tmp_path / "none.csv").clips()
+    with pytest.raises(UserError, match=r"^data.path=.*/table.xlsx: the name should end in .csv, .tsv or .jsonl$"):
+        manifest(b"PK", "xlsx")

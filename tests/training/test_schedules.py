@@ -1,0 +1,235 @@
+"""Learning-rate schedules and the running average, held against closed forms and torch's own."""
+
+import math
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from torch import nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, OneCycleLR, SequentialLR
+
+from spectrnn.config.instantiate import instantiate
+from spectrnn.config.paths import CONFIG_DIR
+from spectrnn.errors import UserError
+from spectrnn.training.schedules import (
+    ConstantSchedule,
+    CosineSchedule,
+    ExponentialMovingAverage,
+    OneCycleSchedule,
+    PlateauSchedule,
+)
+
+RATE = 0.5
+
+
+def optimizer():
+    return SGD([nn.Parameter(torch.zeros(1))], lr=RATE)
+
+
+def rates(make, steps):
+    """The rate of each of the steps, and what is left after the last, as shares of the highest."""
+    chosen = optimizer()
+    schedule, found = make(chosen), []
+    for _ in range(steps):
+        found.append(chosen.param_groups[0]["lr"] / RATE)
+        chosen.step()
+        schedule.after_step()
+        schedule.after_epoch(0.0)
+    return [*found, chosen.param_groups[0]["lr"] / RATE]
+
+
+@pytest.mark.parametrize("kind", [ConstantSchedule, CosineSchedule])
+def test_the_warm_up_rises_in_equal_steps(kind):
+    found = rates(lambda chosen: kind(chosen, 100, 0.1), 100)
+    assert found[:11] == pytest.approx([(step + 1) / 11 for step in range(11)])
+    assert max(found) == pytest.approx(1)
+
+
+def test_constant_stays_where_it_is():
+    assert rates(lambda chosen: ConstantSchedule(chosen, 40, 0.0), 60) == pytest.approx([1.0] * 61)
+    assert rates(lambda chosen: ConstantSchedule(chosen, 40, 0.25), 60)[10:] == pytest.approx([1.0] * 51)
+
+
+@pytest.mark.parametrize("warmup_fraction", [0.0, 0.1, 0.5])
+def test_cosine_falls_along_half_a_cosine_to_zero(warmup_fraction):
+    found = rates(lambda chosen: CosineSchedule(chosen, 200, warmup_fraction), 250)
+    rising = round(200 * warmup_fraction)
+    expected = [(1 + math.cos(math.pi * step / (200 - rising))) / 2 for step in range(200 - rising + 1)]
+    assert found[rising:201] == pytest.approx(expected, abs=1e-12)
+    assert found[200:] == pytest.approx([0.0] * 51, abs=1e-12)  # and stays there
+
+
+def test_cosine_with_warm_up_equals_torch():
+    def torchs(chosen):
+        rise = LinearLR(chosen, 1 / 11, 1.0, total_iters=10)
+        return _Plain(SequentialLR(chosen, [rise, CosineAnnealingLR(chosen, 90)], [10]))
+
+    assert rates(lambda chosen: CosineSchedule(chosen, 100, 0.1), 99) == pytest.approx(rates(torchs, 99), abs=1e-6)
+
+
+@pytest.mark.parametrize("warmup_fraction", [0.1, 0.3, 0.5])
+def test_one_cycle_equals_torch(warmup_fraction):
+    rising = round(200 * warmup_fraction)
+
+    def torchs(chosen):
+        share = (rising + 1) / 201
+        return _Plain(OneCycleLR(chosen, RATE, 201, pct_start=share, div_factor=25, final_div_factor=1e4 / 25))
+
+    found = rates(lambda chosen: OneCycleSchedule(chosen, 200, warmup_fraction), 200)
+    assert found == pytest.approx(rates(torchs, 200), abs=1e-9)
+    assert found[0] == pytest.approx(1 / 25)
+    assert found.index(max(found)) == rising
+    assert max(found) == pytest.approx(1)
+    assert found[-1] == pytest.approx(1e-4)
+
+
+class _Plain:
+    """torch's schedulers under the names of ours."""
+
+    def __init__(self, scheduler):
+        self.after_step = scheduler.step
+
+    def after_epoch(self, score):
+        pass
+
+
+@pytest.mark.parametrize("kind", [ConstantSchedule, CosineSchedule, OneCycleSchedule])
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_runs_of_few_steps_have_rates_too(kind, steps):
+    for warmup_fraction in (0.0, 0.3, 0.99):
+        found = rates(lambda chosen, share=warmup_fraction: kind(chosen, steps, share), steps)
+        assert all(0 < rate <= 1 for rate in found[:-1])
+
+
+@pytest.mark.parametrize("shift", [0.0, -1.0])
+def test_plateau_lowers_the_rate_when_the_score_stands_still(shift):
+    # Scores below zero are those of metric=loss.
+    chosen = optimizer()
+    schedule = PlateauSchedule(chosen, 0.5, 2, 0.1)
+    found = []
+    for value in (0.3, 0.4, 0.4, 0.39, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5):
+        schedule.after_step()
+        schedule.after_epoch(value + shift)
+        found.append(chosen.param_groups[0]["lr"] / RATE)
+    # Two epochs without a better score are borne, the third lowers: never below min_lr, which is 0.2 of the rate.
+    assert found == pytest.approx([1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.2, 0.2, 0.2, 0.2, 0.2])
+
+
+@pytest.mark.parametrize("shift", [0.0, -1.0])
+def test_plateau_keeps_the_rate_while_the_score_rises(shift):
+    chosen = optimizer()
+    schedule = PlateauSchedule(chosen, 0.5, 1, 0.0)
+    for epoch in range(30):
+        schedule.after_epoch(0.1 + 0.01 * epoch + shift)
+    assert chosen.param_groups[0]["lr"] == RATE
+
+
+@pytest.mark.parametrize("option", ["constant", "cosine", "onecycle", "plateau"])
+def test_a_schedule_that_goes_on_is_one_that_never_stopped(option):
+    def make(chosen):
+        return instantiate(node("scheduler", option), "scheduler", optimizer=chosen, steps=60)
+
+    whole, runs = optimizer(), [optimizer(), optimizer()]
+    through, parts = make(whole), [make(run) for run in runs]
+    for step in range(60):
+        if step == 20:
+            parts[1].load_state_dict(parts[0].state_dict())
+            runs[1].load_state_dict(runs[0].state_dict())
+            runs[0], parts[0] = runs[1], parts[1]
+        assert runs[0].param_groups[0]["lr"] == whole.param_groups[0]["lr"]
+        for chosen, schedule in ((whole, through), (runs[0], parts[0])):
+            chosen.step()
+            schedule.after_step()
+            schedule.after_epoch(0.5)
+
+
+@pytest.mark.parametrize("option", ["constant", "cosine", "onecycle", "plateau"])
+def test_the_state_of_a_schedule_is_plain(option, tmp_path):
+    schedule = instantiate(node("scheduler", option), "scheduler", optimizer=optimizer(), steps=60)
+    torch.save(schedule.state_dict(), tmp_path / "state")
+    assert torch.load(tmp_path / "state", weights_only=True) == schedule.state_dict()
+
+
+def test_a_run_that_goes_on_for_more_epochs_follows_the_longer_curve():
+    short, long = optimizer(), optimizer()
+    first, second = CosineSchedule(short, 50, 0.1), CosineSchedule(long, 100, 0.1)
+    for _ in range(50):
+        short.step()
+        first.after_step()
+    second.load_state_dict(first.state_dict())
+    long.load_state_dict(short.state_dict())
+    long.step()
+    second.after_step()
+    assert long.param_groups[0]["lr"] / RATE == pytest.approx((1 + math.cos(math.pi * 41 / 90)) / 2)
+
+
+def node(group, option, **settings):
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        config = compose("train", [f"{group}={option}", *(f"{group}.{key}={value}" for key, value in settings.items())])
+    return config[group]
+
+
+@pytest.mark.parametrize("option", ["adamw", "adam", "sgd"])
+def test_every_optimizer_of_the_configs_takes_a_step_downhill(option):
+    weights = [nn.Parameter(torch.ones(3))]
+    chosen = instantiate(node("optimizer", option), "optimizer", params=iter(weights))
+    weights[0].square().sum().backward()
+    chosen.step()
+    assert (weights[0] < 1).all()
+    assert (weights[0] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("option", "setting", "value", "sentence"),
+    [
+        ("cosine", "warmup_fraction", 1.0, "scheduler.warmup_fraction=1.0: should be less than 1"),
+        ("onecycle", "warmup_fraction", -0.1, "scheduler.warmup_fraction=-0.1: should be greater than or equal to 0"),
+        ("plateau", "factor", 1.0, "scheduler.factor=1.0: should be less than 1"),
+        ("plateau", "patience", 0, "scheduler.patience=0: should be greater than 0"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_by_their_full_key(option, setting, value, sentence):
+    with pytest.raises(UserError, match=sentence):
+        instantiate(node("scheduler", option, **{setting: value}), "scheduler", optimizer=optimizer(), steps=10)
+
+
+def test_the_running_average_equals_its_closed_form():
+    module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    average = ExponentialMovingAverage(module, 0.7)
+    expected = [parameter.detach().clone() for parameter in module.parameters()]
+    for step in range(1, 40):
+        for parameter in module.parameters():
+            parameter.data.normal_()
+        module(torch.randn(5, 3))  # moves the running statistics
+        average.update(module)
+        decay = min(0.7, (1 + step) / (10 + step))
+        expected = [decay * old + (1 - decay) * new for old, new in zip(expected, module.parameters(), strict=True)]
+    for ours, value in zip(average.module.parameters(), expected, strict=True):
+        torch.testing.assert_close(ours.detach(), value.detach())
+    assert all(torch.equal(*pair) for pair in zip(average.module.buffers(), module.buffers(), strict=True))
+
+
+def test_the_running_average_is_no_part_of_training():
+    module = nn.Linear(3, 2)
+    average = ExponentialMovingAverage(module, 0.9)
+    assert not any(parameter.requires_grad for parameter in average.module.parameters())
+    assert all(parameter.requires_grad for parameter in module.parameters())
+    before = module.weight.detach().clone()
+    average.update(module)
+    assert torch.equal(module.weight, before)
+    assert average.module.weight.data_ptr() != module.weight.data_ptr()
+
+
+def test_a_running_average_that_goes_on_is_one_that_never_stopped():
+    module = nn.Linear(3, 2)
+    averages = [ExponentialMovingAverage(module, 0.99), ExponentialMovingAverage(module, 0.99)]
+    for step in range(30):
+        module.weight.data.normal_()
+        for average in averages:
+            average.update(module)
+        if step == 10:
+            resumed = ExponentialMovingAverage(module, 0.99)
+            resumed.load_state_dict(averages[1].state_dict())
+            averages[1] = resumed
+    assert torch.equal(averages[0].module.weight, averages[1].module.weight)
