@@ -56,7 +56,7 @@ class Step:
         batch = classifier.augment.waveform(batch)
         self._tick("augmentation")
         x, frames = classifier.features(batch.waveform, batch.lengths)
-        x = classifier.normalize(x, frames)
+        x = classifier.normalization(x, frames)
         self._tick("features")
         x = classifier.augment.spectrogram(x, frames)
         self._tick("augmentation")

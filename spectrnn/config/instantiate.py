@@ -21,21 +21,24 @@ MISSING = "???"
 _LONGEST = 200  # characters of a value in a message
 
 
-def instantiate(node: Any, key: str, **runtime: Any) -> Any:
+def instantiate(node: Any, key: str, kind: type | tuple[type, ...] | None = None, **context: Any) -> Any:
     """Builds the object that a config node describes.
 
     Args:
         node: a mapping with ``_target_`` and the arguments of its constructor.
         key: the node's full key, such as ``model``, for messages.
-        runtime: values known only while building (``input_size=64``); each is passed if the constructor names it.
+        kind: Class or classes that the target must be derived from; a function is accepted.
+        context: Values known only at run time (``input_size=64``); each is passed if the constructor names it.
 
     Returns:
-        The object.
+        The object; None, after validation, if a context value that the constructor names is None (unknown).
 
     Raises:
         UserError: all unknown, missing and ill-typed settings of the node at once, each with its full key.
     """
-    target, checked, offered = validate_node(node, key, **runtime)
+    target, checked, offered = validate_node(node, key, kind, **context)
+    if None in offered.values():
+        return None
     try:
         return target(**checked, **offered)
     except SettingError as error:
@@ -54,21 +57,26 @@ def instantiate(node: Any, key: str, **runtime: Any) -> Any:
         ) from error
 
 
-def validate_node(node: Any, key: str, **runtime: Any) -> tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]:
-    """All of `build` but the building.
+def validate_node(
+    node: Any, key: str, kind: type | tuple[type, ...] | None = None, **context: Any
+) -> tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]:
+    """Validates a node without instantiating it; arguments as for `instantiate`.
 
     Returns:
-        The constructor, the settings converted to its types, and those of the runtime values that it names.
+        The constructor, the settings converted to its types, and the context values that it names.
 
     Raises:
-        UserError: as `build`.
+        UserError: As `instantiate`.
     """
     settings = to_container(node, key)
     if not isinstance(settings, Mapping) or not isinstance(settings.get("_target_"), str):
         raise UserError(f"{key}: expected a mapping with a _target_, got {format_value(settings)}")
     target = locate(settings["_target_"], f"{key}._target_")
+    if kind is not None and inspect.isclass(target) and not issubclass(target, kind):
+        kinds = " or ".join(f"{k.__module__}.{k.__name__}" for k in (kind if isinstance(kind, tuple) else (kind,)))
+        raise UserError(f"{key}._target_={settings['_target_']}: is of another kind; a subclass of {kinds} is needed")
     signature = inspect.signature(target)
-    offered = {name: value for name, value in runtime.items() if name in signature.parameters}
+    offered = {name: value for name, value in context.items() if name in signature.parameters}
     settings = {name: value for name, value in settings.items() if name != "_target_"}
     return target, validate_kwargs(settings, target, key, given=offered), offered
 

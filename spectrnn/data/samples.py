@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
+
 import numpy as np
 import torch
 from torch import Tensor
+
 from spectrnn.errors import UserError
 
 _PREFETCH = 2  # batches that are read while another is computed

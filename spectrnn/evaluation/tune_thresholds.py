@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,7 @@ class ThresholdTuner:
         Raises:
             UserError: it cannot be written.
         """
-        model_file.save_thresholds(path, self.tuned_thresholds)
+        model_file.save_thresholds(path, asdict(self.tuned_thresholds))
         log.info(
             "thresholds where false alarms are at most %g an hour and class are in %s now, for predict and stream",
             self.config.max_false_alarms_per_hour,

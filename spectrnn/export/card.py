@@ -83,7 +83,7 @@ class ModelCard:
     @property
     def longest(self) -> float:
         """Of the clips that the classifier was trained on, s."""
-        return int(self.classifier.longest) / self.classifier.sample_rate
+        return int(self.classifier.max_train_samples) / self.classifier.sample_rate
 
 
 def write_card(card: ModelCard, path: Path) -> None:

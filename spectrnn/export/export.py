@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
 import numpy as np
 import torch
 from omegaconf import DictConfig
+
 from spectrnn.config.instantiate import instantiate, to_container, validate_kwargs
 from spectrnn.config.types import Fraction, PositiveInt
 from spectrnn.data.batches import BucketedBatches
@@ -108,7 +110,7 @@ def export_run(config: ExportConfig) -> Path:
         else:
             write_onnx(classifier, folder / MODEL, model_metadata(classifier, tuned_thresholds))
         findings = _findings(config, classifier, dataset, [clip.waveform for clip in clips], folder)
-        golden = [*_golden(clips), GoldenClip(None, np.zeros(int(classifier.longest), np.float32))]
+        golden = [*_golden(clips), GoldenClip(None, np.zeros(int(classifier.max_train_samples), np.float32))]
         shipped = load_onnx(folder / MODEL)
         expected = np.concatenate([shipped([clip.waveform]) for clip in golden])
         write_golden(golden, expected, classifier.sample_rate, folder)

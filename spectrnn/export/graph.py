@@ -3,7 +3,7 @@
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict
@@ -41,7 +41,7 @@ class OnnxClassifier(nn.Module):
     def __init__(self, classifier: Classifier, inside: bool) -> None:
         super().__init__()
         self.classifier, self.inside = deepcopy(classifier).cpu().eval(), inside
-        vars(self.classifier.features)["spectrum"] = convolutional_stft(self.classifier.features)
+        self.classifier.features.stft = ConvolutionalSTFT(self.classifier.features)
         for layer in self.classifier.modules():
             if isinstance(layer, RNNLayer):
                 layer.by_hand = False
@@ -61,35 +61,35 @@ class OnnxClassifier(nn.Module):
         window = model.features.window_size
         # No longer than the longest clip, and a window at least: both without a branch, which a trace would freeze.
         waveform = nn.functional.pad(waveform, (0, window - 1))[:, : lengths.max().clamp(min=window)]
-        features, frames = model.frontend(waveform, lengths)
-        states, shortened = model.encoder(features, frames)
-        probabilities = (model.head(model.pooling(states, shortened)) / model.temperature).softmax(1)
+        x = model.trace(waveform, lengths)
+        probabilities = model.task.probabilities(x.logits, model.temperature)
         if not self.inside:
             return (probabilities,)
-        looks = model.pooling.weights(states, shortened)
-        return (probabilities, features) if looks is None else (probabilities, features, looks)
+        return (probabilities, x.features) if x.attention is None else (probabilities, x.features, x.attention)
 
 
-def convolutional_stft(features: LogMelSpectrogram) -> Callable[[Tensor], Tensor]:
-    """Framing, window and Fourier transform as one convolution over time: `LogMelSpectrogram.spectrum` for exporters.
+class ConvolutionalSTFT(nn.Module):
+    """Framing, window and Fourier transform as one convolution over time: an exportable `LogMelSpectrogram.stft`.
 
     Args:
-        features: whose window, hop and points it takes.
-
-    Returns:
-        A function of (batch, samples), a window at least, that gives (batch, frames, 2 * FFT bins), real and imaginary
-        parts in turn.
+        features: Features whose window, hop and FFT size are used.
     """
-    time = torch.arange(features.window_size, dtype=torch.float64)
-    bins = torch.arange(features.n_fft // 2 + 1, dtype=torch.float64)
-    angle = 2 * torch.pi / features.n_fft * (bins[:, None] * time % features.n_fft)
-    waves = torch.stack([angle.cos(), -angle.sin()], dim=1).flatten(0, 1)
-    kernel = (waves * features.window.double()).float()[:, None]
 
-    def spectrum(waveform: Tensor) -> Tensor:
-        return nn.functional.conv1d(waveform[:, None], kernel, stride=features.hop_size).transpose(1, 2)
+    kernel: Tensor
 
-    return spectrum
+    def __init__(self, features: LogMelSpectrogram) -> None:
+        super().__init__()
+        time = torch.arange(features.window_size, dtype=torch.float64)
+        bins = torch.arange(features.n_fft // 2 + 1, dtype=torch.float64)
+        angle = 2 * torch.pi / features.n_fft * (bins[:, None] * time % features.n_fft)
+        waves = torch.stack([angle.cos(), -angle.sin()], dim=1).flatten(0, 1)
+        window = torch.hann_window(features.window_size).double()
+        self.hop_size = features.hop_size
+        self.register_buffer("kernel", (waves * window).float()[:, None], persistent=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """(batch, samples), at least one window -> interleaved real and imaginary parts (batch, frames, 2 * bins)."""
+        return nn.functional.conv1d(waveform[:, None], self.kernel, stride=self.hop_size).transpose(1, 2)
 
 
 def model_metadata(classifier: Classifier, tuned_thresholds: TunedThresholds | None) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def model_metadata(classifier: Classifier, tuned_thresholds: TunedThresholds | N
     return {
         "labels": classifier.labels,
         "sample_rate": classifier.sample_rate,
-        "longest": int(classifier.longest),
+        "longest": int(classifier.max_train_samples),
         "window": features.window_size,
         "hop": features.hop_size,
         "temperature": float(classifier.temperature),

@@ -34,7 +34,11 @@ def parity_cases(classifier: Classifier, clips: Sequence[Array]) -> list[ParityC
         Lengths from a sample to three times the longest clip of the training, batches of mixed lengths, silence, full
         scale, and the clips, one by one and in batches.
     """
-    window, hop, longest = classifier.features.window_size, classifier.features.hop_size, int(classifier.longest)
+    window, hop, longest = (
+        classifier.features.window_size,
+        classifier.features.hop_size,
+        int(classifier.max_train_samples),
+    )
     generator = np.random.default_rng(0)
 
     def noise(samples: int) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spectrnn.export.graph import convolutional_stft, export_onnx, write_metadata
+from spectrnn.export.graph import ConvolutionalSTFT, export_onnx, write_metadata
 from spectrnn.export.onnx_model import NEXT, Array, StreamingOnnxModel, import_optional
 from spectrnn.model.classifier import Classifier
 from spectrnn.streaming.classifier import StreamingClassifier
@@ -27,7 +27,7 @@ class StreamingGraph(nn.Module):
     def __init__(self, stream: StreamingClassifier) -> None:
         super().__init__()
         self.stream = deepcopy(stream)
-        vars(self.stream.classifier.features)["spectrum"] = convolutional_stft(self.stream.classifier.features)
+        self.stream.classifier.features.stft = ConvolutionalSTFT(self.stream.classifier.features)
 
     def forward(self, waveform: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Hears a packet (batch, samples), which with the unread samples makes a frame or more, after a state.
@@ -92,7 +92,7 @@ def streaming_differences(
         The largest difference of a probability for each way to cut a stream into packets.
     """
     sound = np.concatenate(clips)
-    longest = max(int(classifier.longest), classifier.features.window_size)
+    longest = max(int(classifier.max_train_samples), classifier.features.window_size)
     streams = np.resize(sound, (3, longest))
     ways = {
         "a stream in packets of a hop": (streams[:1], 1),

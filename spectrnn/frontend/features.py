@@ -27,6 +27,28 @@ _MOST_OVERLAP = 64  # FFT points a hop: bounds what a second of sound takes in m
 _DELTA_WIDTH = 2  # frames on either side in the regression
 
 
+class STFT(nn.Module):
+    """Short-time Fourier transform with a Hann window; an exporter replaces it by an equivalent convolution.
+
+    Args:
+        window_size: Frame length in samples.
+        hop_size: Hop between frames in samples.
+        n_fft: FFT size, at least `window_size`.
+    """
+
+    window: Tensor
+
+    def __init__(self, window_size: int, hop_size: int, n_fft: int) -> None:
+        super().__init__()
+        self.hop_size, self.n_fft = hop_size, n_fft
+        self.register_buffer("window", torch.hann_window(window_size), persistent=False)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """(batch, samples), at least one window -> interleaved real and imaginary parts (batch, frames, 2 * bins)."""
+        windowed = waveform.unfold(1, len(self.window), self.hop_size) * self.window
+        return torch.view_as_real(torch.fft.rfft(windowed, n=self.n_fft)).flatten(-2)
+
+
 class LogMelSpectrogram(nn.Module):
     """Log-mel spectrogram: Hann window, power spectrum, triangular mel filters, logarithm with a floor.
 
@@ -45,7 +67,6 @@ class LogMelSpectrogram(nn.Module):
         SettingError: settings that contradict each other, or mel bands without a single FFT bin.
     """
 
-    window: Tensor
     filters: Tensor
 
     def __init__(
@@ -93,7 +114,7 @@ class LogMelSpectrogram(nn.Module):
             n_mels=self.n_fft * n_mels > _LARGEST_TABLE and f"too large a table with {self.n_fft} points; fewer bands"
         )
         reject_settings(fmax=fmax <= fmin and f"not above fmin={fmin:g}; from there up to {half:g} Hz, or null")
-        self.register_buffer("window", torch.hann_window(self.window_size), persistent=False)
+        self.stft: nn.Module = STFT(self.window_size, self.hop_size, self.n_fft)
         filters = _mel_filters(self.n_fft, fmin, fmax, n_mels, sample_rate, mel_scale)
         self.register_buffer("filters", filters.repeat_interleave(2, dim=0), persistent=False)
         self.bins = n_mels
@@ -115,7 +136,7 @@ class LogMelSpectrogram(nn.Module):
         """What the bins stand for, without deltas: Hz, (bins,); None where they are no bands."""
         return self.frequencies
 
-    def frames(self, lengths: Tensor) -> Tensor:
+    def num_frames(self, lengths: Tensor) -> Tensor:
         """The number of frames of clips: (batch,) samples -> (batch,) frames, at least one each."""
         return 1 + (lengths - self.window_size).clamp(min=0) // self.hop_size
 
@@ -129,7 +150,7 @@ class LogMelSpectrogram(nn.Module):
         Returns:
             Features (batch, frames, bins), and the number of valid frames (batch,).
         """
-        frames = self.frames(lengths)
+        frames = self.num_frames(lengths)
         x = self.static(waveform)
         return append_deltas(x, frames, self.deltas), frames
 
@@ -139,16 +160,16 @@ class LogMelSpectrogram(nn.Module):
         ahead = self.deltas * _DELTA_WIDTH
         return {"deltas": f"look {ahead} frames ahead; 0 looks at none"} if self.deltas else {}
 
-    def start(self, batch: int) -> StreamState:
+    def initial_state(self, batch_size: int) -> StreamState:
         """The state before a stream: the samples (batch, unread) that the next frames begin with, none."""
-        return (self.window.new_zeros(batch, 0),)
+        return (self.filters.new_zeros(batch_size, 0),)
 
     def step(self, waveform: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
         """Goes on with a packet of any size, from none.
 
         Args:
             waveform: (batch, samples).
-            state: as `start` or the last step gave it. From ``window_size - hop_size`` samples on, packets of whole
+            state: as `initial_state` or the last step gave it. From ``window_size - hop_size`` samples on, packets of whole
                 hops leave it as long as it was.
 
         Returns:
@@ -165,12 +186,7 @@ class LogMelSpectrogram(nn.Module):
         if missing > 0:
             waveform = nn.functional.pad(waveform, (0, missing))
         # The power is the sum of the squares of both parts: the filters, each row twice, add them up on the way.
-        return (self.spectrum(waveform).square() @ self.filters).clamp_(min=self.log_floor).log_()
-
-    def spectrum(self, waveform: Tensor) -> Tensor:
-        """(batch, samples), a window at least -> real and imaginary parts in turn, (batch, frames, 2 * FFT bins)."""
-        windowed = waveform.unfold(1, self.window_size, self.hop_size) * self.window
-        return torch.view_as_real(torch.fft.rfft(windowed, n=self.n_fft)).flatten(-2)
+        return (self.stft(waveform).square() @ self.filters).clamp_(min=self.log_floor).log_()
 
 
 class MFCC(LogMelSpectrogram):

@@ -52,13 +52,13 @@ class GlobalNormalization(Normalization):
     """
 
     mean: Tensor
-    deviation: Tensor
+    std: Tensor
 
     def __init__(self, input_size: PositiveInt, eps: PositiveFloat) -> None:
         super().__init__()
         self.eps = eps
         self.register_buffer("mean", torch.zeros(input_size))
-        self.register_buffer("deviation", torch.ones(input_size))
+        self.register_buffer("std", torch.ones(input_size))
 
     def fit(self, features: Iterable[tuple[Tensor, Tensor]]) -> None:
         """One pass over the features; sums are held in float64."""
@@ -72,7 +72,7 @@ class GlobalNormalization(Normalization):
             squares += inside.square().sum((0, 1))
         mean = total / count
         self.mean.copy_(mean)
-        self.deviation.copy_(((squares / count - mean.square()).clamp(min=0) + self.eps).sqrt())
+        self.std.copy_(((squares / count - mean.square()).clamp(min=0) + self.eps).sqrt())
 
     @property
     def streaming_issues(self) -> dict[str, str]:
@@ -81,7 +81,7 @@ class GlobalNormalization(Normalization):
 
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
         """(batch, frames, bins) -> the same shape."""
-        return (x - self.mean) / self.deviation
+        return (x - self.mean) / self.std
 
 
 class CMVN(Normalization):

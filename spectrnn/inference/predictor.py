@@ -48,9 +48,13 @@ class Predictor:
     """
 
     def __init__(self, classifier: Classifier, tuned_thresholds: TunedThresholds | None = None) -> None:
-        self.classifier, self.window, self.tuned_thresholds = classifier, int(classifier.longest), tuned_thresholds
+        self.classifier, self.window, self.tuned_thresholds = (
+            classifier,
+            int(classifier.max_train_samples),
+            tuned_thresholds,
+        )
         self.labels, self.sample_rate = classifier.labels, classifier.sample_rate
-        self.device = classifier.longest.device
+        self.device = classifier.max_train_samples.device
 
     def predict(self, waveform: Any, sample_rate: int) -> Prediction:
         """Classifies one recording.

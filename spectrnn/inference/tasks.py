@@ -5,7 +5,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, NamedTuple, Protocol
+
 import numpy as np
+
 from spectrnn.config.types import WindowSeconds
 from spectrnn.detection.events import Array, Event, MovingAverage
 from spectrnn.detection.settings import (

@@ -1,7 +1,7 @@
-"""The classifier: a waveform in, logits out. Features, normalization, encoder, pooling and head in one module."""
+"""The classifier: from a waveform to logits. Features, normalization, encoder, pooling, head and task in one module."""
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,143 +15,204 @@ from spectrnn.frontend.features import LogMelSpectrogram
 from spectrnn.frontend.normalization import Normalization
 from spectrnn.model.pooling import Pooling
 from spectrnn.model.rnn import Encoder
+from spectrnn.model.task import Task
 
-_MOST_LABELS, _LONGEST_LABEL = 10_000, 255  # classes, whose square an evaluation holds; characters
+_MAX_LABELS, _MAX_LABEL_LENGTH = 10_000, 255  # classes, as an evaluation stores their square; characters
 
 
 class Head(nn.Sequential):
     """Dropout and a linear layer: (batch, input_size) -> logits (batch, classes).
 
     Args:
-        input_size: of the pooled vector.
-        classes: how many.
-        dropout: share of inputs dropped while training.
+        input_size: Size of the pooled vector.
+        num_classes: Number of classes.
+        dropout: Probability of an input to be dropped during training.
     """
 
-    def __init__(self, input_size: PositiveInt, classes: PositiveInt, dropout: Fraction) -> None:
-        super().__init__(nn.Dropout(dropout), nn.Linear(input_size, classes))
+    def __init__(self, input_size: PositiveInt, num_classes: PositiveInt, dropout: Fraction) -> None:
+        super().__init__(nn.Dropout(dropout), nn.Linear(input_size, num_classes))
+
+
+# The stages of a classifier in the order of the data flow: config key -> interface.
+STAGES: dict[str, type[nn.Module]] = {
+    "features": LogMelSpectrogram,
+    "normalize": Normalization,
+    "model": Encoder,
+    "pooling": Pooling,
+    "head": Head,
+    "task": Task,
+}
+
+
+class Stages(NamedTuple):
+    """The stages of a classifier, in the order of the data flow and of `STAGES`."""
+
+    features: LogMelSpectrogram
+    normalization: Normalization
+    encoder: Encoder
+    pooling: Pooling
+    head: nn.Module
+    task: Task
+
+
+class Activations(NamedTuple):
+    """Intermediate results of a forward pass.
+
+    Attributes:
+        features: Normalized features, (batch, frames, bins).
+        feature_lengths: Number of valid frames per clip, (batch,).
+        states: Hidden states of the encoder, (batch, frames', hidden).
+        state_lengths: Number of valid hidden states per clip, (batch,).
+        pooled: Pooled vector, (batch, pooled).
+        logits: Logits, (batch, classes).
+        attention: Attention weights of the pooling, (batch, heads, frames'); None for a pooling without attention.
+    """
+
+    features: Tensor
+    feature_lengths: Tensor
+    states: Tensor
+    state_lengths: Tensor
+    pooled: Tensor
+    logits: Tensor
+    attention: Tensor | None
 
 
 class StageSummary(NamedTuple):
-    """A row of the classifier's summary: the shape that a stage gives out, and its parameters."""
+    """A row of the classifier's summary: config key, output shape, and number of parameters of a stage."""
 
     name: str
     shape: tuple[int, ...]
     parameters: int
 
 
-class Classifier(nn.Module):
-    """From a waveform to logits, the same in training, evaluation, prediction and export.
+def build_stages(config: Mapping[str, Any], num_classes: int, build: Callable[..., Any] = instantiate) -> Stages:
+    """Instantiates the stages of a classifier, each with the output size of the one before it.
 
     Args:
-        stages: the config's nodes ``features``, ``normalize``, ``model``, ``pooling`` and ``head``.
-        labels: the classes, in the order of the logits.
-        augment: what happens to clips while training; none by default.
-
-    Attributes:
-        longest: int64 (), samples of the longest clip that it was trained on; saved with the weights.
-        temperature: float32 (), that logits are divided by, so that probabilities are as often right as they say
-            (Guo et al., 2017); 1 until it is fitted; saved with the weights.
+        config: Config with a node for each key of `STAGES`, plain containers.
+        num_classes: Number of classes.
+        build: Function called with a node, its key, its interface and keyword arguments. The preflight passes one that
+            collects errors and returns None for a stage that cannot be built.
 
     Raises:
-        UserError: a stage refuses its settings.
+        UserError: Invalid settings of a stage.
     """
 
-    longest: Tensor
+    def stage(key: str, **context: Any) -> Any:
+        return build(config.get(key), key, STAGES[key], **context)
+
+    with torch.device("cpu"):  # its tables are not in a model file, and are needed even if all else is on "meta"
+        features = stage("features")
+    bins = getattr(features, "output_size", None)
+    normalization = stage("normalize", input_size=bins)
+    encoder = stage("model", input_size=bins)
+    size, num_directions = getattr(encoder, "output_size", None), getattr(encoder, "num_directions", None)
+    pooling = stage("pooling", input_size=size, num_directions=num_directions)
+    head = stage("head", input_size=getattr(pooling, "output_size", None), num_classes=num_classes)
+    return Stages(features, normalization, encoder, pooling, head, stage("task", num_classes=num_classes))
+
+
+class Classifier(nn.Module):
+    """Maps waveforms to logits, identically in training, evaluation, prediction and export.
+
+    Args:
+        stages: Stages as `build_stages` returns them.
+        labels: Class names, in the order of the logits.
+        augment: Augmentation of clips during training; none by default.
+
+    Attributes:
+        max_train_samples: int64 (), number of samples of the longest training clip; saved with the weights.
+        temperature: float32 (), calibration temperature of the logits (Guo et al., 2017); 1 until fitted; saved with
+            the weights.
+    """
+
+    max_train_samples: Tensor
     temperature: Tensor
 
-    def __init__(self, stages: Mapping[str, Any], labels: Sequence[str], augment: Augmentations | None = None) -> None:
+    def __init__(self, stages: Stages, labels: Sequence[str], augment: Augmentations | None = None) -> None:
         super().__init__()
         self.labels = validate_labels(labels)
         self.augment = augment or Augmentations([])
-        with torch.device("cpu"):  # its tables are in no model file, and computed even where all else is shapes alone
-            self.features: LogMelSpectrogram = instantiate(stages["features"], "features")
-        self.normalize: Normalization = instantiate(
-            stages["normalize"], "normalize", input_size=self.features.output_size
-        )
-        self.encoder: Encoder = instantiate(stages["model"], "model", input_size=self.features.output_size)
-        self.pooling: Pooling = instantiate(
-            stages["pooling"], "pooling", input_size=self.encoder.output_size, directions=self.encoder.directions
-        )
-        self.register_buffer("longest", torch.ones((), dtype=torch.int64))
+        self.features, self.normalization, self.encoder, self.pooling, self.head, self.task = stages
+        self.register_buffer("max_train_samples", torch.ones((), dtype=torch.int64))
         self.register_buffer("temperature", torch.ones(()))
-        self.head = instantiate(stages["head"], "head", input_size=self.pooling.output_size, classes=len(self.labels))
+
+    @property
+    def stages(self) -> dict[str, nn.Module]:
+        """The stages by config key, in the order of the data flow."""
+        modules = (self.features, self.normalization, self.encoder, self.pooling, self.head, self.task)
+        return dict(zip(STAGES, modules, strict=True))
 
     @property
     def sample_rate(self) -> int:
-        """Of the waveforms it takes, Hz."""
+        """Sample rate of the waveforms in Hz."""
         return self.features.sample_rate
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """Classifies clips.
 
         Args:
-            waveform: float32 (batch, samples) in [-1, 1), zero beyond each clip's length.
-            lengths: int64 (batch,), in samples.
+            waveform: Waveforms in [-1, 1), float32 (batch, samples), zero after each clip's end.
+            lengths: Number of samples per clip, int64 (batch,).
 
         Returns:
-            Logits (batch, classes). In evaluation a clip's do not depend on the other clips, nor on padding.
+            Logits (batch, classes). In evaluation mode they depend neither on the other clips nor on padding.
         """
-        states, frames = self.encoder(*self.frontend(waveform, lengths))
-        return self.head(self.pooling(states, frames))
+        return self.trace(waveform, lengths).logits
+
+    def trace(self, waveform: Tensor, lengths: Tensor) -> Activations:
+        """Runs the forward pass and returns all intermediate results; arguments as for `forward`."""
+        features, feature_lengths = self.frontend(waveform, lengths)
+        states, state_lengths = self.encoder(features, feature_lengths)
+        pooled, attention = self.pooling.attend(states, state_lengths)
+        return Activations(features, feature_lengths, states, state_lengths, pooled, self.head(pooled), attention)
 
     def probabilities(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """What it says of clips: waveform (batch, samples), lengths (batch,) -> calibrated float32 (batch, classes)."""
-        return (self(waveform, lengths).float() / self.temperature).softmax(1)
+        """Waveform (batch, samples), lengths (batch,) -> calibrated float32 probabilities (batch, classes)."""
+        return self.task.probabilities(self(waveform, lengths), self.temperature)
 
     def frontend(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Waveform (batch, samples), lengths (batch,) -> features (batch, frames, bins), valid frames (batch,).
+        """Waveform (batch, samples), lengths (batch,) -> normalized features (batch, frames, bins), lengths (batch,).
 
-        Always in float32: squared samples and their logarithms outrun half precision.
+        Always in float32: squared samples and their logarithms exceed the range of half precision.
         """
         with torch.autocast(waveform.device.type, enabled=False):
-            features, frames = self.features(waveform, lengths)
-            features = self.normalize(features, frames)
+            features, feature_lengths = self.features(waveform, lengths)
+            features = self.normalization(features, feature_lengths)
             if self.training:
-                features = self.augment.spectrogram(features, frames)
-        return features, frames
+                features = self.augment.spectrogram(features, feature_lengths)
+        return features, feature_lengths
 
     @torch.no_grad()
     def summary(self, seconds: float) -> list[StageSummary]:
-        """The shapes that a clip of some length takes on its way, and each stage's parameters."""
-        training = self.training
-        self.eval()
-        device = next(self.parameters()).device
+        """Computes the output shape and the number of parameters of each stage for a clip of the given length in s."""
+        training, device = self.training, self.temperature.device
         lengths = torch.tensor([round(seconds * self.sample_rate)], device=device)
         waveform = torch.zeros(1, int(lengths), device=device)
-        features, frames = self.features(waveform, lengths)
-        normalized = self.normalize(features, frames)
-        states, shortened = self.encoder(normalized, frames)
-        pooled = self.pooling(states, shortened)
-        logits = self.head(pooled)
+        x = self.eval().trace(waveform, lengths)
         self.train(training)
-        ways = {
-            "waveform": (None, waveform),
-            "features": (self.features, features),
-            "normalize": (self.normalize, normalized),
-            "model": (self.encoder, states),
-            "pooling": (self.pooling, pooled),
-            "head": (self.head, logits),
-        }
-        return [StageSummary(name, tuple(x.shape), _parameters(stage)) for name, (stage, x) in ways.items()]
+        outputs = (x.features, x.features, x.states, x.pooled, x.logits, x.logits)
+        return [StageSummary("waveform", tuple(waveform.shape), 0)] + [
+            StageSummary(name, tuple(output.shape), sum(p.numel() for p in stage.parameters()))
+            for (name, stage), output in zip(self.stages.items(), outputs, strict=True)
+            if name != "task"
+        ]
 
 
 def validate_labels(labels: Any) -> list[str]:
-    """The labels, if tables and terminals can show them and a classifier can tell them apart.
+    """Checks that labels are distinct and that tables and terminals can show them.
 
     Raises:
-        UserError: they are no distinct, short strings without control characters, or too many.
+        UserError: Labels that are not distinct, short strings without control characters, or too many of them.
     """
     if not isinstance(labels, Sequence) or not all(isinstance(label, str) for label in labels):
         raise UserError("labels: should be a list of strings")
-    if not 1 <= len(labels) <= _MOST_LABELS or len(set(labels)) < len(labels):
-        raise UserError(f"labels: should be 1 to {_MOST_LABELS:,} distinct names")
+    if not 1 <= len(labels) <= _MAX_LABELS or len(set(labels)) < len(labels):
+        raise UserError(f"labels: should be 1 to {_MAX_LABELS:,} distinct names")
     for label in labels:
-        odd = any(unicodedata.category(character) in ("Cc", "Cs") for character in label)
-        if odd or not 1 <= len(label) <= _LONGEST_LABEL:
-            raise UserError(f"label {label[:40]!r}: should be 1 to {_LONGEST_LABEL} characters, none for control")
+        invalid = any(unicodedata.category(character) in ("Cc", "Cs") for character in label)
+        if invalid or not 1 <= len(label) <= _MAX_LABEL_LENGTH:
+            raise UserError(
+                f"label {label[:40]!r}: should be 1 to {_MAX_LABEL_LENGTH} characters, no control characters"
+            )
     return list(labels)
-
-
-def _parameters(stage: nn.Module | None) -> int:
-    return sum(p.numel() for p in stage.parameters()) if stage is not None else 0

@@ -103,7 +103,7 @@ class CRNN(Encoder):
             before, bins = after, (bins - 1) // stride[1] + 1
         self.blocks = nn.ModuleList(blocks)
         self.rnn = RNNEncoder(before * bins, cell, hidden_size, num_layers, bidirectional, dropout)
-        self.output_size, self.directions = self.rnn.output_size, self.rnn.directions
+        self.output_size, self.num_directions = self.rnn.output_size, self.rnn.num_directions
 
     @property
     def streaming_issues(self) -> dict[str, str]:
@@ -149,7 +149,7 @@ class Conv1dRNN(Encoder):
             for before, after, stride in sizes
         )
         self.rnn = RNNEncoder(channels[-1], cell, hidden_size, num_layers, bidirectional, dropout)
-        self.output_size, self.directions = self.rnn.output_size, self.rnn.directions
+        self.output_size, self.num_directions = self.rnn.output_size, self.rnn.num_directions
 
     @property
     def streaming_issues(self) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from spectrnn.errors import UserError
 
-FORMAT = 3
+FORMAT = 4
 KEY = "spectrnn"  # in the metadata of the safetensors file
 MAX_HEADER_BYTES = 1 << 22  # bytes of a header: a few thousand labels and tensors are a tenth of that
 

@@ -25,16 +25,16 @@ class Pooling(nn.Module, ABC):
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
         """(batch, frames, size), valid frames (batch,) -> (batch, output_size)."""
 
-    def weights(self, x: Tensor, frames: Tensor) -> Tensor | None:
-        """What each head looks at: (batch, num_heads, frames), rows that sum to 1; None where there is no such thing."""
-        return None
+    def attend(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor | None]:
+        """As `forward`, and the attention weights (batch, heads, frames), whose rows sum to 1; None without attention."""
+        return self(x, frames), None
 
     @property
     def streaming_issues(self) -> dict[str, str]:
-        """Why it cannot run along with a stream, by setting; without any, it has `start`, `step` and `result`."""
+        """Why it cannot run along with a stream, by setting; without any, it has `initial_state`, `step` and `output`."""
         return NOT_STREAMABLE if type(self).step is Pooling.step else {}
 
-    def start(self, batch: int) -> StreamState:
+    def initial_state(self, batch_size: int) -> StreamState:
         """The state before a stream, each (batch, ...)."""
         raise NotImplementedError
 
@@ -42,7 +42,7 @@ class Pooling(nn.Module, ABC):
         """Goes on by a frame or more: (batch, frames, size), state, frames so far with these (batch, 1) -> state."""
         raise NotImplementedError
 
-    def result(self, state: StreamState) -> Tensor:
+    def output(self, state: StreamState) -> Tensor:
         """What `forward` gives for all frames so far: (batch, output_size)."""
         return state[0]
 
@@ -52,21 +52,21 @@ class LastPooling(Pooling):
 
     Args:
         input_size: of a hidden state, all directions together.
-        directions: of the encoder, 1 or 2.
+        num_directions: of the encoder, 1 or 2.
     """
 
-    def __init__(self, input_size: PositiveInt, directions: PositiveInt) -> None:
+    def __init__(self, input_size: PositiveInt, num_directions: PositiveInt) -> None:
         super().__init__(input_size)
-        self.forward_size = input_size // directions
+        self.forward_size = input_size // num_directions
 
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
         """(batch, frames, size), valid frames (batch,) -> (batch, size)."""
         last = x.gather(1, (frames - 1)[:, None, None].expand(-1, 1, x.shape[2]))[:, 0]
         return torch.cat([last[:, : self.forward_size], x[:, 0, self.forward_size :]], dim=1)
 
-    def start(self, batch: int) -> StreamState:
+    def initial_state(self, batch_size: int) -> StreamState:
         """The last state (batch, size)."""
-        return (torch.zeros(batch, self.output_size),)
+        return (torch.zeros(batch_size, self.output_size),)
 
     def step(self, x: Tensor, state: StreamState, frames: Tensor) -> StreamState:
         """As `Pooling.step`."""
@@ -80,9 +80,9 @@ class MeanPooling(Pooling):
         """(batch, frames, size), valid frames (batch,) -> (batch, size)."""
         return masked_mean(x, length_mask(frames, x.shape[1]), frames)
 
-    def start(self, batch: int) -> StreamState:
+    def initial_state(self, batch_size: int) -> StreamState:
         """The mean (batch, size)."""
-        return (torch.zeros(batch, self.output_size),)
+        return (torch.zeros(batch_size, self.output_size),)
 
     def step(self, x: Tensor, state: StreamState, frames: Tensor) -> StreamState:
         """As `Pooling.step`."""
@@ -96,9 +96,9 @@ class MaxPooling(Pooling):
         """(batch, frames, size), valid frames (batch,) -> (batch, size)."""
         return x.masked_fill(~length_mask(frames, x.shape[1])[:, :, None], float("-inf")).amax(1)
 
-    def start(self, batch: int) -> StreamState:
+    def initial_state(self, batch_size: int) -> StreamState:
         """The maximum (batch, size)."""
-        return (torch.full((batch, self.output_size), float("-inf")),)
+        return (torch.full((batch_size, self.output_size), float("-inf")),)
 
     def step(self, x: Tensor, state: StreamState, frames: Tensor) -> StreamState:
         """As `Pooling.step`."""
@@ -126,9 +126,9 @@ class StatsPooling(Pooling):
         variance = masked_variance(x, mean, mask, frames)
         return torch.cat([mean, (variance + self.eps).sqrt()], dim=1)
 
-    def start(self, batch: int) -> StreamState:
+    def initial_state(self, batch_size: int) -> StreamState:
         """Mean and variance (batch, size)."""
-        return torch.zeros(batch, self.output_size // 2), torch.zeros(batch, self.output_size // 2)
+        return torch.zeros(batch_size, self.output_size // 2), torch.zeros(batch_size, self.output_size // 2)
 
     def step(self, x: Tensor, state: StreamState, frames: Tensor) -> StreamState:
         """As `Pooling.step`. Merges by Chan et al., "Updating formulae for computing sample variances", 1979."""
@@ -137,8 +137,8 @@ class StatsPooling(Pooling):
         within = (x - new[:, None]).square().mean(1)
         return mean + share * apart, torch.lerp(variance, within, share) + share * (1 - share) * apart.square()
 
-    def result(self, state: StreamState) -> Tensor:
-        """As `Pooling.result`."""
+    def output(self, state: StreamState) -> Tensor:
+        """As `Pooling.output`."""
         return torch.cat([state[0], (state[1] + self.eps).sqrt()], dim=1)
 
 
@@ -165,19 +165,20 @@ class AttentivePooling(Pooling):
 
     def forward(self, x: Tensor, frames: Tensor) -> Tensor:
         """(batch, frames, size), valid frames (batch,) -> (batch, size)."""
-        # One product of all heads with all slices costs less than sorting the slices out before it.
-        mixed = (self.weights(x, frames) @ x).unflatten(2, (self.num_heads, -1))
-        return mixed.diagonal(dim1=1, dim2=2).transpose(1, 2).flatten(1)
+        return self.attend(x, frames)[0]
 
-    def weights(self, x: Tensor, frames: Tensor) -> Tensor:
-        """(batch, frames, size), valid frames (batch,) -> (batch, num_heads, frames)."""
+    def attend(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, frames, size), valid frames (batch,) -> (batch, size), weights (batch, heads, frames)."""
         scores = self.score(x).transpose(1, 2)
-        return scores.masked_fill(~length_mask(frames, x.shape[1])[:, None], float("-inf")).softmax(-1)
+        weights = scores.masked_fill(~length_mask(frames, x.shape[1])[:, None], float("-inf")).softmax(-1)
+        # One product of all heads with all slices costs less than sorting the slices out before it.
+        mixed = (weights @ x).unflatten(2, (self.num_heads, -1))
+        return mixed.diagonal(dim1=1, dim2=2).transpose(1, 2).flatten(1), weights
 
-    def start(self, batch: int) -> StreamState:
+    def initial_state(self, batch_size: int) -> StreamState:
         """Of each head the highest score (batch, heads), the weights' sum (batch, heads), the mean (batch, size)."""
-        highest = torch.full((batch, self.num_heads), float("-inf"))
-        return highest, torch.zeros(batch, self.num_heads), torch.zeros(batch, self.output_size)
+        highest = torch.full((batch_size, self.num_heads), float("-inf"))
+        return highest, torch.zeros(batch_size, self.num_heads), torch.zeros(batch_size, self.output_size)
 
     def step(self, x: Tensor, state: StreamState, frames: Tensor) -> StreamState:
         """As `Pooling.step`.
@@ -194,6 +195,6 @@ class AttentivePooling(Pooling):
         slices += before[..., None] * mean.unflatten(1, (self.num_heads, -1))
         return new, total, (slices / total[..., None]).flatten(1)
 
-    def result(self, state: StreamState) -> Tensor:
-        """As `Pooling.result`."""
+    def output(self, state: StreamState) -> Tensor:
+        """As `Pooling.output`."""
         return state[2]

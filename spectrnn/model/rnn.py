@@ -57,16 +57,16 @@ class RNNLayer(nn.ModuleList):
         cell: ``gru`` or ``lstm``.
         input_size: of a frame.
         hidden_size: of one direction.
-        directions: 1 or 2.
+        num_directions: 1 or 2.
     """
 
-    def __init__(self, cell: Literal["gru", "lstm"], input_size: int, hidden_size: int, directions: int) -> None:
+    def __init__(self, cell: Literal["gru", "lstm"], input_size: int, hidden_size: int, num_directions: int) -> None:
         self.cell = _CELLS[cell]
-        super().__init__(self.cell.library(input_size, hidden_size) for _ in range(directions))
+        super().__init__(self.cell.library(input_size, hidden_size) for _ in range(num_directions))
         self.by_hand, self.hidden_size = cell == "gru", hidden_size
 
     def forward(self, x: Tensor) -> Tensor:
-        """(directions, frames, batch, input_size) -> (directions, frames, batch, hidden_size)."""
+        """(num_directions, frames, batch, input_size) -> (num_directions, frames, batch, hidden_size)."""
         if self.by_hand and x.device.type == "cpu":
             names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
             states: Tensor = GRUFunction.apply(
@@ -75,9 +75,9 @@ class RNNLayer(nn.ModuleList):
             return states
         return torch.stack([rnn(of_direction)[0] for rnn, of_direction in zip(self, x, strict=True)])
 
-    def start(self, batch: int) -> StreamState:
+    def initial_state(self, batch_size: int) -> StreamState:
         """The state before the first frame: zeros (batch, hidden_size), for the LSTM twice."""
-        return tuple(torch.zeros(batch, self.hidden_size) for _ in range(self.cell.states))
+        return tuple(torch.zeros(batch_size, self.hidden_size) for _ in range(self.cell.states))
 
     def step(self, x: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
         """Goes on: x (frames, batch, input_size) -> (frames, batch, hidden_size), state. Of one direction only."""
@@ -90,11 +90,11 @@ class Encoder(nn.Module, ABC):
 
     Attributes:
         output_size: of a hidden state, all directions together.
-        directions: 1, or 2 where the last half of a hidden state has read the clip backward.
+        num_directions: 1, or 2 where the last half of a hidden state has read the clip backward.
     """
 
     output_size: int
-    directions: int
+    num_directions: int
 
     @abstractmethod
     def forward(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,10 +102,10 @@ class Encoder(nn.Module, ABC):
 
     @property
     def streaming_issues(self) -> dict[str, str]:
-        """Why it cannot go on from packet to packet, by setting; without any, it has `start` and `step`."""
+        """Why it cannot go on from packet to packet, by setting; without any, it has `initial_state` and `step`."""
         return NOT_STREAMABLE if type(self).step is Encoder.step else {}
 
-    def start(self, batch: int) -> StreamState:
+    def initial_state(self, batch_size: int) -> StreamState:
         """The state before a stream, each (batch, ...)."""
         raise NotImplementedError
 
@@ -139,10 +139,10 @@ class RNNEncoder(Encoder):
         dropout: Fraction,
     ) -> None:
         super().__init__()
-        self.directions = 2 if bidirectional else 1
-        self.output_size = self.directions * hidden_size
+        self.num_directions = 2 if bidirectional else 1
+        self.output_size = self.num_directions * hidden_size
         sizes = [input_size] + [self.output_size] * (num_layers - 1)
-        self.layers = nn.ModuleList(RNNLayer(cell, size, hidden_size, self.directions) for size in sizes)
+        self.layers = nn.ModuleList(RNNLayer(cell, size, hidden_size, self.num_directions) for size in sizes)
         self.dropout = nn.Dropout(dropout)
 
     @property
@@ -164,7 +164,7 @@ class RNNEncoder(Encoder):
         for index, layer in enumerate(self.layers):
             if index:
                 x = self.dropout(x)
-            if self.directions == 1:
+            if self.num_directions == 1:
                 x = layer(x[None])[0]
             else:
                 forward, backward = layer(torch.stack([x, ReverseByLength.apply(x, order)]))
@@ -175,11 +175,11 @@ class RNNEncoder(Encoder):
     def streaming_issues(self) -> dict[str, str]:
         """The backward direction."""
         backward = "reads a clip backward, from its end, which a stream does not have; model=gru or lstm reads forward"
-        return {"bidirectional": backward} if self.directions == 2 else {}
+        return {"bidirectional": backward} if self.num_directions == 2 else {}
 
-    def start(self, batch: int) -> StreamState:
+    def initial_state(self, batch_size: int) -> StreamState:
         """Zeros (batch, hidden_size): for each layer the hidden state, and for the LSTM that of its cell behind it."""
-        return tuple(part for layer in self._stack for part in layer.start(batch))
+        return tuple(part for layer in self._stack for part in layer.initial_state(batch_size))
 
     def step(self, x: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
         """Goes on by a frame or more: (batch, frames, bins) -> (batch, frames, output_size), state."""

@@ -8,8 +8,7 @@ import errno
 import inspect
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,24 +19,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from spectrnn.config.types import MAX_CLIP_SECONDS
-from spectrnn.detection.thresholds import TunedThresholds
 from spectrnn.errors import UserError
 from spectrnn.files import atomic_write
-from spectrnn.frontend.features import LogMelSpectrogram
-from spectrnn.frontend.normalization import Normalization
-from spectrnn.model.classifier import Classifier, Head
+from spectrnn.model.classifier import STAGES, Classifier, build_stages, validate_labels
 from spectrnn.model.header import FORMAT, KEY, read_header
-from spectrnn.model.pooling import Pooling
-from spectrnn.model.rnn import Encoder
 
-_STAGES = {
-    "features": LogMelSpectrogram,
-    "normalize": Normalization,
-    "model": Encoder,
-    "pooling": Pooling,
-    "head": Head,
-}
-_OURS = ("spectrnn.frontend.", "spectrnn.model.")  # a file from a stranger builds nothing else
+_BUILTIN = ("spectrnn.frontend.", "spectrnn.model.")  # packages of the stages that an untrusted file may use
 _DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # as safetensors calls them
 
 
@@ -46,64 +33,67 @@ def save(
     config: Mapping[str, Any],
     path: Path,
     splits: Mapping[str, str] | None = None,
-    tuned_thresholds: TunedThresholds | None = None,
+    tuned_thresholds: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes the classifier, atomically.
+    """Writes a model file, atomically.
 
     Args:
-        classifier: what to save; augmentation is left out.
-        config: the run's resolved config, plain containers only.
-        path: the file.
-        splits: what it was trained on, as `data.splits.fingerprints` gives it; None where that is not known.
-        tuned_thresholds: from which probability on it hears a class; None where that was not chosen.
+        classifier: Classifier to save; augmentation is not saved.
+        config: Resolved config of the run, plain containers.
+        path: File to write.
+        splits: Checksums of the splits that it was trained with, as `data.splits.split_checksums`; None if unknown.
+        tuned_thresholds: Detection thresholds as `detection.thresholds.TunedThresholds`, plain; None if not tuned.
     """
     header = {"format": FORMAT, "labels": classifier.labels, "config": config, "splits": splits}
-    header["tuned_thresholds"] = None if tuned_thresholds is None else asdict(tuned_thresholds)
+    header["tuned_thresholds"] = tuned_thresholds
     tensors = {name: tensor.contiguous() for name, tensor in classifier.state_dict().items()}
     with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata={KEY: json.dumps(header)})
 
 
-def save_thresholds(path: Path, tuned_thresholds: TunedThresholds) -> None:
-    """Writes thresholds into a model file, atomically, and leaves all else in it as it is.
+def save_thresholds(path: Path, tuned_thresholds: Mapping[str, Any]) -> None:
+    """Stores detection thresholds in a model file, atomically, and leaves everything else in it unchanged.
 
     Args:
-        path: the file.
-        tuned_thresholds: that are made with it from now on.
+        path: Model file.
+        tuned_thresholds: Thresholds as for `save`.
 
     Raises:
-        UserError: it is no model file of ours, or cannot be written.
+        UserError: Not a spectrnn model file, or a file that cannot be written.
     """
-    header = read_header(path)
-    header["tuned_thresholds"] = asdict(tuned_thresholds)
+    header = {**read_header(path), "tuned_thresholds": tuned_thresholds}
     try:
-        if not os.access(path, os.W_OK):  # a new file could take the name of one that is not to be written
+        if not os.access(path, os.W_OK):  # replacing the file would succeed even if it is read-only
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         with safe_open(path, "pt") as file, atomic_write(path) as temporary:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             save_file(tensors, temporary, metadata={**file.metadata(), KEY: json.dumps(header)})
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: the thresholds cannot be written into it ({error})") from error
+        raise UserError(f"{path}: the thresholds cannot be written to it ({error})") from error
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> tuple[Classifier, dict[str, Any]]:
-    """Reads a classifier; the file alone says how it is built.
+def load(
+    path: Path, device: torch.device | str = "cpu", trust: Sequence[str] = ()
+) -> tuple[Classifier, dict[str, Any]]:
+    """Reads a model file, which alone determines how the classifier is built.
 
     Args:
-        path: the file.
-        device: where to put it.
+        path: Model file.
+        device: Device of the classifier.
+        trust: Packages, besides spectrnn, whose classes the file may instantiate.
 
     Returns:
-        The classifier, in evaluation mode, and the config of the run that made it.
+        The classifier, in evaluation mode, and the config of the run that trained it.
 
     Raises:
-        UserError: no such file, not a model of ours, or damaged.
+        UserError: No such file, not a spectrnn model file, damaged, or stages from packages that are not trusted.
     """
     header = read_header(path)
     try:
-        require_builtin_stages(header["config"])
-        with torch.device("meta"):  # shapes alone
-            classifier = Classifier({name: header["config"][name] for name in _STAGES}, header["labels"])
+        require_trusted_stages(header["config"], trust)
+        with torch.device("meta"):  # shapes only: nothing is allocated before the file's tensors are checked
+            stages = build_stages(header["config"], len(validate_labels(header["labels"])))
+            classifier = Classifier(stages, header["labels"])
         classifier.load_state_dict(_tensors(path, classifier.state_dict()), assign=True)
         _smoke_test(classifier.eval())
     except UserError as error:
@@ -113,26 +103,31 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[Classifier, di
     return classifier.to(device), header["config"]
 
 
-def require_builtin_stages(config: Mapping[str, Any]) -> None:
-    """Refuses a config whose classifier could be written to a model file, but not be read from it.
+def require_trusted_stages(config: Mapping[str, Any], trust: Sequence[str] = ()) -> None:
+    """Rejects a config whose stages are neither built in nor from a trusted package, before anything is imported.
 
     Args:
-        config: plain containers.
+        config: Config of a model file, plain containers.
+        trust: Trusted packages.
 
     Raises:
-        UserError: a stage is no class of its kind in spectrnn/frontend or spectrnn/model.
+        UserError: A stage that is not trusted.
     """
-    for name, base in _STAGES.items():
+    for name, kind in STAGES.items():
         node = config.get(name)
         target = node.get("_target_") if isinstance(node, Mapping) else None
-        if not _is_builtin(target, base):
-            raise UserError(f"{name}._target_={target!r:.200} is no stage in spectrnn/frontend or spectrnn/model")
+        package = str(target).partition(".")[0]
+        if package not in trust and not _is_builtin(target, kind):
+            remedy = (
+                f"; if you trust this file and that package, add trust=[{package}]" if package != "spectrnn" else ""
+            )
+            raise UserError(f"{name}._target_={target!r:.200} is not a built-in stage{remedy:.200}")
 
 
 def _is_builtin(target: Any, base: type[nn.Module]) -> bool:
-    """Whether it names a class of that kind in our rooms: not one of the functions that live there, or are imported."""
+    """Whether it names a class of that kind in a built-in package, as opposed to a function or a class imported there."""
     module, _, name = str(target).rpartition(".")
-    if not module.startswith(_OURS):
+    if not module.startswith(_BUILTIN):
         return False
     try:
         found = getattr(import_module(module), name, None)
@@ -161,7 +156,7 @@ def _tensors(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
 @torch.inference_mode()
 def _smoke_test(classifier: Classifier) -> None:
     """Runs the classifier on silence and on a ramp of a few frames."""
-    longest = int(classifier.longest)
+    longest = int(classifier.max_train_samples)
     if not 1 <= longest <= MAX_CLIP_SECONDS * classifier.sample_rate:
         raise UserError(f"its longest clip has {longest} samples, not 1 to {MAX_CLIP_SECONDS} s of them")
     if not 0 < float(classifier.temperature) < float("inf"):

@@ -25,8 +25,8 @@ class StreamingClassifier(nn.Module):
 
         unread    (batch, samples)      heard, and part of frames to come; at first none
         frames    (batch, 1)            that were heard
-        encoder   (batch, hidden_size)  each, as its `start` says
-        pooling   (batch, ...)          each, as its `start` says
+        encoder   (batch, hidden_size)  each, as its `initial_state` says
+        pooling   (batch, ...)          each, as its `initial_state` says
 
     From ``window_size - hop_size`` unread samples on, packets of whole hops leave all shapes as they are; so an export
     for such packets begins with a state whose unread samples are the first ones of the stream.
@@ -43,19 +43,19 @@ class StreamingClassifier(nn.Module):
         super().__init__()
         _require_streamable(classifier, config)
         self.classifier = classifier
-        self._encoder_states = len(classifier.encoder.start(1))
+        self._encoder_states = len(classifier.encoder.initial_state(1))
 
     def initial(self, batch: int) -> StreamState:
         """The state before a stream."""
         classifier = self.classifier
         frames = torch.zeros(batch, 1)
         states = (
-            *classifier.features.start(batch),
+            *classifier.features.initial_state(batch),
             frames,
-            *classifier.encoder.start(batch),
-            *classifier.pooling.start(batch),
+            *classifier.encoder.initial_state(batch),
+            *classifier.pooling.initial_state(batch),
         )
-        return tuple(state.to(classifier.longest.device) for state in states)
+        return tuple(state.to(classifier.max_train_samples.device) for state in states)
 
     def forward(self, waveform: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
         """Hears a packet.
@@ -81,7 +81,7 @@ class StreamingClassifier(nn.Module):
     def features(self, waveform: Tensor, unread: StreamState) -> tuple[Tensor, StreamState]:
         """(batch, samples), unread samples -> normalized (batch, frames, bins), of whole frames; unread samples."""
         x, unread = self.classifier.features.step(waveform, unread)
-        return self.classifier.normalize(x, torch.full((len(x),), x.shape[1], device=x.device)), unread
+        return self.classifier.normalization(x, torch.full((len(x),), x.shape[1], device=x.device)), unread
 
     def step(self, x: Tensor, state: StreamState) -> StreamState:
         """Hears a frame or more: normalized (batch, frames, bins), the state but for unread samples -> the same."""
@@ -92,23 +92,17 @@ class StreamingClassifier(nn.Module):
 
     def probabilities(self, state: StreamState) -> Tensor:
         """The state but for unread samples -> calibrated probabilities (batch, classes)."""
-        pooled = self.classifier.pooling.result(state[1 + self._encoder_states :])
-        return (self.classifier.head(pooled) / self.classifier.temperature).softmax(1)
+        pooled = self.classifier.pooling.output(state[1 + self._encoder_states :])
+        return self.classifier.task.probabilities(self.classifier.head(pooled), self.classifier.temperature)
 
 
 def _require_streamable(classifier: Classifier, config: Mapping[str, Any]) -> None:
-    stages: dict[str, Any] = {
-        "features": classifier.features,
-        "normalize": classifier.normalize,
-        "model": classifier.encoder,
-        "pooling": classifier.pooling,
-    }
     problems = [
         f"{key}.{name}={format_value(config[key].get(name))}: {reason}"
         if name
         else f"{key}={_option(key, config)}: {reason}"
-        for key, stage in stages.items()
-        for name, reason in stage.streaming_issues.items()
+        for key, stage in classifier.stages.items()
+        for name, reason in getattr(stage, "streaming_issues", {}).items()
     ]
     if problems:
         raise UserError("\n".join([*problems, _HINT]))

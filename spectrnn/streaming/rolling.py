@@ -40,7 +40,7 @@ class RollingClassifier:
     def __init__(self, classifier: StreamingClassifier, window: int, num_replicas: int, every: int) -> None:
         self.classifier, self.num_replicas, self.every = classifier, num_replicas, every
         self.layout = classifier.classifier.features
-        frames = int(self.layout.frames(torch.tensor(window)))
+        frames = int(self.layout.num_frames(torch.tensor(window)))
         self.period = max(1, frames // num_replicas)  # frames from a new beginning to the next
         self.frames = 0  # that were heard
         self.waiting: list[Tensor] = []  # packets (1, samples)

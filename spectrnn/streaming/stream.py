@@ -79,7 +79,7 @@ def _build(
     """The listeners and the ears that a config asks for; what it leaves open is as thresholds were chosen."""
     offline = classifier.classifier
     rate = offline.sample_rate
-    window = config.window or (tuned_thresholds.window if tuned_thresholds else int(offline.longest) / rate)
+    window = config.window or (tuned_thresholds.window if tuned_thresholds else int(offline.max_train_samples) / rate)
     hop = resolve_hop(config, window, tuned_thresholds, min(_HOP, window))
     how = resolve_settings(config, offline.labels, tuned_thresholds)
     if tuned_thresholds and config.threshold == "model":

@@ -105,12 +105,10 @@ class RunLogger:
             step: clips seen.
         """
         part = Batch(*(tensor[:_SHOWN] for tensor in batch))
-        features, frames = classifier.frontend(part.waveform, part.lengths)
-        states, shortened = classifier.encoder(features, frames)
-        attention = classifier.pooling.weights(states, shortened)
-        if attention is not None:
-            looks = [weights.T for weights in _per_clip(attention.transpose(1, 2), shortened)]
-            picture = spectrogram_figure(_per_clip(features, frames), titles, classifier.features, looks)
+        x = classifier.trace(part.waveform, part.lengths)
+        if x.attention is not None:
+            looks = [weights.T for weights in _per_clip(x.attention.transpose(1, 2), x.state_lengths)]
+            picture = spectrogram_figure(_per_clip(x.features, x.feature_lengths), titles, classifier.features, looks)
             self.writer.add_figure("train_clips/attention", picture, step)
 
     def confusion(self, split: str, matrix: Array, labels: list[str], step: int) -> None:

@@ -1,6 +1,5 @@
 """The rehearsal: a run's stages are built once on nothing, before any audio is read, and all errors told at once."""
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,10 +13,8 @@ from torch.optim import Optimizer
 from spectrnn.config.instantiate import (
     format_value,
     instantiate,
-    locate,
     to_container,
     validate_kwargs,
-    validate_node,
     with_full_keys,
 )
 from spectrnn.config.types import NonNegativeInt
@@ -26,14 +23,11 @@ from spectrnn.devices import autocast_dtype, pick_device
 from spectrnn.errors import ErrorCollector, SettingError, UserError
 from spectrnn.frontend.augmentation import Augmentations, SpectrogramAugmentation, WaveformAugmentation
 from spectrnn.frontend.features import LogMelSpectrogram
-from spectrnn.frontend.normalization import Normalization
-from spectrnn.model.pooling import Pooling
+from spectrnn.model.classifier import build_stages
 from spectrnn.model.rnn import Encoder
-from spectrnn.model.serialization import require_builtin_stages
 from spectrnn.training.schedules import LRSchedule
 from spectrnn.training.trainer import TrainerConfig
 
-_BINS = 64  # where the features cannot tell; no encoder's output depends on them
 _FRAMES = 1000  # that an encoder is tried on, at most
 
 
@@ -48,6 +42,7 @@ class TrainConfig:
     model: dict[str, Any]
     pooling: dict[str, Any]
     head: dict[str, Any]
+    task: dict[str, Any]
     optimizer: dict[str, Any]
     scheduler: dict[str, Any]
     trainer: dict[str, Any]
@@ -93,8 +88,6 @@ def preflight(config: DictConfig) -> RunComponents:
     rehearsal.rates()
     if features and encoder:
         rehearsal.longest_clip(features, encoder)
-    if not errors.by_key:
-        errors.collect(require_builtin_stages, nodes)
     _sort(errors, config)
     errors.raise_if_any()
     return parts
@@ -118,12 +111,7 @@ class _Preflight:
         node = node[name] if name else node
         if not name and not isinstance(node, dict):
             return None  # the top level has told
-        if not self.errors.collect(_check_kind, kind, node, key):
-            return None
-        if None in runtime.values():
-            self.errors.collect(validate_node, node, key, **runtime)
-            return None
-        return self.errors.collect(instantiate, node, key, **runtime)
+        return self.errors.collect(instantiate, node, key, kind, **runtime)
 
     def value(self, key: str) -> Any:
         """A setting, or None where it is wrong or there is none."""
@@ -150,14 +138,8 @@ class _Preflight:
 
     def classifier(self) -> tuple[LogMelSpectrogram | None, Encoder | None]:
         """Builds its stages, and returns features and encoder."""
-        features = self.stage("features", LogMelSpectrogram)
-        bins = features.output_size if features else None
-        self.stage("normalize", Normalization, input_size=bins)
-        encoder = self.stage("model", Encoder, input_size=bins or _BINS)
-        size, directions = (encoder.output_size, encoder.directions) if encoder else (None, None)
-        pooling = self.stage("pooling", Pooling, input_size=size, directions=directions)
-        self.stage("head", nn.Module, input_size=pooling.output_size if pooling else None, classes=2)
-        return features, encoder
+        stages = build_stages(self.nodes, 2, lambda _, key, kind, **context: self.stage(key, kind, **context))
+        return stages.features, stages.encoder
 
     def optimization(self) -> None:
         """Builds optimizer and schedule for a single weight."""
@@ -181,7 +163,7 @@ class _Preflight:
         if seconds is None:
             return
         clip = f"data.max_seconds={seconds:g}"
-        frames = features.frames(torch.tensor([round(seconds * features.sample_rate)])).clamp(max=_FRAMES)
+        frames = features.num_frames(torch.tensor([round(seconds * features.sample_rate)])).clamp(max=_FRAMES)
         if frames == 1:
             least = (features.window_size + features.hop_size) / features.sample_rate
             self.errors.add(
@@ -202,18 +184,6 @@ def _resolved(config: DictConfig, name: str) -> Any:
         return to_container(OmegaConf.select(config, name), name)
     except OmegaConfBaseException as error:
         raise UserError(f"{name}: {str(error).splitlines()[0]}") from error
-
-
-def _check_kind(kind: type | tuple[type, ...], node: Any, key: str) -> bool:
-    """Whether a node's target is of a kind, or a function that might return one; the rest is for `build` to say."""
-    path = node.get("_target_") if isinstance(node, dict) else None
-    target = locate(path, f"{key}._target_") if isinstance(path, str) else None
-    if inspect.isclass(target) and not issubclass(target, kind):
-        kinds = " or ".join(
-            f"{part.__module__}.{part.__name__}" for part in (kind if isinstance(kind, tuple) else (kind,))
-        )
-        raise UserError(f"{key}._target_={path}: is of another kind; a class derived from {kinds} is needed")
-    return True
 
 
 def _check_precision(name: str, device: torch.device) -> None:

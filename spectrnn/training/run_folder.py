@@ -38,7 +38,7 @@ _HPARAM_KEYS = (
     "optimizer.weight_decay",
     "trainer.batch_size",
     "trainer.epochs",
-    "trainer.label_smoothing",
+    "task.label_smoothing",
 )
 _GROUPS = ("data", "augment", "features", "normalize", "model", "pooling", "optimizer", "scheduler")
 

@@ -18,7 +18,7 @@ from spectrnn.config.types import MAX_CLIP_SECONDS
 from spectrnn.data.dataset import Dataset, open_dataset
 from spectrnn.errors import TrainingInterrupted, UserError
 from spectrnn.files import remove_stale_temporaries
-from spectrnn.model.classifier import Classifier
+from spectrnn.model.classifier import Classifier, build_stages
 from spectrnn.progress import Stopwatch
 from spectrnn.runs import CHECKPOINT, MODEL
 from spectrnn.training import checkpoint
@@ -76,7 +76,7 @@ def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[
         dataset = open_dataset(source, device)
         log.info("%s", dataset.describe())
         seed_everything(config.seed, 0)
-        classifier = Classifier(plain_config, dataset.labels, augment).to(device)
+        classifier = Classifier(build_stages(plain_config, len(dataset.labels)), dataset.labels, augment).to(device)
         if state is None and distributed.rank() == 0:
             _fit_normalization(classifier, dataset, settings.batch_size, device)
         distributed.broadcast_tensors(classifier.buffers())  # weights are aligned by what learns them
@@ -113,7 +113,7 @@ def _trainer(
     if longest > MAX_CLIP_SECONDS * classifier.sample_rate:
         seconds = longest / classifier.sample_rate
         raise UserError(f"data.max_seconds: a clip of {seconds:.0f} s is too long; at most {MAX_CLIP_SECONDS}")
-    classifier.longest.fill_(longest)
+    classifier.max_train_samples.fill_(longest)
     val = dataset.batches("val", settings.batch_size, device, share=share) if len(dataset.rows("val")) else None
     optimizer = instantiate(config.optimizer, "optimizer", params=classifier.parameters())
     steps = settings.epochs * -(-len(batches) // settings.grad_accum_steps)
@@ -125,4 +125,4 @@ def _trainer(
 def _fit_normalization(classifier: Classifier, dataset: Dataset, batch_size: int, device: torch.device) -> None:
     batches = dataset.batches("train", batch_size, device)
     with torch.no_grad():
-        classifier.normalize.fit(classifier.features(batch.waveform, batch.lengths) for batch in batches.epoch())
+        classifier.normalization.fit(classifier.features(batch.waveform, batch.lengths) for batch in batches.epoch())

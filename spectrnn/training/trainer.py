@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
+
 from spectrnn import distributed
 from spectrnn.config.types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 from spectrnn.data.batches import Batch, BucketedBatches
@@ -42,8 +44,6 @@ class TrainerConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     grad_accum_steps: PositiveInt
     max_grad_norm: PositiveFloat | None
-    label_smoothing: Fraction
-    class_weights: Literal["none", "balanced"]
     ema_decay: Fraction | None
     on_nan: Literal["stop", "skip"]
     metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "loss"]
@@ -82,19 +82,18 @@ class Meter:
         """The epoch begins, or goes on."""
         self._begun = time.perf_counter()
 
-    def add(self, number: int, logits: Tensor, targets: Tensor, loss: Tensor, clips: int) -> None:
+    def add(self, number: int, correct: Tensor, loss: Tensor, clips: int) -> None:
         """Counts a batch.
 
         Args:
             number: of the batch, from 1.
-            logits, targets: (batch, classes).
+            correct: whether each clip is classified correctly, bool (batch,).
             loss: its mean, ().
             clips: in it; 0 where this process only keeps the others company.
         """
         loss = loss.detach()
         if clips:
-            right = (logits.detach().argmax(1) == targets.argmax(1)).sum()
-            self.sums += torch.stack([loss * clips, right])
+            self.sums += torch.stack([loss * clips, correct.sum()])
         self.seen += clips
         self._check(number, loss)
 
@@ -171,8 +170,8 @@ class Learner:
         self.average = (
             ExponentialMovingAverage(classifier, settings.ema_decay) if settings.ema_decay is not None else None
         )
-        weight = _class_weights(batches) if settings.class_weights == "balanced" else None
-        self.criterion = nn.CrossEntropyLoss(weight=weight, label_smoothing=settings.label_smoothing)
+        counts = torch.bincount(torch.from_numpy(batches.targets), minlength=batches.classes)
+        classifier.task.fit(counts.to(self.device))
         alone = distributed.world_size() == 1
         self.model = classifier if alone else DistributedDataParallel(classifier, broadcast_buffers=False)
 
@@ -207,7 +206,7 @@ class Learner:
                 # Every clip weighs the same, though batches of outliers are small.
                 share = clips * distributed.world_size() * len(self.batches) / len(self.batches.rows)
                 self.scaler.scale(loss * share / self._group_size(number)).backward()
-                meter.add(number, logits, targets, loss, clips)
+                meter.add(number, self.classifier.task.correct(logits, targets), loss, clips)
             elif self.steps_after(number) and distributed.world_size() > 1:
                 self.optimizer.zero_grad()  # the group's other gradients would have been sent around with this one's
         return (not self.steps_after(number) or self._step(number, meter)) and used
@@ -233,7 +232,7 @@ class Learner:
         autocast = torch.autocast(self.device.type, self.precision) if self.precision else nullcontext()
         with autocast:
             logits = self.model(batch.waveform, batch.lengths)
-        return logits, batch.targets, self.criterion(logits.float(), batch.targets)
+        return logits, batch.targets, self.classifier.task.loss(logits, batch.targets)
 
     def _usable(self, loss: Tensor) -> bool:
         # Only skipping asks, and makes a GPU wait; all processes skip together.
@@ -443,9 +442,3 @@ class Trainer:
 def seed_everything(*position: int) -> None:
     """Seeds the generators of all devices: from a run's seed, and where in the run it is."""
     torch.manual_seed(int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0] >> np.uint64(1)))
-
-
-def _class_weights(train: BucketedBatches) -> Tensor:
-    """Inverse class frequency, whose mean over the training clips is 1: (classes,)."""
-    counts = torch.bincount(torch.from_numpy(train.targets), minlength=train.classes)
-    return (len(train.targets) / (train.classes * counts.clamp(min=1))).float().to(train.device)

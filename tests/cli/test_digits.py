@@ -20,7 +20,7 @@ def test_synthetic_voices_train_a_classifier_that_hears_people(spectrnn, real_di
 
 def test_real_digits_are_learned(spectrnn, real_digits, tmp_path):
     run = tmp_path / "run"
-    arguments = ("trainer.epochs=3", "model.hidden_size=64", "augment=[]", "trainer.label_smoothing=0")
+    arguments = ("trainer.epochs=3", "model.hidden_size=64", "augment=[]", "task.label_smoothing=0")
     outcome = spectrnn("train", "data=fsdd", f"data.root={real_digits}", f"hydra.run.dir={run}", *arguments)
     assert outcome.code == 0, outcome.err
     assert json.loads((run / "metrics.json").read_text())["test"]["accuracy"] > 0.8

@@ -46,7 +46,7 @@ def run(real_digits, tmp_path_factory):
         "model.hidden_size=64",
         "trainer.epochs=8",
         "optimizer.lr=4e-3",
-        "trainer.label_smoothing=0",
+        "task.label_smoothing=0",
         f"hydra.run.dir={folder}",
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -201,7 +201,7 @@ def test_a_causal_model_becomes_a_stream(spectrnn, trained, tones, tmp_path):
     like, config = model_file.load(trained / "model.safetensors")
     config["model"]["bidirectional"] = False
     causal = Classifier(config, like.labels).eval()
-    causal.longest.copy_(like.longest)
+    causal.max_train_samples.copy_(like.max_train_samples)
     model_file.save(causal, config, run / "model.safetensors")
     outcome = spectrnn("export", f"run={run}", "streaming=true", "clips=4")
     assert outcome.code == 0, outcome.err

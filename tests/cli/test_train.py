@@ -197,7 +197,7 @@ def test_sweeps_run_every_combination(spectrnn, tones, tiny, tmp_path):
 @pytest.mark.parametrize(
     "settings",
     [
-        ("optimizer=sgd", "scheduler=onecycle", "trainer.class_weights=balanced"),
+        ("optimizer=sgd", "scheduler=onecycle", "task.class_weights=balanced"),
         ("optimizer=adam", "scheduler=plateau", "data.max_seconds=0.25", "trainer.metric=loss"),
         ("scheduler=constant", "data.val_fraction=0", "trainer.grad_accum_steps=3", "trainer.max_grad_norm=null"),
         ("augment=[mixup,speed,shift,noise,gain,specaugment]", "data.storage=ram", "trainer.patience=1"),

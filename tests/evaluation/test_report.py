@@ -138,7 +138,7 @@ def test_a_tone_is_dark_where_the_axis_says(evaluation, stage):
     kind, file = decoded(clip["picture"])
     image = np.asarray(Image.open(file).convert("L")).astype(float)
     assert kind == "image/png"
-    assert image.shape == (32, int(model.features.frames(torch.tensor([round(0.32 * 8000)]))))
+    assert image.shape == (32, int(model.features.num_frames(torch.tensor([round(0.32 * 8000)]))))
     hertz = model.features.frequencies.tolist()
     darkest = 31 - image.mean(1).argmin()
     assert hertz[darkest] == pytest.approx(300 * 1.05**14, rel=0.15)

@@ -8,7 +8,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from spectrnn.config.paths import CONFIG_DIR
-from spectrnn.model.classifier import Classifier
+from spectrnn.model.classifier import Classifier, build_stages
 
 _SMALL = {
     "features": {"n_mels": 16},
@@ -38,11 +38,11 @@ def _classifier(*overrides: str) -> Classifier:
         config = compose("train", ["data.sample_rate=8000", *overrides])
     for group, sizes in _SMALL.items():
         config[group].update({name: value for name, value in sizes.items() if name in config[group]})
-    made = Classifier(config, ["one", "two", "three"]).eval()
+    made = Classifier(build_stages(config, 3), ["one", "two", "three"]).eval()
     for name, tensor in made.state_dict().items():
-        if name.endswith((".mean", ".variance", ".deviation")):  # as if it had been fitted
+        if name.endswith((".mean", ".variance", ".std")):  # as if it had been fitted
             tensor.copy_(torch.rand_like(tensor) + 0.5)
     made.head[1].weight.data *= 20
-    made.longest.fill_(4000)
+    made.max_train_samples.fill_(4000)
     made.temperature.fill_(1.5)
     return made

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from spectrnn.detection.thresholds import TunedThresholds
-from spectrnn.export.graph import convolutional_stft, model_metadata, write_onnx
+from spectrnn.export.graph import ConvolutionalSTFT, model_metadata, write_onnx
 from spectrnn.export.onnx_model import OnnxModel
+from spectrnn.frontend.features import STFT
 from spectrnn.model.rnn import RNNLayer
 
 # Every option of every group, and both kinds of padding where they meet.
@@ -61,9 +62,9 @@ def test_the_convolution_is_the_fourier_transform(classifier):
     for override in ("features.window_ms=25", "features.n_fft=400", "features.hop_ms=25"):
         features = classifier(override).features
         waveform = torch.randn(2, 1234)
-        expected = features.spectrum(waveform)
-        assert convolutional_stft(features)(waveform).shape == expected.shape
-        torch.testing.assert_close(convolutional_stft(features)(waveform), expected, atol=1e-4, rtol=1e-4)
+        expected = features.stft(waveform)
+        assert ConvolutionalSTFT(features)(waveform).shape == expected.shape
+        torch.testing.assert_close(ConvolutionalSTFT(features)(waveform), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -78,11 +79,10 @@ def test_what_happens_inside_is_given_where_asked_for(classifier, sounds, tmp_pa
     waveform, lengths = torch.from_numpy(sounds[0])[None], torch.tensor([len(sounds[0])])
     found = session.run(None, {"waveform": waveform.numpy(), "lengths": lengths.numpy()})
     with torch.inference_mode():
-        features, frames = made.frontend(waveform, lengths)
-        looks = made.pooling.weights(*made.encoder(features, frames))
-    np.testing.assert_allclose(found[1], features.numpy(), atol=1e-3)
-    if looks is not None:
-        np.testing.assert_allclose(found[2], looks.numpy(), atol=1e-5)
+        x = made.trace(waveform, lengths)
+    np.testing.assert_allclose(found[1], x.features.numpy(), atol=1e-3)
+    if x.attention is not None:
+        np.testing.assert_allclose(found[2], x.attention.numpy(), atol=1e-5)
 
 
 def test_the_file_says_all_that_its_users_need(classifier, tmp_path):
@@ -111,5 +111,5 @@ def test_the_classifier_stays_as_it_is(classifier, sounds, tmp_path):
     before = alone(made, sounds[0])
     write_onnx(made, tmp_path / "model.onnx", model_metadata(made, None))
     assert all(layer.by_hand for layer in made.modules() if isinstance(layer, RNNLayer))
-    assert "spectrum" not in vars(made.features)
+    assert isinstance(made.features.stft, STFT)
     np.testing.assert_array_equal(alone(made, sounds[0]), before)

@@ -13,7 +13,7 @@ from torch import Tensor
 from spectrnn.config.instantiate import instantiate
 from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.frontend.augmentation import Augmentations
-from spectrnn.model.classifier import Classifier
+from spectrnn.model.classifier import Classifier, build_stages
 
 _DEFAULTS = {"features": "logmel", "normalize": "global", "model": "bigru", "pooling": "attention"}
 _SMALL = {
@@ -79,17 +79,17 @@ def _node(group: str, option: str, **settings: Any) -> dict[str, Any]:
     return {**(node[option] if group == "augment" else node), **settings}
 
 
-def _stage(group: str, option: str, runtime: dict[str, Any] | None = None, **settings: Any) -> Any:
-    return instantiate(_node(group, option, **settings), group, **(runtime or {}))
+def _stage(group: str, option: str, context: dict[str, Any] | None = None, **settings: Any) -> Any:
+    return instantiate(_node(group, option, **settings), group, **(context or {}))
 
 
 def _stages(**choices: str) -> dict[str, Any]:
     nodes = {group: _node(group, option) for group, option in (_DEFAULTS | choices).items()}
     for group, node in nodes.items():
         node |= {name: value for name, value in _SMALL.get(group, {}).items() if name in node}
-    return {**nodes, "head": OmegaConf.to_container(_config("model", "gru").head)}
+    return {**nodes, **{key: OmegaConf.to_container(_config("model", "gru")[key]) for key in ("head", "task")}}
 
 
 def _classifier(augment: tuple[str, ...] = (), **choices: str) -> Classifier:
     augmentation = Augmentations([_stage("augment", option) for option in augment])
-    return Classifier(_stages(**choices), ["one", "two", "three"], augmentation).eval()
+    return Classifier(build_stages(_stages(**choices), 3), ["one", "two", "three"], augmentation).eval()

@@ -27,7 +27,7 @@ def train_a_step(model, clips):
 @pytest.mark.parametrize(("features", "normalize", "model", "pooling"), COMBINATIONS)
 def test_every_combination_trains_a_step_and_keeps_clips_apart(classifier, clips, features, normalize, model, pooling):
     classes = classifier(features=features, normalize=normalize, model=model, pooling=pooling)
-    classes.normalize.fit([classes.features(*clips)])
+    classes.normalization.fit([classes.features(*clips)])
     before = [parameter.detach().clone() for parameter in classes.parameters()]
     assert train_a_step(classes, clips) < 10
     for parameter, old in zip(classes.parameters(), before, strict=True):
@@ -53,7 +53,7 @@ def test_it_learns_to_tell_two_tones_apart(classifier):
         torch.arange(2400) < lengths[:, None]
     )
     classes, targets = classifier(), torch.tensor([0, 1]).repeat(8)
-    classes.normalize.fit([classes.features(wave[:12], lengths[:12])])
+    classes.normalization.fit([classes.features(wave[:12], lengths[:12])])
     optimizer = torch.optim.Adam(classes.parameters(), lr=0.01)
     for _ in range(30):
         optimizer.zero_grad()
@@ -91,7 +91,7 @@ def test_summary_leaves_running_statistics_alone(classifier):
 @pytest.mark.parametrize("model", ["bigru", "crnn"])
 def test_attention_covers_each_clips_own_frames(classifier, clips, model):
     classes = classifier(model=model)
-    weights = classes.pooling.weights(*classes.encoder(*classes.frontend(*clips)))
+    weights = classes.trace(*clips).attention
     frames = 1 + (clips.lengths - 200).clamp(min=0) // 80
     frames = (frames + 1) // 2 if model == "crnn" else frames
     assert weights.shape == (7, 2, frames.max())

@@ -121,7 +121,7 @@ def test_the_stack_hands_all_channels_of_all_bins_to_the_rnn(stage, bins):
 def test_both_directions_are_offered(stage):
     for both in (False, True):
         encoder = stage("model", "crnn", {"input_size": 16}, bidirectional=both, hidden_size=8)
-        assert (encoder.output_size, encoder.directions) == (8 * (1 + both), 1 + both)
+        assert (encoder.output_size, encoder.num_directions) == (8 * (1 + both), 1 + both)
 
 
 @pytest.mark.parametrize(

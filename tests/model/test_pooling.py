@@ -9,7 +9,7 @@ from spectrnn.errors import UserError
 FRAMES = torch.tensor([12, 1, 5, 30, 2])
 INSIDE = torch.arange(30) < FRAMES[:, None]
 OPTIONS = ["last", "mean", "max", "attention", "stats"]
-RUNTIME = {"input_size": 8, "directions": 2}
+RUNTIME = {"input_size": 8, "num_directions": 2}
 
 
 @pytest.fixture
@@ -36,14 +36,14 @@ def test_pooling_equals_a_loop_over_clips(stage, states, option):
 
 
 def test_last_of_one_direction_is_the_last_valid_frame(stage, states):
-    pooled = stage("pooling", "last", {"input_size": 8, "directions": 1})(states, FRAMES)
+    pooled = stage("pooling", "last", {"input_size": 8, "num_directions": 1})(states, FRAMES)
     assert torch.equal(pooled, torch.stack([states[clip, frames - 1] for clip, frames in enumerate(FRAMES)]))
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4, 8])
 def test_attention_equals_a_loop_over_clips_heads_and_frames(stage, states, heads):
     pooling = stage("pooling", "attention", RUNTIME, num_heads=heads)
-    pooled, weights = pooling(states, FRAMES), pooling.weights(states, FRAMES)
+    pooled, weights = pooling.attend(states, FRAMES)
     for clip, frames in enumerate(FRAMES.tolist()):
         scores = pooling.score(states[clip, :frames])  # (frames, heads)
         slices = states[clip, :frames].chunk(heads, dim=1)
@@ -56,7 +56,7 @@ def test_attention_equals_a_loop_over_clips_heads_and_frames(stage, states, head
 
 
 def test_attention_weights_sum_to_1_and_are_0_on_padding(stage, states):
-    weights = stage("pooling", "attention", RUNTIME).weights(states, FRAMES)
+    weights = stage("pooling", "attention", RUNTIME).attend(states, FRAMES)[1]
     assert weights.shape == (5, 4, 30)
     torch.testing.assert_close(weights.sum(-1), torch.ones(5, 4))
     assert not weights[~INSIDE[:, None].expand_as(weights)].any()
@@ -65,7 +65,7 @@ def test_attention_weights_sum_to_1_and_are_0_on_padding(stage, states):
 
 @pytest.mark.parametrize("option", ["last", "mean", "max", "stats"])
 def test_only_attention_has_weights(stage, states, option):
-    assert stage("pooling", option, RUNTIME).weights(states, FRAMES) is None
+    assert stage("pooling", option, RUNTIME).attend(states, FRAMES)[1] is None
 
 
 @pytest.mark.parametrize("option", OPTIONS)

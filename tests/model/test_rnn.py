@@ -20,7 +20,7 @@ def packed(reference, x, frames):
 
 
 def pair(cell, layers, both, dtype=torch.float32, size=12, hidden=16):
-    """Ours and torch's, with the same weights: parameters come in the order of layers, then of directions."""
+    """Ours and torch's, with the same weights: parameters come in the order of layers, then of num_directions."""
     ours = RNNEncoder(size, cell, hidden, layers, both, 0.0).to(dtype)
     library = {"gru": nn.GRU, "lstm": nn.LSTM}[cell]
     theirs = library(size, hidden, layers, batch_first=True, bidirectional=both, dtype=dtype)
@@ -71,7 +71,7 @@ def test_output_size_and_frames(stage, option, size):
     encoder = stage("model", option, {"input_size": 20})
     states, frames = encoder(torch.randn(6, 40, 20), FRAMES)
     assert states.shape == (6, 40, size)
-    assert encoder.output_size == size == 128 * encoder.directions
+    assert encoder.output_size == size == 128 * encoder.num_directions
     assert torch.equal(frames, FRAMES)
 
 

@@ -50,7 +50,7 @@ def test_a_model_saved_and_loaded_gives_identical_logits(
 ):
     choices = {"features": "mfcc", "normalize": normalize, "model": model, "pooling": pooling}
     before = classifier(**choices, augment=("noise", "specaugment")).train()
-    before.normalize.fit([before.features(*clips)])
+    before.normalization.fit([before.features(*clips)])
     before(*clips).sum().backward()  # running statistics move
     save(before, stages(**choices), tmp_path / "model.safetensors")
     after, _ = load(tmp_path / "model.safetensors")

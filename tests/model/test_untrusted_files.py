@@ -149,7 +149,7 @@ WEIGHT = "head.1.weight"
         (turned(WEIGHT, lambda x: x[:, :-1].contiguous()), f"{WEIGHT} is "),
         (turned(WEIGHT, lambda x: x.index_fill(1, torch.tensor(3), float("nan"))), "not finite"),
         (turned(WEIGHT, lambda x: x.index_fill(1, torch.tensor(3), -float("inf"))), "not finite"),
-        (turned("normalize.deviation", torch.zeros_like), "are damaged"),
+        (turned("normalization.std", torch.zeros_like), "are damaged"),
         (turned(WEIGHT, lambda x: x * 0 + 3e38), "are damaged"),
         (lambda tensors: {name: x for name, x in tensors.items() if name != WEIGHT}, f"{WEIGHT} is None, not"),
         (lambda tensors: {**tensors, "more": torch.zeros(1)}, "more is .*, not None"),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spectrnn.config.instantiate import to_container
 from spectrnn.config.paths import CONFIG_DIR
-from spectrnn.model.classifier import Classifier
+from spectrnn.model.classifier import Classifier, build_stages
 
 _SMALL = {"features": {"n_mels": 16, "deltas": 0}, "model": {"hidden_size": 8}, "pooling": {"num_heads": 2}}
 
@@ -37,7 +37,7 @@ def _node(group: str, option: str) -> dict[str, Any]:
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         config = to_container(compose("train", ["data.sample_rate=8000", f"{group}={option}"]), "")
     small = {key: value for key, value in _SMALL.get(group, {}).items() if key in config[group]}
-    return {"head": config["head"], group: config[group] | small}
+    return {"head": config["head"], "task": config["task"], group: config[group] | small}
 
 
 def _causal(num_layers: int = 2, **options: str) -> tuple[Classifier, dict[str, Any]]:
@@ -47,11 +47,11 @@ def _causal(num_layers: int = 2, **options: str) -> tuple[Classifier, dict[str, 
         config |= copy.deepcopy(_node(group, option))
     config["model"]["num_layers"] = num_layers
     torch.manual_seed(0)
-    classifier = Classifier(config, ["one", "two", "three"]).eval()
+    classifier = Classifier(build_stages(config, 3), ["one", "two", "three"]).eval()
     with torch.no_grad():
         classifier.temperature.fill_(0.7)
         for parameter in classifier.parameters():
             parameter.mul_(2)
         if options["normalize"] == "global":
-            classifier.normalize.fit([(classifier.features(torch.randn(2, 4000) * 0.1, torch.tensor([4000] * 2)))])
+            classifier.normalization.fit([(classifier.features(torch.randn(2, 4000) * 0.1, torch.tensor([4000] * 2)))])
     return classifier, config

@@ -72,11 +72,11 @@ def test_pools_that_run_for_ten_minutes_are_exact(causal, option):
     """60,000 frames, eight a packet, whose first ones are unlike the last ones; against float64."""
     pooling = causal(1, pooling=option)[0].pooling
     x = torch.rand(1, 60_000, 8) + torch.linspace(-1, 0, 60_000)[:, None]
-    state = pooling.start(1)
+    state = pooling.initial_state(1)
     for number, packet in enumerate(x.split(8, 1), 1):
         state = pooling.step(packet, state, torch.full((1, 1), 8.0 * number))
     expected = pooling.double()(x.double(), torch.tensor([60_000]))
-    assert (pooling.result(state) - expected).abs().max() < 5e-6
+    assert (pooling.output(state) - expected).abs().max() < 5e-6
 
 
 @torch.inference_mode()

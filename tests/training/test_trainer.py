@@ -31,7 +31,7 @@ SETTINGS = [
     "trainer.max_grad_norm=null",
     "trainer.batch_size=10",
     "trainer.grad_accum_steps=100",
-    "trainer.label_smoothing=0",
+    "task.label_smoothing=0",
 ]
 
 

@@ -132,7 +132,7 @@ def _summary(evaluation: EvaluationResult) -> dict[str, Any]:
         if row["support"] or counts[:, number].any()
     ]
     worst = np.argsort(np.diag(counts) * 2 - counts.sum(0) - counts.sum(1), kind="stable")[:_WIDEST]
-    stages = (classifier.features, classifier.normalize, classifier.encoder, classifier.pooling)
+    stages = (classifier.features, classifier.normalization, classifier.encoder, classifier.pooling)
     return {
         "split": evaluation.split,
         "fresh": evaluation.fresh,
@@ -157,7 +157,7 @@ def _summary(evaluation: EvaluationResult) -> dict[str, Any]:
 
 def _lengths_and_levels(evaluation: EvaluationResult) -> tuple[Array, Array]:
     """Of each clip as it was classified: its seconds, and its root mean square in dB of full scale."""
-    dataset, device = evaluation.dataset, evaluation.classifier.longest.device
+    dataset, device = evaluation.dataset, evaluation.classifier.max_train_samples.device
     batches = dataset.batches(evaluation.split, evaluation.batch_size, device)
     found, power = np.zeros(len(dataset.clips)), np.zeros(len(dataset.clips))
     for batch in batches.epoch():

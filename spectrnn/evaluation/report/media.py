@@ -42,7 +42,7 @@ def media(classifier: Classifier, dataset: Dataset, rows: Array, batch_size: int
         For each of the rows, in their order, what JSON can hold: ``sound`` and ``picture`` as data URLs, and, where the
         pooling has any, ``attention``, a list a head of 0 to 99, the clip's largest weight.
     """
-    device, classes = classifier.longest.device, len(classifier.labels)
+    device, classes = classifier.max_train_samples.device, len(classifier.labels)
     with ThreadPoolExecutor() as pool:  # most of the time goes into MP3, whose encoder lets others run
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
@@ -66,18 +66,16 @@ def media(classifier: Classifier, dataset: Dataset, rows: Array, batch_size: int
 
 @torch.inference_mode()
 def _rendered(classifier: Classifier, batch: Batch, pool: Executor) -> list[dict[str, Any]]:
-    features, frames = classifier.frontend(batch.waveform, batch.lengths)
-    states, shortened = classifier.encoder(features, frames)
-    weights = classifier.pooling.weights(states, shortened)
+    x = classifier.trace(batch.waveform, batch.lengths)
     # MFCC and normalized bands are for machines: what is shown is the mel spectrogram that they are made of.
     mel = LogMelSpectrogram.static(classifier.features, batch.waveform)
     waves = [wave[:samples].cpu().numpy() for wave, samples in zip(batch.waveform, batch.lengths.tolist(), strict=True)]
     sounds = pool.map(audio_data_url, waves, repeat(classifier.sample_rate))
     clips = []
-    for index, (count, short) in enumerate(zip(frames.tolist(), shortened.tolist(), strict=True)):
+    for index, (count, short) in enumerate(zip(x.feature_lengths.tolist(), x.state_lengths.tolist(), strict=True)):
         clip: dict[str, Any] = {"picture": spectrogram_png(mel[index, :count].cpu().numpy())}
-        if weights is not None:
-            clip["attention"] = quantize_attention(weights[index, :, :short].float().cpu().numpy())
+        if x.attention is not None:
+            clip["attention"] = quantize_attention(x.attention[index, :, :short].float().cpu().numpy())
         clips.append(clip)
     return [{"sound": heard, **clip} for heard, clip in zip(sounds, clips, strict=True)]
 
