@@ -40,7 +40,7 @@ class Stopwatch:
         self.seconds: dict[str, float] = {}
         self._begun = time.perf_counter()
 
-    def begun(self, name: str) -> None:
+    def mark_startup(self, name: str) -> None:
         """Counts all the time since the stopwatch was made."""
         self.seconds[name] = time.perf_counter() - self._begun
 
@@ -53,7 +53,7 @@ class Stopwatch:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
-    def each(self, name: str, items: Iterable[T]) -> Iterator[T]:
+    def timed(self, name: str, items: Iterable[T]) -> Iterator[T]:
         """Passes items on, and counts the time that they are waited for."""
         iterator = iter(items)
         while True:
@@ -64,7 +64,7 @@ class Stopwatch:
                     return
             yield item
 
-    def shares(self, *names: str) -> str:
+    def percentages(self, *names: str) -> str:
         """Such as ``data 3 % | step 97 %``: shares of the time that all the names took."""
         total = sum(self.seconds.get(name, 0.0) for name in names) or 1.0
         return " | ".join(f"{name} {self.seconds.get(name, 0.0) / total:.0%}".replace("%", " %") for name in names)

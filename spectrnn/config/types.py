@@ -18,3 +18,4 @@ WindowSeconds = Annotated[PositiveFloat, Le(MAX_CLIP_SECONDS)]  # s
 HopSeconds = Annotated[PositiveFloat, Ge(0.001)]  # s
 NumWindows = Annotated[PositiveInt, Le(10_000)]  # windows
 PositiveFraction = Annotated[PositiveFloat, Le(1)]
+ReportMegabytes = Annotated[float, Ge(1)]  # 10^6 bytes

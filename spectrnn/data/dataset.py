@@ -67,7 +67,7 @@ class Dataset:
         batch_size: int,
         device: torch.device,
         seed: int | None = None,
-        share: tuple[int, int] = (0, 1),
+        shard: tuple[int, int] = (0, 1),
     ) -> BucketedBatches:
         """The batches of a split.
 
@@ -76,7 +76,7 @@ class Dataset:
             batch_size: clips a batch, at most.
             device: where batches go.
             seed: of order and crops; None for evaluation.
-            share: of each batch, as for `BucketedBatches`.
+            shard: of each batch, as for `BucketedBatches`.
         """
         rows = self.rows(part)
         return BucketedBatches(
@@ -89,7 +89,7 @@ class Dataset:
             self.max_seconds,
             seed,
             device,
-            share,
+            shard,
         )
 
     def describe(self) -> str:

@@ -124,6 +124,11 @@ def require_trusted_stages(config: Mapping[str, Any], trust: Sequence[str] = ())
             raise UserError(f"{name}._target_={target!r:.200} is not a built-in stage{remedy:.200}")
 
 
+def stage_packages(config: Mapping[str, Any]) -> list[str]:
+    """Returns the top-level packages of a config's stages, such as those to trust in a model file of one's own."""
+    return sorted({config[name]["_target_"].partition(".")[0] for name in STAGES})
+
+
 def _is_builtin(target: Any, base: type[nn.Module]) -> bool:
     """Whether it names a class of that kind in a built-in package, as opposed to a function or a class imported there."""
     module, _, name = str(target).rpartition(".")

@@ -1,4 +1,4 @@
-"""`last.ckpt`: all that resuming needs. It loads with weights_only, and is replaced whole or not at all."""
+"""Checkpoints: `last.ckpt` holds everything that resuming needs. Loads with weights_only; written atomically."""
 
 from pathlib import Path
 from typing import Any
@@ -9,65 +9,66 @@ from spectrnn.errors import UserError
 from spectrnn.files import atomic_write
 from spectrnn.runs import CHECKPOINT
 
-# What may change when a run goes on: how long and where it runs, and where its data lies.
+# Keys that may change when a run is resumed: its length, where it runs, and where its data is stored.
 _MUTABLE_KEYS = {
-    "trainer.epochs",
-    "trainer.device",
-    "trainer.log_every_n_steps",
-    "trainer.checkpoint_every_minutes",
-    "trainer.on_nan",
     "resume",
+    *(f"data.{name}" for name in ("storage", "cache", "root", "path")),
+    *(f"trainer.{name}" for name in ("epochs", "device", "on_nan", "log_every_n_steps", "checkpoint_every_minutes")),
+    *(f"trainer.{name}" for name in ("report", "report_max_mb")),
 }
-_MUTABLE_KEYS |= {"data.storage", "data.cache", "data.root", "data.path", "trainer.report", "trainer.report_max_mb"}
 
 
 def save(state: dict[str, Any], config: dict[str, Any], folder: Path) -> None:
     """Writes the checkpoint of a run.
 
     Args:
-        state: of the trainer.
-        config: of the run, plain containers.
-        folder: of the run.
+        state: State of the trainer.
+        config: Resolved config of the run, plain containers.
+        folder: Folder of the run.
 
     Raises:
-        UserError: the disk is full or refuses.
+        UserError: A checkpoint that cannot be written, such as to a full disk.
     """
     path = folder / CHECKPOINT
     try:
         with atomic_write(path) as temporary:
             torch.save({"state": state, "config": config}, temporary)
     except (OSError, RuntimeError) as error:
-        raise UserError(f"{path}: the checkpoint cannot be written ({error}); the previous one is untouched") from error
+        raise UserError(f"{path}: the checkpoint cannot be written ({error}); the previous one is unchanged") from error
 
 
-def load(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """Reads a checkpoint's trainer state.
+def load(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
+    """Reads the trainer state of a checkpoint.
 
     Args:
-        folder: of the run.
-        config: of the run that goes on; what decides its result must be as it was.
+        folder: Folder of the run.
+        config: Resolved config of the resumed run; keys that determine its result must be unchanged.
+
+    Returns:
+        The state; None if the run has no checkpoint yet.
 
     Raises:
-        UserError: a damaged checkpoint, or one of another config.
+        UserError: A damaged checkpoint, or one of another config.
     """
     path = folder / CHECKPOINT
+    if not path.exists():
+        return None
     try:
         checkpoint = torch.load(path, weights_only=True, map_location="cpu")
         before, state = checkpoint["config"], dict(checkpoint["state"])
-    except Exception as error:  # torch raises a dozen kinds for a damaged archive
+    except Exception as error:  # torch raises a dozen types for a damaged archive
         raise UserError(f"{path}: cannot be read as a checkpoint ({str(error).splitlines()[0]})") from error
-    changed = _differences(before, config)
-    if changed:
+    if changed := _differences(before, config):
         raise UserError(f"resume={folder}: the run was started with other settings: {'; '.join(changed)}")
     return state
 
 
 def _differences(before: Any, now: Any, key: str = "") -> list[str]:
-    if key in _MUTABLE_KEYS:
+    if key in _MUTABLE_KEYS or before == now:
         return []
-    if isinstance(before, dict) and isinstance(now, dict):
-        names = sorted(before.keys() | now.keys())
-        return [
-            line for name in names for line in _differences(before.get(name), now.get(name), f"{key}.{name}".strip("."))
-        ]
-    return [] if before == now else [f"{key} was {before!r} and is {now!r}"]
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return [f"{key} was {before!r} and is {now!r}"]
+    names = sorted(before.keys() | now.keys())
+    return [
+        change for name in names for change in _differences(before.get(name), now.get(name), f"{key}.{name}".strip("."))
+    ]

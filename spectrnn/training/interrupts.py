@@ -1,4 +1,4 @@
-"""Ctrl-C and the polite kill: a run ends where it can go on."""
+"""Graceful interruption of a training by SIGINT (Ctrl-C) or SIGTERM."""
 
 import os
 import signal
@@ -10,40 +10,43 @@ from spectrnn import distributed
 
 
 class GracefulInterrupt:
-    """Within its block a first SIGINT or SIGTERM is noted; a second one does at once what it always does.
+    """Context manager that records a first SIGINT or SIGTERM; a second one acts as if it were the first.
 
     Attributes:
-        noted: the signal's number; None without one.
+        signal: Number of the recorded signal; None if there was none.
     """
 
     def __init__(self) -> None:
-        self.noted: int | None = None
-        self._before: dict[int, Any] = {}
+        self.signal: int | None = None
+        self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "GracefulInterrupt":
-        if threading.current_thread() is threading.main_thread():  # no other may
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        if threading.current_thread() is threading.main_thread():  # other threads cannot set handlers
+            self._handlers = {number: signal.signal(number, self._record) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: object) -> None:
         self._restore()
 
-    def told(self, all_ask: bool) -> int | None:
-        """The signal that this process noted, or else another one.
+    def received(self, collective: bool) -> int | None:
+        """Returns the signal that this process, or else another one, has recorded.
 
         Args:
-            all_ask: whether the other processes ask now too; where they do not, only one on its own gets an answer.
+            collective: Whether all processes call this now; if not, only a single process gets an answer.
         """
-        noted = distributed.all_gather(self.noted) if all_ask else [self.noted] if distributed.world_size() == 1 else []
-        return next((number for number in noted if number is not None), None)
+        if collective:
+            numbers = distributed.all_gather(self.signal)
+        else:
+            numbers = [self.signal] if distributed.world_size() == 1 else []
+        return next((number for number in numbers if number is not None), None)
 
-    def _note(self, number: int, _: FrameType | None) -> None:
-        self.noted = number
+    def _record(self, number: int, _: FrameType | None) -> None:
+        self.signal = number
         self._restore()
-        # Past Python's streams, which the signal may have come in the midst of.
+        # Not through Python's streams, which the signal may have interrupted.
         name = signal.Signals(number).name
         os.write(2, f"\nfinishing this step and saving the run; a second {name} ends it at once\n".encode())
 
     def _restore(self) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)

@@ -1,7 +1,7 @@
-"""What a run tells: the progress bar, the log, and TensorBoard."""
+"""Logging of a run: progress bar, log lines and TensorBoard."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,22 @@ from spectrnn.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
-_SHOWN = 4  # clips of a batch that TensorBoard shows
-_SPEED = "train/clips_per_second"  # a curve that runs are compared by, too
+_NUM_CLIPS = 4  # of a batch in TensorBoard
+_SPEED = "train/clips_per_second"  # a curve that is a metric in HPARAMS, too
 
 
 class RunLogger:
-    """The progress bar and TensorBoard of a run; all steps of its curves are clips seen.
+    """Progress bar and TensorBoard of a run. The step of all curves is the number of training clips seen.
 
     Args:
-        folder: of the run.
-        resumed_at: clips seen when the run goes on after a stop; what was logged later is dropped.
+        folder: Folder of the run.
+        metric: Name of the metric that selects the best epoch, for the log line of an epoch.
+        resumed_at: Number of clips seen by a resumed run, whose later events are dropped; None for a new run.
     """
 
-    def __init__(self, folder: Path, resumed_at: int | None = None) -> None:
+    def __init__(self, folder: Path, metric: str, resumed_at: int | None = None) -> None:
         purge = None if resumed_at is None else resumed_at + 1
-        self.writer = SummaryWriter(str(folder), purge_step=purge)
+        self.metric, self.writer = metric, SummaryWriter(str(folder), purge_step=purge)
 
     def __enter__(self) -> "RunLogger":
         return self
@@ -42,98 +43,96 @@ class RunLogger:
         self.writer.close()
 
     def flush(self) -> None:
-        """Writes what is still held back."""
+        """Writes pending events to disk."""
         self.writer.flush()
 
-    def progress(self, epoch: int, epochs: int, clips: int, done: int) -> "tqdm[Any]":
-        """The bar of an epoch, counted in clips, of which some may be done already."""
+    def progress(self, epoch: int, epochs: int, clips: int, seen: int) -> "tqdm[Any]":
+        """Returns the progress bar of an epoch, in clips, of which some may have been seen before an interruption."""
         width = len(str(epochs))
-        return progress_bar(clips, f"epoch {epoch + 1:>{width}}/{epochs}", "clip", initial=done)
+        return progress_bar(clips, f"epoch {epoch + 1:>{width}}/{epochs}", "clip", initial=seen)
 
-    def step(self, step: int, figures: Mapping[str, float]) -> None:
-        """Logs the curves within an epoch: its loss and accuracy so far, the learning rate, the gradient's norm."""
-        for name, value in figures.items():
+    def log_step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Logs metrics within an epoch: loss and accuracy so far, learning rate, gradient norm."""
+        for name, value in metrics.items():
             self.writer.add_scalar(f"step/{name}", value, step)
 
-    def epoch(self, step: int, figures: Mapping[str, Any], best: bool) -> None:
-        """Logs the curves of an epoch, and prints its line."""
-        for part in ("train", "val"):
-            for name, value in (figures[part] or {}).items():
-                self.writer.add_scalar(f"{part}/{name}", value, step)
-        train, val = figures["train"], figures["val"]
-        line = f"epoch {figures['epoch']:>3}  train loss {train['loss']:.4f}  acc {train['accuracy']:.4f}"
+    def log_epoch(self, step: int, metrics: Mapping[str, Any], is_best: bool) -> None:
+        """Logs the metrics of an epoch (``epoch``, ``train``, ``val``), and prints its line."""
+        for split in ("train", "val"):
+            for name, value in (metrics[split] or {}).items():
+                self.writer.add_scalar(f"{split}/{name}", value, step)
+        train, val = metrics["train"], metrics["val"]
+        line = f"epoch {metrics['epoch']:>3}  train loss {train['loss']:.4f}  accuracy {train['accuracy']:.4f}"
         if val:
-            line += f"  val loss {val['loss']:.4f}  acc {val['accuracy']:.4f}  f1 {val['macro_f1']:.4f}"
-        log.info("%s  %5.0f clips/s%s", line, train["clips_per_second"], "  *" if best else "")
+            names = dict.fromkeys(("loss", self.metric))
+            line += "  val " + "  ".join(f"{name} {val[name]:.4f}" for name in names)
+        log.info("%s  %5.0f clips/s%s", line, train["clips_per_second"], "  (best)" if is_best else "")
 
     @torch.no_grad()
-    def batch(self, classifier: Classifier, batch: Batch, titles: list[str], step: int) -> None:
-        """Shows clips of a training batch: their sound and their features, before and after augmentation.
+    def log_batch(self, classifier: Classifier, batch: Batch, titles: Sequence[str], step: int) -> None:
+        """Logs audio and features of the first clips of a training batch, before and after augmentation.
 
         Args:
-            classifier: its mode is restored afterwards.
-            batch: its first clips are shown.
-            titles: one a clip.
-            step: clips seen.
+            classifier: Classifier; its mode is restored.
+            batch: Batch of clips.
+            titles: Title of each clip.
+            step: Number of clips seen.
         """
-        part = Batch(*(tensor[:_SHOWN] for tensor in batch))
+        original = Batch(*(tensor[:_NUM_CLIPS] for tensor in batch))
         training = classifier.training
-        classifier.train()
-        augmented = classifier.augment.waveform(part)
+        augmented = classifier.train().augment.waveform(original)
         after = _per_clip(*classifier.frontend(augmented.waveform, augmented.lengths))
-        before = _per_clip(*classifier.eval().frontend(part.waveform, part.lengths))
+        before = _per_clip(*classifier.eval().frontend(original.waveform, original.lengths))
         classifier.train(training)
-        self.writer.add_figure("train_clips/features", spectrogram_figure(before, titles, classifier.features), step)
-        self.writer.add_figure(
-            "train_clips/features_augmented", spectrogram_figure(after, titles, classifier.features), step
-        )
-        for name, shown in (("train_clips/audio", part), ("train_clips/audio_augmented", augmented)):
-            for index in range(len(shown.lengths)):
-                samples = shown.waveform[index, : int(shown.lengths[index])].clamp(-1, 1)
-                samples = torch.nn.functional.pad(samples, (0, max(0, 2 - len(samples))))  # one alone is no sound to it
-                tag = f"{name}/{index}_{titles[index]}"
+        for suffix, clips, features in (("", original, before), ("_augmented", augmented, after)):
+            figure = spectrogram_figure(features, titles, classifier.features)
+            self.writer.add_figure(f"train_clips/features{suffix}", figure, step)
+            for index, length in enumerate(clips.lengths.tolist()):
+                samples = clips.waveform[index, :length].clamp(-1, 1)
+                samples = torch.nn.functional.pad(samples, (0, max(0, 2 - length)))  # TensorBoard needs two samples
+                tag = f"train_clips/audio{suffix}/{index}_{titles[index]}"
                 self.writer.add_audio(tag, samples[None].cpu(), step, classifier.sample_rate)
 
     @torch.no_grad()
-    def attention(self, classifier: Classifier, batch: Batch, titles: list[str], step: int) -> None:
-        """Shows what a pooling with attention looks at in clips of a batch; nothing for one without.
+    def log_attention(self, classifier: Classifier, batch: Batch, titles: Sequence[str], step: int) -> None:
+        """Logs the attention weights for the first clips of a batch; nothing for a pooling without attention.
 
         Args:
-            classifier: in evaluation mode.
-            batch: its first clips are shown.
-            titles: one a clip.
-            step: clips seen.
+            classifier: Classifier in evaluation mode.
+            batch: Batch of clips.
+            titles: Title of each clip.
+            step: Number of clips seen.
         """
-        part = Batch(*(tensor[:_SHOWN] for tensor in batch))
-        x = classifier.trace(part.waveform, part.lengths)
+        x = classifier.trace(batch.waveform[:_NUM_CLIPS], batch.lengths[:_NUM_CLIPS])
         if x.attention is not None:
-            looks = [weights.T for weights in _per_clip(x.attention.transpose(1, 2), x.state_lengths)]
-            picture = spectrogram_figure(_per_clip(x.features, x.feature_lengths), titles, classifier.features, looks)
-            self.writer.add_figure("train_clips/attention", picture, step)
+            weights = [clip.T for clip in _per_clip(x.attention.transpose(1, 2), x.state_lengths)]
+            features = _per_clip(x.features, x.feature_lengths)
+            figure = spectrogram_figure(features, titles, classifier.features, weights)
+            self.writer.add_figure("train_clips/attention", figure, step)
 
-    def confusion(self, split: str, matrix: Array, labels: list[str], step: int) -> None:
-        """Shows a confusion matrix (classes, classes)."""
+    def log_confusion(self, split: str, matrix: Array, labels: list[str], step: int) -> None:
+        """Logs the confusion matrix (classes, classes) of a split."""
         self.writer.add_figure(f"{split}/confusion", confusion_figure(matrix, labels), step)
 
-    def finish(self, hyperparameters: Mapping[str, Any], figures: Mapping[str, float], step: int) -> None:
-        """Logs what the HPARAMS tab compares runs by.
+    def log_result(self, hyperparameters: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
+        """Logs hyperparameters and final metrics for TensorBoard's HPARAMS tab.
 
         Args:
-            hyperparameters: names and scalars.
-            figures: of the best classifier; of a split's curves the last value is not its.
-            step: clips seen.
+            hyperparameters: Names and scalars.
+            metrics: Metrics of the best classifier, which a split's curve does not end with.
+            step: Number of clips seen.
         """
-        # The writer's own add_hparams would open another run in a folder of its own.
+        # The writer's own add_hparams would create a second run in a folder of its own.
         file_writer = self.writer.file_writer
         assert file_writer is not None
-        for summary in hparams(dict(hyperparameters), dict.fromkeys([*figures, _SPEED])):
+        for summary in hparams(dict(hyperparameters), dict.fromkeys([*metrics, _SPEED])):
             file_writer.add_summary(summary)
-        for name, value in figures.items():
+        for name, value in metrics.items():
             self.writer.add_scalar(name, value, step)
 
 
 class NullLogger(RunLogger):
-    """The log of a process that is not the first one: tells nothing."""
+    """Logger of all ranks but the first: logs nothing."""
 
     def __init__(self) -> None:
         pass
@@ -141,27 +140,27 @@ class NullLogger(RunLogger):
     def __exit__(self, *_: object) -> None:
         pass
 
-    def progress(self, epoch: int, epochs: int, clips: int, done: int) -> "tqdm[Any]":
-        """No bar."""
+    def progress(self, epoch: int, epochs: int, clips: int, seen: int) -> "tqdm[Any]":
+        """Returns a disabled progress bar."""
         return progress_bar(clips, "", "clip", disable=True)
 
-    def step(self, step: int, figures: Mapping[str, float]) -> None:
-        """Nothing."""
+    def log_step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Does nothing."""
 
-    def epoch(self, step: int, figures: Mapping[str, Any], best: bool) -> None:
-        """Nothing."""
-
-
-def _per_clip(x: Tensor, frames: Tensor) -> list[Array]:
-    """(batch, frames, size), valid frames (batch,) -> an array (valid frames, size) a clip."""
-    return [clip[: int(count)].float().cpu().numpy() for clip, count in zip(x, frames, strict=True)]
+    def log_epoch(self, step: int, metrics: Mapping[str, Any], is_best: bool) -> None:
+        """Does nothing."""
 
 
-def table(rows: Mapping[str, Mapping[str, float] | None], columns: list[str]) -> str:
-    """Figures as text: a row a split, a column a metric."""
-    lines = ["         " + "".join(f"{name:>18}" for name in columns)]
-    for name, figures in rows.items():
-        if figures is not None:
-            cells = (f"{figures[c]:18.4f}" if c in figures else f"{'':>18}" for c in columns)
-            lines.append(f"{name:<9}" + "".join(cells))
+def _per_clip(x: Tensor, lengths: Tensor) -> list[Array]:
+    """(batch, frames, size), valid frames (batch,) -> an array (valid frames, size) per clip."""
+    return [clip[: int(length)].float().cpu().numpy() for clip, length in zip(x, lengths, strict=True)]
+
+
+def metrics_table(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """Formats metrics as text: a row per split, a column per metric."""
+    columns = list(dict.fromkeys(name for metrics in rows.values() for name in metrics))
+    lines = [" " * 6 + "".join(f"{name:>19}" for name in columns)]
+    for split, metrics in rows.items():
+        cells = (f"{metrics[name]:19.4f}" if name in metrics else " " * 19 for name in columns)
+        lines.append(f"{split:<6}" + "".join(cells))
     return "\n".join(lines)

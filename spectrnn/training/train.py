@@ -1,9 +1,8 @@
-"""`spectrnn train`: from a config to a trained classifier in a run's folder."""
+"""`spectrnn train`: trains a classifier and writes the run folder."""
 
 import logging
 import shutil
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from omegaconf import DictConfig
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from spectrnn import distributed
-from spectrnn.config.instantiate import instantiate, to_container
+from spectrnn.config.instantiate import instantiate
 from spectrnn.config.types import MAX_CLIP_SECONDS
 from spectrnn.data.dataset import Dataset, open_dataset
 from spectrnn.errors import TrainingInterrupted, UserError
@@ -23,29 +22,29 @@ from spectrnn.progress import Stopwatch
 from spectrnn.runs import CHECKPOINT, MODEL
 from spectrnn.training import checkpoint
 from spectrnn.training.logger import NullLogger, RunLogger
-from spectrnn.training.preflight import preflight
+from spectrnn.training.preflight import RunComponents, preflight
 from spectrnn.training.run_folder import RunFolder
-from spectrnn.training.trainer import Learner, Trainer, TrainerConfig, seed_everything
+from spectrnn.training.trainer import Trainer, seed_everything
 
 log = logging.getLogger(__name__)
 
 
 def run_training(folder: Path, config: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
-    """`train`, leaving no folder behind where a mistake ended the run before it began."""
-    if distributed.rank():  # another one holds the folder
+    """Runs `train` with exclusive access to the run folder, which is removed if the run fails before it starts."""
+    if distributed.rank():  # rank 0 holds the folder
         return train(config, folder, choices)
     try:
         if not config.resume and any((folder / name).exists() for name in (MODEL, CHECKPOINT)):
-            raise UserError(f"hydra.run.dir={folder}: holds a run already; resume={folder} goes on with it")
+            raise UserError(f"hydra.run.dir={folder}: contains a run already; resume={folder} continues it")
         (folder / ".hydra").mkdir(exist_ok=True)
         with FileLock(folder / ".hydra" / "lock", blocking=False), logging_redirect_tqdm():
             remove_stale_temporaries(folder)
             return train(config, folder, choices)
     except Timeout as error:
-        raise UserError(f"hydra.run.dir={folder}: another run is writing there; start again") from error
+        raise UserError(f"hydra.run.dir={folder}: another process is using this run folder") from error
     except UserError:
-        written = {path.name for path in folder.iterdir()}
-        if written <= {".hydra", "train.log"} and not config.resume:
+        files = {path.name for path in folder.iterdir()}
+        if files <= {".hydra", "train.log"} and not config.resume:
             logging.shutdown()
             shutil.rmtree(folder)
         raise
@@ -55,74 +54,72 @@ def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[
     """Trains a classifier.
 
     Args:
-        config: as train.yaml composes it.
-        folder: of the run; model.safetensors, last.ckpt, metrics.json and TensorBoard's events are written there. Where
-            several processes train, it is the first one's.
-        choices: the option chosen in each config group, for TensorBoard.
+        config: Config as train.yaml composes it.
+        folder: Folder of the run, which receives model.safetensors, last.ckpt, metrics.json and TensorBoard's events.
+            With several processes that of rank 0 is used.
+        choices: Chosen option of each config group, for TensorBoard.
 
     Returns:
-        What metrics.json holds; nothing in any process but the first.
+        The content of metrics.json; empty on all ranks but the first.
 
     Raises:
-        UserError: any mistake in the config, the dataset or the folder.
-        Stopped: a signal came; the run is saved.
+        UserError: An error in the config, the dataset or the folder.
+        TrainingInterrupted: A signal; the run has been saved.
     """
     clock = Stopwatch()
-    settings, source, device, augment = preflight(config)
-    plain_config = to_container(config, "")
-    with distributed.process_group(device):
+    run = preflight(config)
+    with distributed.process_group(run.device):
         folder = distributed.broadcast_object(folder)
-        state = checkpoint.load(folder, plain_config) if (folder / CHECKPOINT).exists() else None
-        dataset = open_dataset(source, device)
+        state = checkpoint.load(folder, run.config)
+        dataset = open_dataset(run.source, run.device)
         log.info("%s", dataset.describe())
-        seed_everything(config.seed, 0)
-        classifier = Classifier(build_stages(plain_config, len(dataset.labels)), dataset.labels, augment).to(device)
-        if state is None and distributed.rank() == 0:
-            _fit_normalization(classifier, dataset, settings.batch_size, device)
-        distributed.broadcast_tensors(classifier.buffers())  # weights are aligned by what learns them
-        trainer = _trainer(config, settings, classifier, dataset, clock)
+        trainer = build_trainer(run, dataset, clock, is_new=state is None)
         if state is not None:
             trainer.load_state_dict(state)
-            log.info("going on after epoch %d%s", trainer.epoch, f", batch {trainer.done}" if trainer.done else "")
-        run = RunFolder(folder, plain_config, trainer, dataset)
-        run.begin(config, state is None)
-        clock.begun("start")
+            within = f", batch {trainer.batches_done}" if trainer.batches_done else ""
+            log.info("resuming after epoch %d%s", trainer.epoch, within)
+        resumed_at = None if state is None else trainer.clips_seen
+        clock.mark_startup("start")
         try:
-            with (
-                NullLogger()
-                if distributed.rank()
-                else RunLogger(folder, trainer.clips_seen if state else None) as run_log
-            ):
-                trainer.fit(run_log, partial(run.save, run_log))
-                return run.finish(run_log, choices)
-        except TrainingInterrupted as stopped:
-            raise TrainingInterrupted(
-                f"{stopped}; spectrnn train resume={folder} goes on from there", stopped.code
-            ) from None
+            with NullLogger() if distributed.rank() else RunLogger(folder, run.trainer.metric, resumed_at) as logger:
+                run_folder = RunFolder(folder, run.config, trainer, logger)
+                run_folder.start(is_new=state is None)
+                trainer.fit(logger, run_folder.save)
+                return run_folder.finish(choices)
+        except TrainingInterrupted as interrupted:
+            message = f"{interrupted}; spectrnn train resume={folder} continues it"
+            raise TrainingInterrupted(message, interrupted.code) from None
         except OSError as error:
-            place = error.filename or folder
-            raise UserError(f"{place}: {error.strerror or error}; resume={folder} goes on from {CHECKPOINT}") from error
+            place, reason = error.filename or folder, error.strerror or error
+            raise UserError(f"{place}: {reason}; resume={folder} continues from {CHECKPOINT}") from error
 
 
-def _trainer(
-    config: DictConfig, settings: TrainerConfig, classifier: Classifier, dataset: Dataset, clock: Stopwatch
-) -> Trainer:
-    device, share = next(classifier.parameters()).device, (distributed.rank(), distributed.world_size())
-    batches = dataset.batches("train", settings.batch_size, device, config.seed, share)
-    longest = int(batches.lengths.max())
-    if longest > MAX_CLIP_SECONDS * classifier.sample_rate:
-        seconds = longest / classifier.sample_rate
+def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new: bool) -> Trainer:
+    """Builds the classifier, with fitted normalization if the run is new, its optimizer, schedule and trainer."""
+    config, seed, shard = run.trainer, run.config["seed"], (distributed.rank(), distributed.world_size())
+    seed_everything(seed, 0)
+    stages = build_stages(run.config, len(dataset.labels))
+    classifier = Classifier(stages, dataset.labels, run.augment).to(run.device)
+    if is_new and distributed.rank() == 0:
+        batches = dataset.batches("train", config.batch_size, run.device)
+        with torch.no_grad():
+            classifier.normalization.fit(classifier.features(x.waveform, x.lengths) for x in batches.epoch())
+    distributed.broadcast_tensors(classifier.buffers())  # DistributedDataParallel broadcasts the parameters
+
+    train_batches = dataset.batches("train", config.batch_size, run.device, seed, shard)
+    max_samples = int(train_batches.lengths.max())
+    if max_samples > MAX_CLIP_SECONDS * classifier.sample_rate:
+        seconds = max_samples / classifier.sample_rate
         raise UserError(f"data.max_seconds: a clip of {seconds:.0f} s is too long; at most {MAX_CLIP_SECONDS}")
-    classifier.max_train_samples.fill_(longest)
-    val = dataset.batches("val", settings.batch_size, device, share=share) if len(dataset.rows("val")) else None
-    optimizer = instantiate(config.optimizer, "optimizer", params=classifier.parameters())
-    steps = settings.epochs * -(-len(batches) // settings.grad_accum_steps)
-    schedule = instantiate(config.scheduler, "scheduler", optimizer=optimizer, steps=steps)
-    learner = Learner(settings, classifier, optimizer, schedule, batches, config.seed)
-    return Trainer(learner, val, dataset, clock)
+    classifier.max_train_samples.fill_(max_samples)
+    classifier.task.fit(torch.bincount(torch.from_numpy(train_batches.targets), minlength=len(dataset.labels)))
+    classifier.task.to(run.device)
+    has_val = len(dataset.rows("val")) > 0
+    val_batches = dataset.batches("val", config.batch_size, run.device, shard=shard) if has_val else None
 
-
-def _fit_normalization(classifier: Classifier, dataset: Dataset, batch_size: int, device: torch.device) -> None:
-    batches = dataset.batches("train", batch_size, device)
-    with torch.no_grad():
-        classifier.normalization.fit(classifier.features(batch.waveform, batch.lengths) for batch in batches.epoch())
+    optimizer = instantiate(run.config["optimizer"], "optimizer", params=classifier.parameters())
+    steps = config.epochs * -(-len(train_batches) // config.grad_accum_steps)
+    schedule = instantiate(run.config["scheduler"], "scheduler", optimizer=optimizer, steps=steps)
+    return Trainer(
+        config, classifier, optimizer, schedule, train_batches, val_batches, dataset, run.metrics, seed, clock
+    )

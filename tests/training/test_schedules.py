@@ -1,4 +1,4 @@
-"""Learning-rate schedules and the running average, held against closed forms and torch's own."""
+"""Learning-rate schedules and the moving average of weights, against closed forms and PyTorch's schedulers."""
 
 import math
 
@@ -12,10 +12,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, OneCycleLR, Se
 from spectrnn.config.instantiate import instantiate
 from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.errors import UserError
+from spectrnn.training.ema import ExponentialMovingAverage
 from spectrnn.training.schedules import (
     ConstantSchedule,
     CosineSchedule,
-    ExponentialMovingAverage,
     OneCycleSchedule,
     PlateauSchedule,
 )
@@ -28,36 +28,36 @@ def optimizer():
 
 
 def rates(make, steps):
-    """The rate of each of the steps, and what is left after the last, as shares of the highest."""
+    """Learning rate of each step, and after the last one, as fractions of the maximum."""
     chosen = optimizer()
     schedule, found = make(chosen), []
     for _ in range(steps):
         found.append(chosen.param_groups[0]["lr"] / RATE)
         chosen.step()
-        schedule.after_step()
-        schedule.after_epoch(0.0)
+        schedule.step()
+        schedule.epoch_end(0.0)
     return [*found, chosen.param_groups[0]["lr"] / RATE]
 
 
 @pytest.mark.parametrize("kind", [ConstantSchedule, CosineSchedule])
-def test_the_warm_up_rises_in_equal_steps(kind):
+def test_warm_up_rises_linearly(kind):
     found = rates(lambda chosen: kind(chosen, 100, 0.1), 100)
     assert found[:11] == pytest.approx([(step + 1) / 11 for step in range(11)])
     assert max(found) == pytest.approx(1)
 
 
-def test_constant_stays_where_it_is():
+def test_constant_schedule_is_constant():
     assert rates(lambda chosen: ConstantSchedule(chosen, 40, 0.0), 60) == pytest.approx([1.0] * 61)
     assert rates(lambda chosen: ConstantSchedule(chosen, 40, 0.25), 60)[10:] == pytest.approx([1.0] * 51)
 
 
 @pytest.mark.parametrize("warmup_fraction", [0.0, 0.1, 0.5])
-def test_cosine_falls_along_half_a_cosine_to_zero(warmup_fraction):
+def test_cosine_schedule_decays_to_zero(warmup_fraction):
     found = rates(lambda chosen: CosineSchedule(chosen, 200, warmup_fraction), 250)
     rising = round(200 * warmup_fraction)
     expected = [(1 + math.cos(math.pi * step / (200 - rising))) / 2 for step in range(200 - rising + 1)]
     assert found[rising:201] == pytest.approx(expected, abs=1e-12)
-    assert found[200:] == pytest.approx([0.0] * 51, abs=1e-12)  # and stays there
+    assert found[200:] == pytest.approx([0.0] * 51, abs=1e-12)  # and stays at zero
 
 
 def test_cosine_with_warm_up_equals_torch():
@@ -96,7 +96,7 @@ class _Plain:
 
 @pytest.mark.parametrize("kind", [ConstantSchedule, CosineSchedule, OneCycleSchedule])
 @pytest.mark.parametrize("steps", [1, 2, 3])
-def test_runs_of_few_steps_have_rates_too(kind, steps):
+def test_short_runs_have_positive_rates(kind, steps):
     for warmup_fraction in (0.0, 0.3, 0.99):
         found = rates(lambda chosen, share=warmup_fraction: kind(chosen, steps, share), steps)
         assert all(0 < rate <= 1 for rate in found[:-1])
@@ -109,24 +109,24 @@ def test_plateau_lowers_the_rate_when_the_score_stands_still(shift):
     schedule = PlateauSchedule(chosen, 0.5, 2, 0.1)
     found = []
     for value in (0.3, 0.4, 0.4, 0.39, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5):
-        schedule.after_step()
-        schedule.after_epoch(value + shift)
+        schedule.step()
+        schedule.epoch_end(value + shift)
         found.append(chosen.param_groups[0]["lr"] / RATE)
-    # Two epochs without a better score are borne, the third lowers: never below min_lr, which is 0.2 of the rate.
+    # Two epochs without improvement are tolerated, the third reduces the rate, down to min_lr (0.2 of the rate).
     assert found == pytest.approx([1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.2, 0.2, 0.2, 0.2, 0.2])
 
 
 @pytest.mark.parametrize("shift", [0.0, -1.0])
-def test_plateau_keeps_the_rate_while_the_score_rises(shift):
+def test_plateau_keeps_the_rate_while_the_metric_improves(shift):
     chosen = optimizer()
     schedule = PlateauSchedule(chosen, 0.5, 1, 0.0)
     for epoch in range(30):
-        schedule.after_epoch(0.1 + 0.01 * epoch + shift)
+        schedule.epoch_end(0.1 + 0.01 * epoch + shift)
     assert chosen.param_groups[0]["lr"] == RATE
 
 
 @pytest.mark.parametrize("option", ["constant", "cosine", "onecycle", "plateau"])
-def test_a_schedule_that_goes_on_is_one_that_never_stopped(option):
+def test_resumed_schedule_equals_an_uninterrupted_one(option):
     def make(chosen):
         return instantiate(node("scheduler", option), "scheduler", optimizer=chosen, steps=60)
 
@@ -140,27 +140,27 @@ def test_a_schedule_that_goes_on_is_one_that_never_stopped(option):
         assert runs[0].param_groups[0]["lr"] == whole.param_groups[0]["lr"]
         for chosen, schedule in ((whole, through), (runs[0], parts[0])):
             chosen.step()
-            schedule.after_step()
-            schedule.after_epoch(0.5)
+            schedule.step()
+            schedule.epoch_end(0.5)
 
 
 @pytest.mark.parametrize("option", ["constant", "cosine", "onecycle", "plateau"])
-def test_the_state_of_a_schedule_is_plain(option, tmp_path):
+def test_schedule_state_is_plain(option, tmp_path):
     schedule = instantiate(node("scheduler", option), "scheduler", optimizer=optimizer(), steps=60)
     torch.save(schedule.state_dict(), tmp_path / "state")
     assert torch.load(tmp_path / "state", weights_only=True) == schedule.state_dict()
 
 
-def test_a_run_that_goes_on_for_more_epochs_follows_the_longer_curve():
+def test_run_resumed_with_more_epochs_follows_the_longer_curve():
     short, long = optimizer(), optimizer()
     first, second = CosineSchedule(short, 50, 0.1), CosineSchedule(long, 100, 0.1)
     for _ in range(50):
         short.step()
-        first.after_step()
+        first.step()
     second.load_state_dict(first.state_dict())
     long.load_state_dict(short.state_dict())
     long.step()
-    second.after_step()
+    second.step()
     assert long.param_groups[0]["lr"] / RATE == pytest.approx((1 + math.cos(math.pi * 41 / 90)) / 2)
 
 
@@ -171,7 +171,7 @@ def node(group, option, **settings):
 
 
 @pytest.mark.parametrize("option", ["adamw", "adam", "sgd"])
-def test_every_optimizer_of_the_configs_takes_a_step_downhill(option):
+def test_every_optimizer_option_descends(option):
     weights = [nn.Parameter(torch.ones(3))]
     chosen = instantiate(node("optimizer", option), "optimizer", params=iter(weights))
     weights[0].square().sum().backward()
@@ -189,19 +189,19 @@ def test_every_optimizer_of_the_configs_takes_a_step_downhill(option):
         ("plateau", "patience", 0, "scheduler.patience=0: should be greater than 0"),
     ],
 )
-def test_settings_that_cannot_work_are_refused_by_their_full_key(option, setting, value, sentence):
+def test_invalid_settings_are_rejected_with_their_full_key(option, setting, value, sentence):
     with pytest.raises(UserError, match=sentence):
         instantiate(node("scheduler", option, **{setting: value}), "scheduler", optimizer=optimizer(), steps=10)
 
 
-def test_the_running_average_equals_its_closed_form():
+def test_moving_average_equals_its_closed_form():
     module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     average = ExponentialMovingAverage(module, 0.7)
     expected = [parameter.detach().clone() for parameter in module.parameters()]
     for step in range(1, 40):
         for parameter in module.parameters():
             parameter.data.normal_()
-        module(torch.randn(5, 3))  # moves the running statistics
+        module(torch.randn(5, 3))  # updates the running statistics
         average.update(module)
         decay = min(0.7, (1 + step) / (10 + step))
         expected = [decay * old + (1 - decay) * new for old, new in zip(expected, module.parameters(), strict=True)]
@@ -210,7 +210,7 @@ def test_the_running_average_equals_its_closed_form():
     assert all(torch.equal(*pair) for pair in zip(average.module.buffers(), module.buffers(), strict=True))
 
 
-def test_the_running_average_is_no_part_of_training():
+def test_moving_average_is_not_trained():
     module = nn.Linear(3, 2)
     average = ExponentialMovingAverage(module, 0.9)
     assert not any(parameter.requires_grad for parameter in average.module.parameters())
@@ -221,7 +221,7 @@ def test_the_running_average_is_no_part_of_training():
     assert average.module.weight.data_ptr() != module.weight.data_ptr()
 
 
-def test_a_running_average_that_goes_on_is_one_that_never_stopped():
+def test_resumed_moving_average_equals_an_uninterrupted_one():
     module = nn.Linear(3, 2)
     averages = [ExponentialMovingAverage(module, 0.99), ExponentialMovingAverage(module, 0.99)]
     for step in range(30):

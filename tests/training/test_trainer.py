@@ -1,15 +1,15 @@
-"""The training loop's arithmetic: every clip weighs the same, however uneven the batches."""
+"""Arithmetic of the training step: every clip has the same weight, however uneven the batches."""
 
 import copy
 
 import torch
 from hydra import compose, initialize_config_dir
 
-from spectrnn.config.instantiate import instantiate, to_container
 from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.data.dataset import open_dataset
-from spectrnn.model.classifier import Classifier
-from spectrnn.training.trainer import Learner, Meter
+from spectrnn.progress import Stopwatch
+from spectrnn.training.preflight import preflight
+from spectrnn.training.train import build_trainer
 
 CPU = torch.device("cpu")
 SETTINGS = [
@@ -28,6 +28,7 @@ SETTINGS = [
     "optimizer.lr=1",
     "scheduler=constant",
     "scheduler.warmup_fraction=0",
+    "trainer.device=cpu",
     "trainer.max_grad_norm=null",
     "trainer.batch_size=10",
     "trainer.grad_accum_steps=100",
@@ -35,27 +36,23 @@ SETTINGS = [
 ]
 
 
-def test_every_clip_weighs_the_same_in_uneven_batches(tones):
+def test_every_clip_has_the_same_weight_in_uneven_batches(tones):
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        config = compose("train", overrides=[f"data.root={tones}", *SETTINGS])
-    dataset = open_dataset(instantiate(config.data, "data"), CPU)
-    classifier = Classifier(to_container(config, ""), dataset.labels)
-    alone = copy.deepcopy(classifier)
-    batches = dataset.batches("train", 10, CPU, 0)
-    assert len({len(batch.rows) for batch in batches.epoch(0)}) > 1
-    optimizer = instantiate(config.optimizer, "optimizer", params=classifier.parameters())
-    schedule = instantiate(config.scheduler, "scheduler", optimizer=optimizer, steps=1)
-    learner = Learner(instantiate(config.trainer, "trainer"), classifier, optimizer, schedule, batches, 0)
-    meter = Meter(CPU)
-    for number, batch in enumerate(batches.epoch(0), 1):
-        learner.learn(0, number, batch, meter)  # one optimizer step, after the last
+        run = preflight(compose("train", overrides=[f"data.root={tones}", *SETTINGS]))
+    dataset = open_dataset(run.source, CPU)
+    trainer = build_trainer(run, dataset, Stopwatch(), is_new=True)
+    reference = copy.deepcopy(trainer.classifier)
+    assert len({len(batch.rows) for batch in trainer.train.epoch(0)}) > 1
+    for number, batch in enumerate(trainer.train.epoch(0), 1):
+        trainer.batches_done = number
+        assert trainer.train_step(batch)  # one optimizer update, after the last batch
 
     losses = [
-        torch.nn.functional.cross_entropy(alone(batch.waveform, batch.lengths), batch.targets)
+        torch.nn.functional.cross_entropy(reference(batch.waveform, batch.lengths), batch.targets)
         for batch in dataset.batches("train", 1, CPU).epoch()
     ]
     mean = torch.stack(losses).mean()
     mean.backward()
-    assert abs(meter.read()["loss"] - mean.item()) < 1e-5
-    for moved, parameter in zip(classifier.parameters(), alone.parameters(), strict=True):
-        torch.testing.assert_close(parameter - parameter.grad, moved, atol=1e-5, rtol=1e-4)
+    assert abs(trainer.meter.read()["loss"] - mean.item()) < 1e-5
+    for updated, parameter in zip(trainer.classifier.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(parameter - parameter.grad, updated, atol=1e-5, rtol=1e-4)
