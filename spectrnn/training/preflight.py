@@ -22,7 +22,7 @@ from spectrnn.config.types import NonNegativeInt
 from spectrnn.data.clips import DataSource
 from spectrnn.devices import autocast_dtype, pick_device
 from spectrnn.errors import ErrorCollector, SettingError, UserError
-from spectrnn.evaluation.metrics import METRICS, Metric
+from spectrnn.evaluation.metrics import Metric, metrics_of
 from spectrnn.frontend.augmentation import Augmentations, SpectrogramAugmentation, WaveformAugmentation
 from spectrnn.model.classifier import Stages, build_stages
 from spectrnn.training.schedules import LRSchedule
@@ -55,15 +55,13 @@ class RunComponents(NamedTuple):
     """Components of a run that do not depend on its dataset.
 
     Attributes:
-        config: Resolved config, plain containers.
         trainer: Config group ``trainer``.
         source: Data source.
         augment: Augmentations.
-        metrics: Metrics of the task and of the user, by name.
+        metrics: Metrics of the user, by name, in addition to those of the task.
         device: Device of the run.
     """
 
-    config: dict[str, Any]
     trainer: TrainerConfig
     source: DataSource
     augment: Augmentations
@@ -101,16 +99,15 @@ def preflight(config: DictConfig) -> RunComponents:
     stages = build_stages(nodes, 2, build)
     optimizer = build(nodes.get("optimizer"), "optimizer", Optimizer, params=[nn.Parameter(torch.zeros(1))])
     build(nodes.get("scheduler"), "scheduler", LRSchedule, optimizer=optimizer, steps=1)
-    metrics = {name: METRICS[name] for name in getattr(stages.task, "metrics", METRICS)}
-    metrics |= build_each("metrics", Metric)
-    device = _check_device(nodes, errors)
+    metrics = build_each("metrics", Metric)
+    device = errors.collect(_pick_device, nodes, errors)
     _check_sample_rates(nodes, errors)
     _check_max_seconds(nodes, stages, errors)
-    if trainer and trainer.metric not in metrics:
-        errors.add(f"trainer.metric={trainer.metric}: no such metric; {unknown_name(trainer.metric, metrics)}")
+    if trainer and stages.task and trainer.metric not in (known := metrics_of(stages.task, metrics)):
+        errors.add(f"trainer.metric={trainer.metric}: no such metric; {unknown_name(trainer.metric, known)}")
     _sort(errors, config)
     errors.raise_if_any()
-    return RunComponents(nodes, trainer, source, Augmentations([*augment.values()]), metrics, device)
+    return RunComponents(trainer, source, Augmentations([*augment.values()]), metrics, device)
 
 
 def _resolve(config: DictConfig, name: str) -> Any:
@@ -127,12 +124,12 @@ def _setting(nodes: Mapping[str, Any], errors: ErrorCollector, key: str) -> Any:
     return node.get(name) if isinstance(node, dict) and key not in errors.by_key else None
 
 
-def _check_device(nodes: Mapping[str, Any], errors: ErrorCollector) -> torch.device | None:
-    """Checks the device, and that it supports the precision and holds the data if that is requested."""
+def _pick_device(nodes: Mapping[str, Any], errors: ErrorCollector) -> torch.device | None:
+    """Picks the device, and checks that it supports the precision and holds the data if that is requested."""
     name, precision = _setting(nodes, errors, "trainer.device"), _setting(nodes, errors, "trainer.precision")
-    device: torch.device | None = None if name is None else errors.collect(pick_device, name, "trainer.device")
-    if device is None:
+    if name is None:
         return None
+    device = pick_device(name, "trainer.device")
     if precision is not None:
         try:
             autocast_dtype(precision, device)

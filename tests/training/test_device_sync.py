@@ -71,7 +71,7 @@ def test_step_on_a_gpu_does_not_synchronize(model, storage, tones):
         "trainer.device=cuda",
     )
     run = preflight(config)
-    trainer = build_trainer(run, open_dataset(run.source, run.device), Stopwatch(), is_new=True)
+    trainer = build_trainer(to_container(config, ""), run, open_dataset(run.source, run.device), Stopwatch(), is_new=True)
 
     def train_epoch(epoch):
         trainer.epoch = epoch
