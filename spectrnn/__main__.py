@@ -1,4 +1,4 @@
-"""`python -m spectrnn` is `spectrnn`."""
+"""Entry point of `python -m spectrnn`."""
 
 from spectrnn.cli.main import main
 

@@ -1,4 +1,4 @@
-"""The processes that train together, as torchrun starts them. One on its own is the first of one, and sends nothing."""
+"""Distributed training with torchrun. A single process is rank 0 of 1, and does not communicate."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -13,28 +13,28 @@ from spectrnn.errors import UserError
 
 T = TypeVar("T")
 
-_LOST = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe")  # in what torch says of a dead peer
+_LOST_PEER = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe")  # in PyTorch's messages
 
 
 def rank() -> int:
-    """The number of this process, from 0; the first one alone writes."""
+    """Returns the rank of this process, from 0; only rank 0 writes files."""
     return int(os.environ.get("RANK", "0"))
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Returns the number of processes."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Within the block the processes can talk: over gloo on the CPU, over NCCL between GPUs.
+    """Connects the processes within the block, with gloo on CPUs and NCCL on GPUs.
 
     Args:
-        device: of this process.
+        device: Device of this process.
 
     Raises:
-        UserError: another process died, so that this one cannot go on.
+        UserError: Another process was lost.
     """
     if world_size() == 1:
         yield
@@ -43,40 +43,38 @@ def process_group(device: torch.device) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if any(word in str(error) for word in _LOST):
-            raise UserError(
-                f"process {rank()} of {world_size()} lost another one, and cannot go on without it"
-            ) from error
+        if any(word in str(error) for word in _LOST_PEER):
+            raise UserError(f"process {rank()} of {world_size()} lost the connection to another process") from error
         raise
     torch.distributed.destroy_process_group()
 
 
 def broadcast_object(value: T) -> T:
-    """What the first process has; all of them must ask."""
+    """Returns the object of rank 0 (collective)."""
     if world_size() == 1:
         return value
-    held = [value]
-    torch.distributed.broadcast_object_list(held)
-    return held[0]
+    objects = [value]
+    torch.distributed.broadcast_object_list(objects)
+    return objects[0]
 
 
 def broadcast_tensors(tensors: Iterable[Tensor]) -> None:
-    """Makes tensors of any shape, in place, what they are in the first process; all of them must ask."""
+    """Copies tensors of any shape from rank 0, in place (collective)."""
     if world_size() > 1:
         for tensor in tensors:
             torch.distributed.broadcast(tensor, 0)
 
 
 def all_gather(value: T) -> list[T]:
-    """What each process has, in their order; all of them must ask."""
-    found = [value] * world_size()
+    """Returns the objects of all processes, by rank (collective)."""
+    objects = [value] * world_size()
     if world_size() > 1:
-        torch.distributed.all_gather_object(found, value)
-    return found
+        torch.distributed.all_gather_object(objects, value)
+    return objects
 
 
 def all_reduce_sum(x: Tensor) -> Tensor:
-    """The sum over all processes of a tensor of any shape, through which gradients flow; all of them must ask."""
+    """Returns the sum of a tensor of any shape over all processes, with gradients (collective)."""
     return x if world_size() == 1 else _AllReduceSum.apply(x)
 
 
@@ -88,5 +86,5 @@ class _AllReduceSum(torch.autograd.Function):
         return x
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _AllReduceSum.forward(ctx, gradient)  # every process's result depends on every process's x
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _AllReduceSum.forward(ctx, grad)  # each process's result depends on each process's x

@@ -1,24 +1,24 @@
-"""The one error type for errors that a user can make and mend; and the way out of a run that was told to stop."""
+"""Errors that a user can cause and correct, and the interruption of a training run."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
 class UserError(Exception):
-    """A mistake in a config, a file or a folder: one sentence that names it and says what would be right.
+    """An error in a config, file or folder: one sentence that names it and states what would be valid.
 
-    Several errors that were found together are a line each. The command line prints the sentences, without a
-    traceback, and exits with code 1.
+    Several errors are one per line. The command line prints them without a traceback and exits with code 1.
     """
 
 
 class SettingError(UserError):
-    """A stage refuses some of its own settings. `config.build` puts the stage's key in front, and the values behind.
+    """Invalid arguments of a constructor. `config.instantiate` adds their full keys and values.
 
     Args:
-        problems: for each constructor's argument, such as ``hop_ms``, what is wrong with it and what would be right.
-            Another argument is named with its value, ``window_ms=25``, and gets the stage's key too.
+        problems: Problem and remedy by argument, such as ``hop_ms``. Another argument that is mentioned with its value,
+            as in ``window_ms=25``, gets its full key too.
     """
 
     def __init__(self, problems: dict[str, str]) -> None:
@@ -26,53 +26,68 @@ class SettingError(UserError):
         self.problems = problems
 
 
-def reject_settings(**problems: str | bool) -> None:
-    """Refuses settings, all at once.
+def reject_settings(*checks: tuple[str, Any, str]) -> None:
+    """Rejects invalid settings, all at once.
 
     Args:
-        problems: for each setting, what is wrong with it and what would be right; False where nothing is.
+        checks: Setting, condition under which it is invalid, and message with problem and remedy. If several checks
+            apply to a setting, the first one is reported.
 
     Raises:
-        SettingError: anything is wrong.
+        SettingError: Any invalid setting.
     """
-    if found := {setting: message for setting, message in problems.items() if isinstance(message, str)}:
-        raise SettingError(found)
+    problems: dict[str, str] = {}
+    for setting, is_invalid, message in checks:
+        if is_invalid:
+            problems.setdefault(setting, message)
+    if problems:
+        raise SettingError(problems)
 
 
 class ErrorCollector:
-    """What is wrong in several places, each of which is looked at, so that all is told at once."""
+    """Collects errors, so that all of them are reported at once.
+
+    Attributes:
+        by_key: First sentence per key.
+    """
 
     def __init__(self) -> None:
         self.by_key: dict[str, str] = {}
 
-    def collect(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Calls a step and returns what it does; where it ends in a mistake, notes that and returns None."""
+    def collect(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Calls a function and returns its result; on a `UserError`, collects it and returns None."""
+        with self.catch():
+            return function(*args, **kwargs)
+
+    @contextmanager
+    def catch(self) -> Iterator[None]:
+        """Collects a `UserError` that the block raises."""
         try:
-            return step(*args, **kwargs)
+            yield
         except UserError as error:
             for sentence in str(error).splitlines():
                 self.add(sentence)
 
     def add(self, sentence: str) -> None:
-        """Notes a sentence that begins with a key; of a key that is wrong already, the first one stands."""
+        """Adds a sentence that starts with a key, unless there is one for this key already."""
         self.by_key.setdefault(re.split("[:=]", sentence, maxsplit=1)[0], sentence)
 
     def raise_if_any(self) -> None:
-        """Raises all that was noted as one error, if anything was.
+        """Raises all collected errors as one.
 
         Raises:
-            UserError: a line a sentence.
+            UserError: One sentence per line.
         """
         if self.by_key:
             raise UserError("\n".join(self.by_key.values()))
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """A signal ended a run early, after it was saved.
+    """A signal stopped a run after it was saved.
 
     Args:
-        message: one sentence for the user: where it stopped, and how it goes on.
-        code: the exit code, 128 and the signal's number.
+        message: Sentence for the user: where the run stopped, and how to resume it.
+        code: Exit code, 128 plus the number of the signal.
     """
 
     def __init__(self, message: str, code: int) -> None:

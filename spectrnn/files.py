@@ -1,22 +1,24 @@
-"""Files and folders that appear whole or not at all."""
+"""Atomic writes: files and folders that appear complete or not at all."""
 
 import glob
-import itertools
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
+
+from spectrnn.errors import UserError
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yields a temporary name beside `path`; what is written there becomes `path` when the block ends well.
+    """Yields a temporary path next to `path`; the file written there becomes `path` if the block succeeds.
 
-    A kill, a full disk or a power cut leaves the previous file as it was.
+    A kill, a full disk or a power failure leaves the previous file unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -25,16 +27,21 @@ def atomic_write(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
-        _sync_directory(path.parent)
+        if os.name != "nt":  # a new name survives a power failure only if the folder is written too
+            descriptor = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yields an empty temporary folder beside `path`, which becomes `path` when the block ends well.
+    """Yields an empty temporary folder next to `path`, which becomes `path` if the block succeeds.
 
-    Where another process was first, its folder stays and this one is dropped.
+    If another process has created `path` in the meantime, that one is kept.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent))
@@ -52,7 +59,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replace_directory(path: Path) -> Iterator[Path]:
-    """`atomic_directory`, but a folder that is there already is replaced when the block ends well."""
+    """Like `atomic_directory`, but replaces an existing folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent) as aside,
@@ -60,19 +67,27 @@ def replace_directory(path: Path) -> Iterator[Path]:
     ):
         yield temporary
         if path.exists():
-            path.rename(Path(aside) / "before")
+            path.rename(Path(aside) / "previous")
+
+
+@contextmanager
+def reporting_write_errors(name: str) -> Iterator[None]:
+    """Raises an `OSError` of the block as a `UserError` that starts with a name, such as ``out=folder``."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{name}: cannot be written ({error.strerror})") from error
 
 
 def make_unique_directory(path: str) -> str:
-    """Makes a folder that nobody else has: `path` itself, or `path` with -2, -3, ... behind it."""
-    for number in itertools.count(1):
-        claimed = path if number == 1 else f"{path}-{number}"
+    """Creates a folder that did not exist, `path` or `path` with -2, -3, ... appended, and returns its path."""
+    for candidate in (path if number == 1 else f"{path}-{number}" for number in count(1)):
         try:
-            os.makedirs(claimed)
+            os.makedirs(candidate)
         except FileExistsError:
             continue
-        return claimed
-    raise AssertionError("numbers do not end")
+        return candidate
+    raise AssertionError("unreachable")
 
 
 def write_json(content: dict[str, Any], path: Path) -> None:
@@ -82,11 +97,11 @@ def write_json(content: dict[str, Any], path: Path) -> None:
 
 
 def remove_stale_temporaries(folder: Path, name: str = "") -> None:
-    """Removes what a kill left of `atomic_write` and `atomic_directory`; the caller holds a lock, so that nobody writes now.
+    """Removes temporaries that a killed process has left; the caller holds a lock, so that nobody is writing.
 
     Args:
-        folder: that holds it.
-        name: of the file or folder that did not come to be; "" for all in the folder.
+        folder: Folder of the temporaries.
+        name: Name of the file or folder that was being written; "" for all in the folder.
     """
     for temporary in folder.glob(f".{glob.escape(name[:40])}*.tmp"):
         if temporary.is_dir():
@@ -95,18 +110,8 @@ def remove_stale_temporaries(folder: Path, name: str = "") -> None:
             temporary.unlink()
 
 
-def _sync_directory(folder: Path) -> None:
-    # A file's new name outlives a power cut only when the folder has been written, too. Windows has no such thing.
-    if os.name != "nt":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def _umask() -> int:
-    # The mask can only be read by setting it; writers such as safetensors leave files that nobody else can read.
+    # It can only be read by setting it. Writers such as safetensors create files that only their owner can read.
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,4 +1,4 @@
-"""What is told of everything that takes a while: a progress bar, and where the time goes."""
+"""Progress bars, and a breakdown of the wall time."""
 
 import sys
 import time
@@ -12,14 +12,14 @@ T = TypeVar("T")
 
 
 def progress_bar(total: int | None, description: str, unit: str, disable: bool = False, **settings: Any) -> "tqdm[Any]":
-    """A bar on standard error that goes away when done; where that is a file, a line every ten seconds.
+    """Creates a progress bar on standard error, which disappears at the end; in a file, it adds a line every 10 s.
 
     Args:
-        total: units of work, None where unknown.
-        description: what is being done.
-        unit: of the work.
-        disable: show none.
-        settings: further settings of tqdm.
+        total: Number of units; None if unknown.
+        description: Name of the work.
+        unit: Name of a unit.
+        disable: Whether to show nothing.
+        settings: Further settings of tqdm.
     """
     return tqdm(
         total=total,
@@ -34,19 +34,23 @@ def progress_bar(total: int | None, description: str, unit: str, disable: bool =
 
 
 class Stopwatch:
-    """Adds up wall time by what it went into. What a GPU does on the side counts where it is waited for."""
+    """Adds up wall time by name. Asynchronous work of a GPU counts when its result is awaited.
+
+    Attributes:
+        seconds: Time in s by name.
+    """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._begun = time.perf_counter()
+        self._created = time.perf_counter()
 
     def mark_startup(self, name: str) -> None:
-        """Counts all the time since the stopwatch was made."""
-        self.seconds[name] = time.perf_counter() - self._begun
+        """Sets the time of a name to that since the stopwatch was created."""
+        self.seconds[name] = time.perf_counter() - self._created
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
-        """Counts the time within the block."""
+        """Adds the time that the block takes."""
         start = time.perf_counter()
         try:
             yield
@@ -54,7 +58,7 @@ class Stopwatch:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def timed(self, name: str, items: Iterable[T]) -> Iterator[T]:
-        """Passes items on, and counts the time that they are waited for."""
+        """Yields items, and adds the time until each of them is available."""
         iterator = iter(items)
         while True:
             with self.measure(name):
@@ -65,12 +69,11 @@ class Stopwatch:
             yield item
 
     def percentages(self, *names: str) -> str:
-        """Such as ``data 3 % | step 97 %``: shares of the time that all the names took."""
+        """Formats the distribution of the time over some names, such as ``data 3 % | step 97 %``."""
         total = sum(self.seconds.get(name, 0.0) for name in names) or 1.0
-        return " | ".join(f"{name} {self.seconds.get(name, 0.0) / total:.0%}".replace("%", " %") for name in names)
+        return " | ".join(f"{name} {100 * self.seconds.get(name, 0.0) / total:.0f} %" for name in names)
 
     def table(self) -> str:
-        """A line a name: seconds, and the share of all."""
+        """Formats one line per name: seconds, and percentage of the total."""
         total = sum(self.seconds.values()) or 1.0
-        lines = [f"{name:<12}{value:9.1f} s{value / total:8.1%}" for name, value in self.seconds.items()]
-        return "\n".join(line.replace("%", " %") for line in lines)
+        return "\n".join(f"{name:<12}{s:9.1f} s{100 * s / total:7.1f} %" for name, s in self.seconds.items())

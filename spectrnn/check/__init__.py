@@ -1,1 +1,1 @@
-"""Dataset check: broken files, duplicates, leakage between splits."""
+"""The `check` command: an audit of a dataset for unusable clips, duplicates and leakage between splits."""

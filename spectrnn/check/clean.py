@@ -1,57 +1,47 @@
-"""The manifest that a check leaves: without what cannot be used, each sound once, and nothing on both sides."""
+"""The cleaned manifest: without unusable clips and duplicates, and without leakage between its splits."""
 
 import csv
 import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from spectrnn.check.issues import components
+from spectrnn.check.near_duplicates import connected_components
 from spectrnn.data.clips import SPLITS, Clip, DataSource
 from spectrnn.data.splits import assign_splits, require_training_clips
 from spectrnn.errors import UserError
 from spectrnn.files import atomic_write
 
-_PRIORITY = ("test", "val", "train")  # a sound in several splits stays in the first of these
-
-
-class CleanTable(NamedTuple):
-    """What a clean table holds.
-
-    Attributes:
-        clips: with their splits and groups.
-        dropped: reason -> how many clips were left out for it.
-    """
-
-    clips: list[Clip]
-    dropped: dict[str, int]
+_PRIORITY = ("test", "val", "train")  # of several duplicates, the one in the first of these splits is kept
 
 
 def clean_table(
     clips: Sequence[Clip],
     unusable: Sequence[int],
     duplicates: Sequence[Sequence[int]],
-    kin: Sequence[Sequence[int]],
+    related: Sequence[Sequence[int]],
     source: DataSource,
-) -> CleanTable:
-    """A table that can be trusted.
+) -> tuple[list[Clip], dict[str, int]]:
+    """Cleans a clip table.
 
-    Of clips that hold the same recording one stays, none where their labels differ. Groups, and clips of one recording,
-    lie in one split: where the dataset brings splits (or folds), clips of a group that is also in a later split of test,
-    val, train are left out there; where it brings none, they are drawn as training draws them.
+    Of duplicates one clip is kept, or none if their labels differ. Groups and related clips are kept in one split: if
+    the dataset has splits or folds, clips of a group that is also in an earlier split of test, val, train are dropped;
+    if not, splits are drawn as for training.
 
     Args:
-        clips: the clip table as the source gives it.
-        unusable: rows that are broken or silent.
-        duplicates: sets of rows that hold the same recording.
-        kin: further sets of rows that belong together, such as overlapping excerpts.
-        source: for drawing splits.
+        clips: Clip table, as the source returns it.
+        unusable: Rows of clips that are unreadable or silent.
+        duplicates: Sets of rows with the same audio.
+        related: Further sets of rows that belong together, such as overlapping excerpts.
+        source: Data source, whose settings determine the splits.
+
+    Returns:
+        The remaining clips with their splits and groups, and the number of dropped clips by reason.
 
     Raises:
-        UserError: what is left cannot be split or trained on.
+        UserError: The remaining clips cannot be split or used for training.
     """
     keep = np.ones(len(clips), dtype=bool)
     dropped: Counter[str] = Counter()
@@ -60,25 +50,25 @@ def clean_table(
         dropped[reason] += int(keep[list(rows)].sum())
         keep[list(rows)] = False
 
-    drop(unusable, "broken or silent")
-    grouped = _with_groups(clips, [*duplicates, *kin])
+    drop(unusable, "unreadable or silent")
+    grouped = _with_groups(clips, [*duplicates, *related])
     for rows in duplicates:
         usable = sorted((row for row in rows if keep[row]), key=lambda row: (_rank(clips[row]), row))
         if len({clips[row].label for row in usable}) > 1:
             drop(usable, "duplicates with different labels")
         else:
             drop(usable[1:], "duplicates")
-    drop(_rows_in_other_splits(grouped, keep), "of a group that is in another split")
-    left = assign_splits([clip for clip, kept in zip(grouped, keep, strict=True) if kept], source)
-    require_training_clips(left)
-    return CleanTable(left, {reason: count for reason, count in dropped.items() if count})
+    drop(_rows_in_other_splits(grouped, keep), "of a group in another split")
+    remaining = assign_splits([clip for clip, kept in zip(grouped, keep, strict=True) if kept], source)
+    require_training_clips(remaining)
+    return remaining, {reason: count for reason, count in dropped.items() if count}
 
 
 def write_manifest(clips: Sequence[Clip], out: Path) -> None:
-    """Writes a CSV that ``data=manifest`` reads, atomically; paths are relative to its folder.
+    """Writes a CSV file for ``data=manifest`` atomically; paths are relative to its folder.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: The file cannot be written.
     """
     fields = ["path", "label", "split", "group"]
     fields += ["start", "end"] if any(clip.start or clip.end is not None for clip in clips) else []
@@ -96,32 +86,32 @@ def write_manifest(clips: Sequence[Clip], out: Path) -> None:
 
 
 def _with_groups(clips: Sequence[Clip], sets: Sequence[Sequence[int]]) -> list[Clip]:
-    """The clips with a group for all that belong together; groups with a clip in common become one."""
+    """Assigns one group to all clips that belong together; groups with common clips are merged."""
     members: dict[str, list[int]] = {}
     for row, clip in enumerate(clips):
         if clip.group is not None:
             members.setdefault(clip.group, []).append(row)
     result = list(clips)
-    for number, rows in enumerate(components([*members.values(), *sets], len(clips))):
-        known = sorted(group for group in {clips[row].group for row in rows} if group is not None)
+    for number, rows in enumerate(connected_components([*members.values(), *sets])):
+        groups = sorted(group for group in {clips[row].group for row in rows} if group is not None)
         for row in rows:
-            result[row] = clips[row]._replace(group=known[0] if known else f"same-{number}")
+            result[row] = clips[row]._replace(group=groups[0] if groups else f"same-{number}")
     return result
 
 
 def _rows_in_other_splits(clips: Sequence[Clip], keep: np.ndarray) -> list[int]:
-    """Rows whose group has clips in another of the splits or folds that the dataset brings, which goes first."""
+    """Rows of clips outside the split (or fold) that is kept of their group; clips without either are ignored."""
     groups: dict[str, list[int]] = {}
     for row, clip in enumerate(clips):
         if clip.group is not None and keep[row] and (clip.split or clip.fold):
             groups.setdefault(clip.group, []).append(row)
-    other = []
+    others = []
     for rows in groups.values():
-        count = Counter((clips[row].split, clips[row].fold) for row in rows)
-        chosen = min(rows, key=lambda row: (_rank(clips[row]), -count[clips[row].split, clips[row].fold]))
-        side = (clips[chosen].split, clips[chosen].fold)
-        other += [row for row in rows if (clips[row].split, clips[row].fold) != side]
-    return other
+        splits = {row: (clips[row].split, clips[row].fold) for row in rows}
+        count = Counter(splits.values())
+        chosen = min(rows, key=lambda row: (_rank(clips[row]), -count[splits[row]]))
+        others += [row for row in rows if splits[row] != splits[chosen]]
+    return others
 
 
 def _rank(clip: Clip) -> int:

@@ -1,4 +1,4 @@
-"""A row of measurements for every clip: each file is decoded once, in all processes, block by block."""
+"""Measurements of each clip: every file is decoded once, block by block, with all cores."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,156 +7,130 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from spectrnn.check.fingerprint import RATE, SECONDS, Landmarks, landmarks, power, spectrogram
-from spectrnn.data.audio import make_resampler, open_audio, read_blocks, to_int16, to_mono
+from spectrnn.check.fingerprint import RATE, SECONDS, Landmarks, landmarks, power_spectrogram, spectrogram_db
+from spectrnn.data.audio import FloatSamples, make_resampler, open_audio, read_blocks, to_int16, to_mono
 from spectrnn.data.cache import AudioHash
 from spectrnn.data.clips import Clip
 from spectrnn.data.parallel import parallel_map
 from spectrnn.errors import UserError
 
-Wave = npt.NDArray[np.float32]
-
-_PLATEAU = 3  # samples in a row at the same extreme: clipped
-_LOUD = 0.05  # of full scale; below it such plateaus are coarse quantization
-_WINDOW, _WINDOWS = 1024, 64  # of the bandwidth: samples, and how many of a block
-_CUTOFF_DB, _CLIFF_BINS = 100.0, 12  # a cliff in a spectrum falls by so much (20 dB) over so many bins
-_EDGE = 4  # frames of a clip's first and last moment: 56 ms
+_MIN_PLATEAU = 3  # consecutive samples at an extreme that count as clipped
+_MIN_CLIPPING_LEVEL = 0.05  # of full scale; below it, plateaus result from coarse quantization
+_WINDOW, _MAX_WINDOWS = 1024, 64  # samples per window, and windows per block, for the bandwidth
+_CUTOFF_RATIO, _CUTOFF_BINS = 100.0, 12  # a cutoff is a drop by this power ratio (20 dB) within this many bins
+_BOUNDARY_FRAMES = 4  # 56 ms
 
 
 class ClipStats(NamedTuple):
-    """What a clip's file says. A broken file has a `problem`, and all else is empty.
+    """Measurements of a clip. If it cannot be read, `error` is set and the other fields are empty.
 
     Attributes:
-        problem: why the file cannot be used, with its path; None where it can.
-        container: and subtype, such as ``WAV PCM_16``.
-        rate: Hz.
-        channels: as in the file.
-        seconds: of the clip.
-        peak: highest magnitude, of full scale.
-        rms: without the offset, of full scale.
-        offset: mean, of full scale.
-        clipped: share of the samples on plateaus at the extremes.
-        bandwidth: Hz; half the rate where the spectrum has no cliff.
-        digest: of the samples; zero bytes where all are silent.
-        landmarks: uint64 (landmarks,).
-        edges: level of the first and the last moment, dB, float32 (2, bands).
+        error: Reason why the clip cannot be read, with its path; None if it can.
+        container: Container and subtype of the file, such as ``WAV PCM_16``.
+        rate: Sample rate of the file in Hz.
+        channels: Number of channels of the file.
+        seconds: Duration of the clip in seconds.
+        peak: Maximum magnitude, of full scale.
+        rms: Root mean square without the DC offset, of full scale.
+        dc_offset: Mean, of full scale.
+        clipped_fraction: Fraction of the samples on plateaus at the extremes.
+        bandwidth: Bandwidth in Hz; half the sample rate if the spectrum has no cutoff.
+        hash: Hash of the samples; zero bytes for digital silence.
+        landmarks: Landmarks, uint64 (landmarks,).
+        boundary_levels: Levels of the first and the last frames in dB, float32 (2, bands).
     """
 
-    problem: str | None = None
+    error: str | None = None
     container: str = ""
     rate: int = 0
     channels: int = 0
     seconds: float = 0.0
     peak: float = 0.0
     rms: float = 0.0
-    offset: float = 0.0
-    clipped: float = 0.0
+    dc_offset: float = 0.0
+    clipped_fraction: float = 0.0
     bandwidth: float = 0.0
-    digest: bytes = b""
+    hash: bytes = b""
     landmarks: Landmarks = np.empty(0, np.uint64)
-    edges: npt.NDArray[np.float32] = np.empty((0, 0), np.float32)
+    boundary_levels: npt.NDArray[np.float32] = np.empty((0, 0), np.float32)
 
 
 def measure_clips(clips: Sequence[Clip]) -> list[ClipStats]:
-    """Measures every clip, with a bar.
-
-    Args:
-        clips: the clip table.
+    """Measures all clips of a table in parallel, with a progress bar.
 
     Returns:
-        A row a clip, in the table's order. Memory is bounded: some 4 kB a clip, a block a process.
+        Measurements in the table's order, about 4 kB per clip; each process holds one block of a file at a time.
     """
-    return [row for rows in parallel_map(_examine, clips, "examining") for row in rows]
+    return [stats for part in parallel_map(_measure_all, clips, "analyzing") for stats in part]
 
 
-def _examine(clips: Sequence[Clip]) -> list[ClipStats]:
-    return [measure_clip(clip) for clip in clips]
+def _measure_all(clips: Sequence[Clip]) -> list[ClipStats]:
+    stats = []
+    for clip in clips:
+        try:
+            with open_audio(clip.path) as file:
+                stats.append(_measure(file, clip))
+        except UserError as error:
+            stats.append(ClipStats(error=str(error)))
+    return stats
 
 
-def measure_clip(clip: Clip) -> ClipStats:
-    """Measures one clip."""
-    try:
-        with open_audio(clip.path) as file:
-            measures = _Measures(file, clip.path)
-            for samples, last in read_blocks(file, clip.path, RATE, clip.start, clip.end):
-                measures.add(samples, last)
-            return measures.row()
-    except UserError as error:
-        return ClipStats(problem=str(error))
+def _measure(file: soundfile.SoundFile, clip: Clip) -> ClipStats:
+    rate = file.samplerate
+    audio_hash, resampler = AudioHash(), make_resampler(rate, clip.path, RATE)
+    compared: list[FloatSamples] = []  # at RATE, up to SECONDS
+    samples, peak, clipped, total, energy = 0, 0.0, 0.0, 0.0, 0.0
+    power = np.zeros(_WINDOW // 2 + 1)
+    for block, last in read_blocks(file, clip.path, RATE, clip.start, clip.end):
+        mono = to_mono(block)
+        audio_hash.update(to_int16(mono))
+        if samples < SECONDS * rate:
+            compared.append(resampler.resample_chunk(mono, last=last) if resampler else mono)
+        samples += len(mono)
+        peak = max(peak, float(np.abs(block).max()))
+        clipped += _count_clipped(block)
+        total += float(mono.sum(dtype=np.float64))
+        energy += float(np.square(mono, dtype=np.float64).sum())
+        hop = max(_WINDOW // 2, len(mono) // _MAX_WINDOWS)
+        power += power_spectrogram(mono, _WINDOW, hop).sum(0, dtype=np.float64)
+    mean = total / samples
+    levels = spectrogram_db(np.concatenate(compared)[: round(SECONDS * RATE)] - np.float32(mean))
+    boundaries = np.stack([levels[:_BOUNDARY_FRAMES].mean(0), levels[-_BOUNDARY_FRAMES:].mean(0)])
+    return ClipStats(
+        container=f"{file.format} {file.subtype}",
+        rate=rate,
+        channels=file.channels,
+        seconds=samples / rate,
+        peak=peak,
+        rms=max(0.0, energy / samples - mean**2) ** 0.5,
+        dc_offset=mean,
+        clipped_fraction=clipped / samples,
+        bandwidth=_bandwidth(power, rate),
+        hash=audio_hash.digest(),
+        landmarks=landmarks(levels),
+        boundary_levels=boundaries.reshape(2, -1, 8).mean(2),
+    )
 
 
-class _Measures:
-    """Adds up what a row says.
-
-    Args:
-        file: open for reading.
-        path: of the file.
-    """
-
-    def __init__(self, file: soundfile.SoundFile, path: str) -> None:
-        self._container = f"{file.format} {file.subtype}"
-        self._rate, self._channels = file.samplerate, file.channels
-        self._digest = AudioHash()
-        self._resampler = make_resampler(file.samplerate, path, RATE)
-        self._heard: list[Wave] = []  # at RATE, up to SECONDS
-        self._samples = self._peak = self._clipped = 0.0
-        self._sum = self._squares = 0.0
-        self._power = np.zeros(_WINDOW // 2 + 1)
-
-    def add(self, samples: Wave, last: bool) -> None:
-        """Takes the next block: (samples, channels)."""
-        wave = to_mono(samples)
-        self._digest.update(to_int16(wave))
-        if self._samples < SECONDS * self._rate:
-            self._heard.append(self._resampler.resample_chunk(wave, last=last) if self._resampler else wave)
-        self._samples += len(wave)
-        self._peak = max(self._peak, float(np.abs(samples).max()))
-        self._sum += float(wave.sum(dtype=np.float64))
-        self._squares += float(np.square(wave, dtype=np.float64).sum())
-        self._clipped += _count_clipped(samples)
-        step = max(_WINDOW // 2, len(wave) // _WINDOWS)
-        self._power += power(wave, _WINDOW, step).sum(0, dtype=np.float64)
-
-    def row(self) -> ClipStats:
-        """The measurements."""
-        offset = self._sum / self._samples
-        level = spectrogram(np.concatenate(self._heard)[: round(SECONDS * RATE)] - np.float32(offset))
-        return ClipStats(
-            container=self._container,
-            rate=self._rate,
-            channels=self._channels,
-            seconds=self._samples / self._rate,
-            peak=self._peak,
-            rms=max(0.0, self._squares / self._samples - offset**2) ** 0.5,
-            offset=offset,
-            clipped=self._clipped / self._samples,
-            bandwidth=_bandwidth(self._power, self._rate),
-            digest=self._digest.value(),
-            landmarks=landmarks(level),
-            edges=np.stack([level[:_EDGE].mean(0), level[-_EDGE:].mean(0)]).reshape(2, -1, 8).mean(2),
-        )
-
-
-def _count_clipped(samples: Wave) -> float:
-    """How many samples of a block lie on plateaus at its extremes, averaged over the channels."""
+def _count_clipped(block: FloatSamples) -> float:
+    """Number of samples of (samples, channels) on plateaus at the extremes, averaged over the channels."""
     count = 0
-    for channel in samples.T:
+    for channel in block.T:
         for extreme in (channel.max(), channel.min()):
-            if abs(extreme) < _LOUD:
-                continue
-            at = np.flatnonzero(channel == extreme)
-            runs = np.split(at, np.flatnonzero(np.diff(at) > 1) + 1) if len(at) >= _PLATEAU else []
-            count += sum(len(run) for run in runs if len(run) >= _PLATEAU)
-    return count / samples.shape[1]
+            positions = np.flatnonzero((channel == extreme) & (abs(extreme) >= _MIN_CLIPPING_LEVEL))
+            if len(positions) >= _MIN_PLATEAU:
+                runs = np.split(positions, np.flatnonzero(np.diff(positions) > 1) + 1)
+                count += sum(len(run) for run in runs if len(run) >= _MIN_PLATEAU)
+    return count / block.shape[1]
 
 
 def _bandwidth(power: npt.NDArray[np.float64], rate: int) -> float:
-    """Where the spectrum falls off a cliff and stays down, as behind a resampler; half the rate where it does not.
+    """Frequency in Hz above which a spectrum (bins,) drops steeply and stays low, as after resampling.
 
-    A recording of dull sounds falls slowly, and to the noise of its microphone.
+    The spectrum of a dull recording declines slowly, down to the noise of its microphone; its bandwidth is rate / 2.
     """
     smooth = np.convolve(power, np.ones(3) / 3, "same")
-    above = np.maximum.accumulate(smooth[::-1])[::-1]  # the highest from here on
-    floor = np.append(above[_CLIFF_BINS:], np.full(_CLIFF_BINS, np.inf))
-    cliffs = np.flatnonzero((smooth > _CUTOFF_DB * floor) & (floor < 1e-4 * smooth.max()))
-    return rate / 2 if not len(cliffs) else float(cliffs[-1] + _CLIFF_BINS / 2) * rate / _WINDOW
+    maximum_from = np.maximum.accumulate(smooth[::-1])[::-1]
+    above = np.append(maximum_from[_CUTOFF_BINS:], np.full(_CUTOFF_BINS, np.inf))
+    cutoffs = np.flatnonzero((smooth > _CUTOFF_RATIO * above) & (above < 1e-4 * smooth.max()))
+    return float(cutoffs[-1] + _CUTOFF_BINS / 2) * rate / _WINDOW if len(cutoffs) else rate / 2

@@ -1,218 +1,205 @@
-"""Which clips hold the same sound: candidates by landmarks, then the proof by correlation of the waves."""
+"""Clips with the same audio: candidates by landmarks, verified by the cross-correlation of the waveforms."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from spectrnn.check.fingerprint import HASH_BITS, RATE, SECONDS, TIME_BITS, Landmarks
 from spectrnn.check.measure import ClipStats
-from spectrnn.data.audio import iter_resampled, open_audio
+from spectrnn.data.audio import FloatSamples, iter_resampled, open_audio
 from spectrnn.data.clips import Clip
 from spectrnn.progress import progress_bar
 
-Wave = npt.NDArray[np.float32]
+Pair = tuple[int, int]  # rows of two clips, in ascending order
 
-_CLIP_BITS = 64 - HASH_BITS - TIME_BITS  # 4 million clips; those beyond are not compared
-_LAST, _FRAMES = (1 << _CLIP_BITS) - 1, 1 << TIME_BITS
-_BLOCK = 1 << 22  # landmarks that are looked at together: bounds the memory
-_NEIGHBOURS = 4  # further clips with the same landmark that a clip is held against
-_VOTES = 3  # landmarks that two clips must share at one lag
-_BATCH = 1000  # candidates that are proved before asking whether to go on
-_MOST = 2.0  # candidates a clip that are proved, at most
-_CHUNK = 32  # candidates, the work of one task of a process
-_SAME = 0.75  # correlation: other takes of a word by the same speaker stay below 0.65, MP3 at its worst above 0.8
-_WHITENING = 0.8  # power of the spectrum's envelope that is divided out: vowels and hum resemble each other too much
-_ENVELOPE = 100.0  # Hz; width of the envelope's smoothing
-_SHORTEST = 0.1  # s that two clips must share
-_FULL_OVERLAP = 0.9  # of the energy of both that lies in the shared part: they are one recording, and no excerpts
-
-
-class Pair(NamedTuple):
-    """Two clips that hold the same sound, by their rows in the table.
-
-    Attributes:
-        first, second: rows, the lower first.
-        whole: all of both, and no excerpt.
-        correlation: of the shared part, 0 to 1.
-    """
-
-    first: int
-    second: int
-    whole: bool
-    correlation: float
+_CLIP_BITS = 64 - HASH_BITS - TIME_BITS  # clips beyond 4 million are not compared
+_MAX_CLIP, _NUM_FRAMES = (1 << _CLIP_BITS) - 1, 1 << TIME_BITS
+_BLOCK = 1 << 22  # landmarks per block: bounds the memory
+_NEIGHBORS = 4  # number of subsequent clips with the same landmark that are paired with a clip
+_MIN_VOTES = 3  # common landmarks at one lag of a candidate pair
+_BATCH = 1000  # candidate pairs per batch
+_MAX_PAIRS_PER_CLIP = 2.0  # bounds the number of pairs that are compared
+_CHUNK = 32  # candidate pairs per task of a worker process
+# Other takes of a word by the same speaker correlate with at most 0.65, MP3 at its lowest bit rate with 0.8 or more.
+_MIN_CORRELATION = 0.75
+_WHITENING = 0.8  # exponent of the envelope that spectra are divided by, since vowels and hum are too similar
+_ENVELOPE_HZ = 100.0  # smoothing width of the envelope
+_MIN_OVERLAP = 0.1  # minimum common duration in seconds
+_FULL_OVERLAP = 0.9  # fraction of both clips' energy in the common part from which neither is an excerpt
 
 
-def exact_duplicates(rows: Sequence[ClipStats]) -> list[list[int]]:
-    """Sets of clips with the same samples, whatever container holds them; silence is like nothing."""
+def connected_components(links: Iterable[Sequence[int]]) -> list[list[int]]:
+    """Merges sets of nodes that have a node in common: sorted nodes of each component, ordered by the first node."""
+    component: dict[int, list[int]] = {}
+    for first, *others in links:
+        for other in others:
+            pair = component.setdefault(first, [first]), component.setdefault(other, [other])
+            small, large = sorted(pair, key=len)
+            if small is not large:
+                large += small
+                component.update(dict.fromkeys(small, large))
+    return sorted(sorted(nodes) for nodes in {id(nodes): nodes for nodes in component.values()}.values())
+
+
+def exact_duplicates(stats: Sequence[ClipStats]) -> list[list[int]]:
+    """Finds sets of clips with the same samples, in any container; digital silence is not a duplicate."""
     sets: dict[tuple[bytes, int], list[int]] = defaultdict(list)
-    for number, row in enumerate(rows):
-        if any(row.digest):
-            sets[row.digest, row.rate].append(number)
-    return [members for members in sets.values() if len(members) > 1]
+    for row, clip in enumerate(stats):
+        if any(clip.hash):
+            sets[clip.hash, clip.rate].append(row)
+    return [rows for rows in sets.values() if len(rows) > 1]
 
 
-def near_duplicates(clips: Sequence[Clip], rows: Sequence[ClipStats]) -> tuple[list[Pair], int]:
-    """Clips that hold the same sound in another format, rate, level or length.
+def near_duplicates(clips: Sequence[Clip], stats: Sequence[ClipStats]) -> tuple[list[Pair], list[Pair], int]:
+    """Finds clips with the same audio in another format, sample rate, level or length.
 
-    The likeliest candidates are proved first, so many at a time, until none of them proves true.
+    Candidates are compared batch by batch, the most likely first, until none of a batch is confirmed.
 
     Args:
-        clips: the clip table.
-        rows: of the clips; of those that are identical, all but the first without landmarks.
+        clips: Clip table.
+        stats: Measurements of the clips; of exact duplicates, all but the first without landmarks.
 
     Returns:
-        The pairs, and how many candidates were left though some of the last still proved true.
+        Pairs of clips that match as a whole, pairs of clips of which one contains a part of the other, and the number
+        of candidate pairs that were not compared because there were too many.
     """
-    from joblib import Parallel, cpu_count
+    from joblib import Parallel, cpu_count, delayed
 
-    found = candidates(rows)
-    most = int(_MOST * len(rows)) + _BATCH
-    pairs: list[Pair] = []
-    with Parallel(min(cpu_count(), 1 + len(found) // _CHUNK), return_as="generator") as parallel:
-        for start in range(0, min(len(found), most), _BATCH):
-            part = found[start : start + _BATCH]
-            scores = _compared(clips, part, parallel)
-            proved = [
-                Pair(int(i), int(j), bool(share >= _FULL_OVERLAP), round(score, 3))
-                for (i, j), (score, share) in zip(part, scores, strict=True)
-                if score >= _SAME
-            ]
-            pairs += proved
-            if not proved:
-                return pairs, 0
-    return pairs, max(0, len(found) - most)
-
-
-def _compared(clips: Sequence[Clip], pairs: npt.NDArray[np.int64], parallel: Any) -> list[tuple[float, float]]:
-    from joblib import delayed
-
-    chunks = [
-        [(clips[i], clips[j]) for i, j in pairs[start : start + _CHUNK]] for start in range(0, len(pairs), _CHUNK)
-    ]
-    scores: list[tuple[float, float]] = []
-    with progress_bar(len(pairs), "comparing", "pair") as progress:
-        for done in parallel(delayed(_compare_chunk)(chunk) for chunk in chunks):
-            scores += done
-            progress.update(len(done))
-    return scores
+    candidates = find_candidates(stats)
+    limit = int(_MAX_PAIRS_PER_CLIP * len(stats)) + _BATCH
+    whole: list[Pair] = []
+    partial: list[Pair] = []
+    with Parallel(min(cpu_count(), 1 + len(candidates) // _CHUNK), return_as="generator") as parallel:
+        for start in range(0, min(len(candidates), limit), _BATCH):
+            batch = candidates[start : start + _BATCH].tolist()
+            chunks = [[(clips[i], clips[j]) for i, j in batch[k : k + _CHUNK]] for k in range(0, len(batch), _CHUNK)]
+            scores: list[tuple[float, float]] = []
+            with progress_bar(len(batch), "comparing", "pair") as progress:
+                for part in parallel(delayed(_compare_all)(chunk) for chunk in chunks):
+                    scores += part
+                    progress.update(len(part))
+            num_confirmed = len(whole) + len(partial)
+            for (first, second), (correlation, overlap) in zip(batch, scores, strict=True):
+                if correlation >= _MIN_CORRELATION:
+                    (whole if overlap >= _FULL_OVERLAP else partial).append((first, second))
+            if len(whole) + len(partial) == num_confirmed:
+                return whole, partial, 0
+    return whole, partial, max(0, len(candidates) - limit)
 
 
-def candidates(rows: Sequence[ClipStats]) -> npt.NDArray[np.int64]:
-    """Pairs of clips with landmarks in common, all at one lag; the most likely first: int64 (pairs, 2).
+def find_candidates(stats: Sequence[ClipStats]) -> npt.NDArray[np.int64]:
+    """Finds pairs of clips with common landmarks at one lag.
 
-    The landmarks of all clips are sorted once. Each is held against the next few like it, so the work grows with the
-    number of landmarks and not with its square. The votes are counted for one part of the clips after the other.
+    The landmarks of all clips are sorted, and each is paired with the next few equal ones, so that the work is linear
+    in the number of landmarks. Votes are counted for one part of the clips at a time, which bounds the memory.
+
+    Returns:
+        Rows of the clips, int64 (pairs, 2), the most likely pairs first.
     """
-    index = _index(rows)
-    parts = 1 + len(index) // _BLOCK
-    pair, votes = map(
-        np.concatenate, zip(*[_count_votes(_hits(index, part, parts)) for part in range(parts)], strict=True)
-    )
+    index = _build_index(stats)
+    num_parts = 1 + len(index) // _BLOCK
+    counted = [_count_votes(_find_matches(index, part, num_parts)) for part in range(num_parts)]
+    pair, votes = (np.concatenate(arrays) for arrays in zip(*counted, strict=True))
     pair = pair[np.argsort(-votes, kind="stable")]
-    return np.stack([pair >> np.uint64(_CLIP_BITS), pair & np.uint64(_LAST)], axis=1).astype(np.int64)
+    return np.stack([pair >> np.uint64(_CLIP_BITS), pair & np.uint64(_MAX_CLIP)], axis=1).astype(np.int64)
 
 
-def _count_votes(hits: Landmarks) -> tuple[Landmarks, npt.NDArray[np.int64]]:
-    """The pairs with enough hits at one lag, and how many those are: uint64 (pairs,) and int64 (pairs,)."""
-    hits.sort()
-    lags, votes = np.unique(hits[_has_neighbour(hits)], return_counts=True)
-    if not len(lags):
-        return lags, votes
-    beside = np.append(np.where(lags[1:] == lags[:-1] + 1, votes[1:], 0), 0)  # a lag may lie between two frames
-    enough = votes + beside >= _VOTES
-    pair, votes = (lags >> np.uint64(TIME_BITS))[enough], (votes + beside)[enough]
+def _build_index(stats: Sequence[ClipStats]) -> Landmarks:
+    """Packs hash, clip and frame of all landmarks into one number each, and sorts them."""
+    stats = stats[: _MAX_CLIP + 1]
+    index = np.empty(sum(len(clip.landmarks) for clip in stats), np.uint64)
+    end = 0
+    for row, clip in enumerate(stats):
+        start, end = end, end + len(clip.landmarks)
+        hashes = (clip.landmarks >> np.uint64(TIME_BITS)) << np.uint64(TIME_BITS + _CLIP_BITS)
+        index[start:end] = hashes | np.uint64(row << TIME_BITS) | (clip.landmarks & np.uint64(_NUM_FRAMES - 1))
+    index.sort()
+    return index
+
+
+def _find_matches(index: Landmarks, part: int, num_parts: int) -> Landmarks:
+    """Packs both clips and the lag of equal landmarks into one number each; the first clip belongs to this part."""
+    frame, clip, low = np.uint64(_NUM_FRAMES - 1), np.uint64(_MAX_CLIP), np.uint64(TIME_BITS)
+    found = [np.empty(0, np.uint64)]
+    for start in range(0, len(index), _BLOCK):
+        for shift in range(1, _NEIGHBORS + 1):
+            second = index[start + shift : start + shift + _BLOCK]
+            first = index[start : start + len(second)]
+            row = (first >> low) & clip
+            equal = ((first ^ second) < np.uint64(1 << (TIME_BITS + _CLIP_BITS))) & (row % np.uint64(num_parts) == part)
+            first, second, row = first[equal], second[equal], row[equal]
+            # Half the range is added, so that small lags of either sign are adjacent.
+            lag = ((second & frame) - (first & frame) + np.uint64(_NUM_FRAMES // 2)) & frame
+            found.append((((row << np.uint64(_CLIP_BITS)) | ((second >> low) & clip)) << low) | lag)
+    return np.concatenate(found)
+
+
+def _count_votes(matches: Landmarks) -> tuple[Landmarks, npt.NDArray[np.int64]]:
+    """Returns pairs of clips with enough matches at one lag, and their number: uint64 (pairs,) and int64 (pairs,)."""
+    if not len(matches):
+        return matches, np.empty(0, np.int64)
+    matches.sort()
+    close = np.diff(matches) <= 1  # most matches are random: those without another at the same or next lag are dropped
+    lags, votes = np.unique(matches[np.append(close, False) | np.append(False, close)], return_counts=True)
+    votes[:-1] += np.where(np.diff(lags) == 1, votes[1:], 0)  # a lag may fall between two frames
+    pair, votes = (lags >> np.uint64(TIME_BITS))[votes >= _MIN_VOTES], votes[votes >= _MIN_VOTES]
     best = np.lexsort((-votes, pair))
     pair, first = np.unique(pair[best], return_index=True)
     return pair, votes[best][first]
 
 
-def _has_neighbour(hits: Landmarks) -> npt.NDArray[np.bool_]:
-    """Most hits are chance and alone: of sorted hits, those with the same or the next lag beside them."""
-    near = np.diff(hits) <= 1
-    return np.append(near, False) | np.append(False, near) if len(hits) else np.empty(0, np.bool_)
-
-
-def _index(rows: Sequence[ClipStats]) -> Landmarks:
-    """All landmarks, sorted: hash, clip and frame in one number."""
-    low = np.uint64(TIME_BITS)
-    index = np.empty(sum(len(row.landmarks) for row in rows[: _LAST + 1]), np.uint64)
-    end = 0
-    for number, row in enumerate(rows[: _LAST + 1]):
-        start, end = end, end + len(row.landmarks)
-        hashes = (row.landmarks >> low) << np.uint64(TIME_BITS + _CLIP_BITS)
-        index[start:end] = hashes | np.uint64(number << TIME_BITS) | (row.landmarks & np.uint64(_FRAMES - 1))
-    index.sort()
-    return index
-
-
-def _hits(index: Landmarks, part: int, parts: int) -> Landmarks:
-    """Where two clips, the first of them of this part, have a like landmark: both clips and the lag, as one number."""
-    frame, clip, low = np.uint64(_FRAMES - 1), np.uint64(_LAST), np.uint64(TIME_BITS)
-    found = [np.empty(0, np.uint64)]
-    for start in range(0, len(index), _BLOCK):
-        for shift in range(1, _NEIGHBOURS + 1):
-            other = index[start + shift : start + shift + _BLOCK]
-            one = index[start : start + len(other)]
-            mine = (one >> low) & clip
-            like = ((one ^ other) < np.uint64(1 << (TIME_BITS + _CLIP_BITS))) & (mine % np.uint64(parts) == part)
-            one, other, mine = one[like], other[like], mine[like]
-            # Half the range on top: small lags, to and fro, are neighbours
-            lag = ((other & frame) - (one & frame) + np.uint64(_FRAMES // 2)) & frame
-            found.append((((mine << np.uint64(_CLIP_BITS)) | ((other >> low) & clip)) << low) | lag)
-    return np.concatenate(found)
-
-
-def _compare_chunk(pairs: Iterable[tuple[Clip, Clip]]) -> list[tuple[float, float]]:
+def _compare_all(pairs: Iterable[tuple[Clip, Clip]]) -> list[tuple[float, float]]:
     return [compare(_load(first), _load(second)) for first, second in pairs]
 
 
-def _load(clip: Clip) -> Wave:
-    """The clip at `RATE`, up to `SECONDS` of it: float32 (samples,)."""
-    parts, left = [], round(SECONDS * RATE)
+def _load(clip: Clip) -> FloatSamples:
+    """Decodes up to `SECONDS` of a clip at `RATE`: float32 (samples,)."""
+    blocks, missing = [], round(SECONDS * RATE)
     with open_audio(clip.path) as file:
-        for wave in iter_resampled(file, clip.path, RATE, clip.start, clip.end):
-            parts.append(wave[:left])
-            left -= len(parts[-1])
-            if not left:
+        for block in iter_resampled(file, clip.path, RATE, clip.start, clip.end):
+            blocks.append(block[:missing])
+            missing -= len(blocks[-1])
+            if not missing:
                 break
-    return np.concatenate(parts)
+    return np.concatenate(blocks)
 
 
-def compare(first: Wave, second: Wave) -> tuple[float, float]:
-    """How alike two waves are where they fit best.
+def compare(first: FloatSamples, second: FloatSamples) -> tuple[float, float]:
+    """Compares two waveforms at the lag of their best match.
 
     Args:
-        first, second: float32 (samples,) at `RATE`.
+        first, second: Waveforms, float32 (samples,) each, at `RATE`.
 
     Returns:
-        The correlation of their whitened shared part, 0 to 1, and the share of their energy in it (the lesser of both).
+        The correlation of the common part after whitening, 0 to 1, and the fraction of the energy in the common part
+        (the minimum of both waveforms).
     """
     size = 1 << (len(first) + len(second) - 1).bit_length()
-    one, other = _whitened(first), _whitened(second)
-    correlation = np.abs(np.fft.irfft(np.fft.rfft(other, size) * np.conj(np.fft.rfft(one, size)), size))
-    lag = int(correlation.argmax())
-    lag -= size if lag >= len(other) else 0
-    start, stop = max(0, -lag), min(len(one), len(other) - lag)
-    if stop - start < _SHORTEST * RATE:
+    white_first, white_second = _whiten(first), _whiten(second)
+    spectrum = np.fft.rfft(white_second, size) * np.conj(np.fft.rfft(white_first, size))
+    lag = int(np.abs(np.fft.irfft(spectrum, size)).argmax())
+    lag -= size if lag >= len(second) else 0
+    start, stop = max(0, -lag), min(len(first), len(second) - lag)
+    if stop - start < _MIN_OVERLAP * RATE:
         return 0.0, 0.0
-    here, there = slice(start, stop), slice(start + lag, stop + lag)
-    norm = (_energy(one[here]) * _energy(other[there])) ** 0.5
-    shares = _energy(first[here]) / _energy(first), _energy(second[there]) / _energy(second)
-    return float(abs(one[here] @ other[there]) / max(norm, 1e-12)), min(shares)
+    in_first, in_second = slice(start, stop), slice(start + lag, stop + lag)
+    norm = (_energy(white_first[in_first]) * _energy(white_second[in_second])) ** 0.5
+    overlap = min(_energy(first[in_first]) / _energy(first), _energy(second[in_second]) / _energy(second))
+    return float(abs(white_first[in_first] @ white_second[in_second]) / max(norm, 1e-12)), overlap
 
 
-def _whitened(wave: Wave) -> Wave:
-    size = 1 << (len(wave) - 1).bit_length()
-    spectrum = np.fft.rfft(wave - wave.mean(), size)
+def _whiten(waveform: FloatSamples) -> FloatSamples:
+    """Divides the spectrum by a power of its smoothed envelope."""
+    size = 1 << (len(waveform) - 1).bit_length()
+    spectrum = np.fft.rfft(waveform - waveform.mean(), size)
     power = np.square(np.abs(spectrum))
-    width = max(3, round(_ENVELOPE * size / RATE))
+    width = max(3, round(_ENVELOPE_HZ * size / RATE))
     total = np.cumsum(np.pad(power, (width // 2 + 1, width - width // 2 - 1), mode="edge"), dtype=np.float64)
     envelope = np.sqrt((total[width:] - total[:-width]) / width) + 1e-6 * np.sqrt(power.max()) + 1e-12
-    return np.fft.irfft(spectrum / envelope**_WHITENING, size)[: len(wave)].astype(np.float32)
+    return np.fft.irfft(spectrum / envelope**_WHITENING, size)[: len(waveform)].astype(np.float32)
 
 
-def _energy(wave: Wave) -> float:
-    return float(np.square(wave, dtype=np.float64).sum()) + 1e-12
+def _energy(waveform: FloatSamples) -> float:
+    return float(np.square(waveform, dtype=np.float64).sum()) + 1e-12

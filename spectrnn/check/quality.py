@@ -1,92 +1,69 @@
-"""Files that cannot be used, or hold less than they seem to: what each row says by itself."""
+"""Quality of the individual clips."""
 
 import math
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
-from spectrnn.check.issues import Issue
+from spectrnn.check.analysis import DatasetAnalysis, Issue
 from spectrnn.check.measure import ClipStats
 from spectrnn.config.types import Fraction, PositiveFloat, PositiveInt, Probability
 
 
 @dataclass(kw_only=True)
 class Limits:
-    """From where on a clip or a class is worth a warning; see check.yaml."""
+    """Limits beyond which a clip or a class is reported; configs/check.yaml documents its keys."""
 
-    silence: float
-    clipping: Fraction
-    offset: PositiveFloat
-    bandwidth: Probability
-    tiny: PositiveInt
+    silence_dbfs: float
+    max_clipped_fraction: Fraction
+    max_dc_offset: PositiveFloat
+    min_bandwidth_fraction: Probability
+    min_clips_per_class: PositiveInt
 
-    def silent(self, row: ClipStats) -> bool:
-        """Whether nothing is to be heard, steady offset aside."""
-        return row.problem is None and decibels(row.rms) < self.silence
+    def is_silent(self, clip: ClipStats) -> bool:
+        """Whether the level of a readable clip, without its DC offset, is below the limit."""
+        return clip.error is None and decibels(clip.rms) < self.silence_dbfs
 
 
-def quality(names: Sequence[str], rows: Sequence[ClipStats], limits: Limits, sample_rate: int) -> list[Issue]:
-    """The findings about single files.
+def quality_issues(analysis: DatasetAnalysis, limits: Limits, sample_rate: int) -> list[Issue]:
+    """Derives the issues about individual clips and their sample rates.
 
     Args:
-        names: of the clips, for examples.
-        rows: of the clips.
-        limits: from where on to warn.
-        sample_rate: at which a training would hear them, Hz.
+        analysis: Analysis of the dataset.
+        limits: Limits beyond which a clip is reported.
+        sample_rate: Sample rate of the training in Hz.
     """
-    broken = [row.problem for row in rows if row.problem is not None]
-    findings = [Issue("error", "broken", "clips that cannot be used", len(broken), broken)]
-
-    def listed(
-        kind: str, text: str, concerned: Callable[[ClipStats], bool], measure: Callable[[ClipStats], str]
-    ) -> None:
-        found = [
-            f"{name}: {measure(row)}"
-            for name, row in zip(names, rows, strict=True)
-            if row.problem is None and concerned(row)
-        ]
-        findings.append(Issue("warning", kind, text, len(found), found))
-
-    listed(
-        "silent",
-        f"clips below {limits.silence:g} dB of full scale: their label cannot be heard",
-        limits.silent,
-        lambda row: f"{decibels(row.rms):.0f} dB",
-    )
-    listed(
-        "clipped",
-        f"clips with over {limits.clipping:.1%} of their samples on plateaus at the extremes",
-        lambda row: row.clipped > limits.clipping,
-        lambda row: f"{row.clipped:.1%}",
-    )
-    listed(
-        "offset",
-        f"clips whose mean lies beyond {limits.offset:g} of full scale",
-        lambda row: abs(row.offset) > limits.offset,
-        lambda row: f"{row.offset:+.3f}",
-    )
-    listed(
-        "bandwidth",
-        "clips that hold less than their rate promises, as after upsampling or a low bit rate",
-        lambda row: row.bandwidth < limits.bandwidth * row.rate / 2 and not limits.silent(row),
-        lambda row: f"{row.bandwidth:.0f} Hz of {row.rate / 2:.0f} Hz",
-    )
-    return [finding for finding in [*findings, *_rates(rows, sample_rate)] if finding.count]
-
-
-def _rates(rows: Sequence[ClipStats], sample_rate: int) -> list[Issue]:
-    rates = Counter(row.rate for row in rows if row.problem is None)
+    found: dict[str, list[str]] = defaultdict(list)
+    for name, clip in zip(analysis.names, analysis.stats, strict=True):
+        if clip.error is not None:
+            found["unreadable"].append(clip.error)
+            continue
+        if limits.is_silent(clip):
+            found["silent"].append(f"{name}: {decibels(clip.rms):.0f} dBFS")
+        elif clip.bandwidth < limits.min_bandwidth_fraction * clip.rate / 2:
+            found["bandwidth"].append(f"{name}: {clip.bandwidth:.0f} Hz of {clip.rate / 2:.0f} Hz")
+        if clip.clipped_fraction > limits.max_clipped_fraction:
+            found["clipped"].append(f"{name}: {clip.clipped_fraction:.1%}")
+        if abs(clip.dc_offset) > limits.max_dc_offset:
+            found["DC offset"].append(f"{name}: {clip.dc_offset:+.3f}")
+    texts = {
+        "silent": f"clips with a level below {limits.silence_dbfs:g} dBFS (RMS)",
+        "clipped": f"clips with more than {limits.max_clipped_fraction:.1%} of their samples at clipped extremes",
+        "DC offset": f"clips with a DC offset of more than {limits.max_dc_offset:g} of full scale",
+        "bandwidth": "clips with a bandwidth far below half the sample rate, as after upsampling or at a low bit rate",
+    }
+    issues = [Issue("error", "unreadable", "clips that cannot be read", len(found["unreadable"]), found["unreadable"])]
+    issues += [Issue("warning", kind, text, len(found[kind]), found[kind]) for kind, text in texts.items()]
+    rates = Counter(clip.rate for clip in analysis.stats if clip.error is None)
     if len(rates) > 1:
-        text = f"clips in {len(rates)} rates; training hears all at {sample_rate} Hz"
-        counts = [f"{rate} Hz: {count} clips" for rate, count in rates.most_common()]
-        return [Issue("note", "rates", text, sum(rates.values()), counts)]
+        text = f"clips with {len(rates)} different sample rates, which are resampled to {sample_rate} Hz for training"
+        examples = [f"{rate} Hz: {count} clips" for rate, count in rates.most_common()]
+        return [*issues, Issue("note", "sample rates", text, rates.total(), examples)]
     upsampled = sum(count for rate, count in rates.items() if rate < sample_rate)
-    text = (
-        f"clips at {min(rates, default=0)} Hz, below data.sample_rate={sample_rate}, which costs time and adds nothing"
-    )
-    return [Issue("note", "rates", text, upsampled, [])]
+    rate = f"{min(rates, default=0)} Hz, below data.sample_rate={sample_rate}"
+    text = f"clips at {rate}: upsampling takes time and adds no information"
+    return [*issues, Issue("note", "sample rates", text, upsampled, [])]
 
 
-def decibels(level: float) -> float:
-    """Of full scale; -200 for digital silence."""
-    return 20 * math.log10(max(level, 1e-10))
+def decibels(amplitude: float) -> float:
+    """Converts an amplitude (of full scale) to dBFS; -200 for digital silence."""
+    return 20 * math.log10(max(amplitude, 1e-10))

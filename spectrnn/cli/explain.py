@@ -1,276 +1,236 @@
-"""`spectrnn explain KEY`: what a setting means, what it may be, its default, and where its value is set."""
+"""`spectrnn explain KEY`: meaning, allowed values and default of a key, and where its value is set. Without torch."""
 
-import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from omegaconf import DictConfig, OmegaConf
 
-from spectrnn.cli.config_errors import unknown_key
-from spectrnn.cli.help import first_comment
-from spectrnn.config.compose import (
-    ComposedConfig,
-    YAMLEntry,
-    compose,
-    config_dirs,
-    config_file,
-    config_groups,
-    group_options,
-    option_entries,
-    yaml_entries,
-)
-from spectrnn.config.instantiate import MISSING, format_value, locate
-from spectrnn.config.paths import CONFIG_DIR
+from spectrnn.cli.help import group_defaults, option_descriptions
+from spectrnn.config.compose import ComposedConfig, YAMLEntry, compose, group_options, option_entries, yaml_entries
+from spectrnn.config.instantiate import MISSING, format_value, unknown_key
+from spectrnn.config.paths import CONFIG_DIR, config_dirs
+from spectrnn.config.signatures import annotations
 from spectrnn.errors import UserError
 
-USAGE = """spectrnn explain KEY [key=value ...]: what a setting means, what it may be, and where its value is set
+USAGE = """spectrnn explain KEY [key=value ...]: meaning, allowed values and default of a key, and where it is set
 
   spectrnn explain optimizer.lr                   a key
-  spectrnn explain hidden_size                    a key without its group, if that is clear
-  spectrnn explain pooling                        a group: its options, and the keys of the chosen one
-  spectrnn explain model.channels model=crnn      under other choices"""
+  spectrnn explain hidden_size                    all keys of that name
+  spectrnn explain pooling                        a config group: its options, and the keys of the chosen one
+  spectrnn explain model.channels model=crnn      with other choices"""
 
-# What a comment may begin with.
-_UNITS = (
-    "Hz",
-    "ms",
-    "s",
-    "dB",
-    "frames and bins",
-    "frames",
-    "bins",
-    "clips",
-    "epochs",
-    "steps",
-    "batches",
-    "points",
-    "words a minute",
-    "share",
-    "coefficients",
-    "labels",
-)
-_TOP = {
-    "train": "spectrnn.training.preflight.TrainConfig",
-    "eval": "spectrnn.evaluation.evaluate.EvalConfig",
-    "predict": "spectrnn.inference.predict.PredictConfig",
-    "check": "spectrnn.check.check.CheckConfig",
-    "stream": "spectrnn.streaming.stream.StreamConfig",
-    "export": "spectrnn.export.export.ExportConfig",
-    "demo": "spectrnn.demo.demo.DemoConfig",
-}
-_KINDS = {bool: "true | false", int: "a whole number", float: "a number", str: "text", NoneType: "null"}
+_MAIN = "train"  # the command that has all config groups
+_GLOBAL_GROUPS = ("experiment", "sweep")  # config groups that set keys of other ones
+_TYPES = {bool: "true | false", int: "an integer", float: "a number", str: "text", NoneType: "null"}
 
 
-class ResolvedKey(NamedTuple):
-    """A key in the config of a command.
-
-    Attributes:
-        key: the full key.
-        command: whose it is.
-        overrides: that the config is composed with.
-        composed: that config.
-    """
-
-    key: str
-    command: str
-    overrides: list[str]
-    composed: ComposedConfig
-
-
-def explain(arguments: Sequence[str]) -> str:
-    """The explanation of a key or a group.
+def explain(arguments: Sequence[str], schemas: Mapping[str, str]) -> str:
+    """Explains a key, all keys of a name, or a config group.
 
     Args:
-        arguments: the key, and overrides and flags as other commands take them.
+        arguments: The name, and overrides and flags as for other commands.
+        schemas: Dotted path of the dataclass of the config's top level, by command.
 
     Raises:
-        UserError: there is no such key.
+        UserError: No such key.
     """
-    places = config_dirs(arguments)
-    names = [a for a in arguments if not a.startswith("-") and re.fullmatch(r"[\w.]+=?", a) and Path(a) not in places]
+    dirs = config_dirs(arguments)
+    names = [a for a in arguments if re.fullmatch(r"[\w.]+=?", a) and Path(a).absolute() not in dirs]
     if len(names) != 1:
         return USAGE
     overrides = [a for a in arguments if "=" in a and not a.startswith("-") and a not in names]
-    found = _find(names[0].rstrip("="), overrides, places)
-    node = OmegaConf.select(found.composed.config, found.key) if _has(found.composed.config, found.key) else None
-    if isinstance(node, DictConfig) or found.key in found.composed.choices or found.key in _all_groups(places):
-        return _group(found, places)
-    return _setting(found, places)
+    return Explainer(overrides, dirs, schemas).explain(names[0].removesuffix("="))
 
 
-def _find(name: str, overrides: list[str], places: Sequence[Path]) -> ResolvedKey:
-    """Looks for a name in the commands' configs, then in the options that are not chosen, then without its group."""
-    commands = ["train", *sorted({file.stem for file in CONFIG_DIR.glob("*.yaml")} - {"train"})]
-    configs = {commands[0]: compose(commands[0], overrides, places)}
-    if _has(configs["train"].config, name) or name in configs["train"].choices:
-        return ResolvedKey(name, "train", overrides, configs["train"])
-    group = name.split(".", maxsplit=1)[0]
-    for option in group_options(group, places) if group in config_groups(places) else ():
-        if name.removeprefix(f"{group}.") in _keys_under(group, option, places):
-            chosen = [*overrides, f"{group}=[{option}]" if group == "augment" else f"{group}={option}"]
-            return ResolvedKey(name, "train", chosen, compose("train", chosen, places))
-    for command in commands[1:]:
-        configs[command] = compose(command, [], places)
-        if _has(configs[command].config, name):
-            return ResolvedKey(name, command, [], configs[command])
-    known = _all_keys(configs, places)
-    same = [key for key in known if key.rpartition(".")[2] == name]
-    if len(same) == 1:
-        return _find(same[0], overrides, places)
-    if same:
-        raise UserError(f"{name}: several keys end so: {', '.join(same)}")
-    raise UserError(unknown_key(name, set(known), {*config_groups(places)}))
+class Explainer:
+    """Explains keys of all commands under the overrides of a command line.
 
+    Args:
+        overrides: Overrides.
+        dirs: Folders of config files, as `config.paths.config_dirs`.
+        schemas: As for `explain`.
 
-def _all_keys(configs: Mapping[str, ComposedConfig], places: Sequence[Path]) -> list[str]:
-    """All keys of the commands, and of all options."""
-    known = dict.fromkeys(
-        f"{group}.{key}"
-        for group in config_groups(places)
-        for option in group_options(group, places)
-        for key in option_entries(group, option, places)
-    )
-    for command in configs:
-        known |= dict.fromkeys(yaml_entries(CONFIG_DIR / f"{command}.yaml"))
-    return [*known]
+    Attributes:
+        commands: Commands that have a key, by full key.
+    """
 
+    def __init__(self, overrides: Sequence[str], dirs: Sequence[Path], schemas: Mapping[str, str]) -> None:
+        self.overrides, self.dirs, self.schemas = overrides, dirs, schemas
+        self.defaults = group_defaults((CONFIG_DIR / f"{_MAIN}.yaml").read_text())
+        self.options: dict[str, dict[str, dict[str, YAMLEntry]]] = {
+            group: {option: option_entries(group, option, dirs) for option in group_options(group, dirs)}
+            for group in self.defaults
+            if group not in _GLOBAL_GROUPS
+        }
+        self.top = {command: yaml_entries(CONFIG_DIR / f"{command}.yaml") for command in schemas}
+        self.commands: dict[str, list[str]] = {}
+        for command, entries in self.top.items():
+            for key in entries:
+                self.commands.setdefault(key, []).append(command)
+        for group, options in self.options.items():
+            for entries in options.values():
+                self.commands |= {f"{group}.{key}": [_MAIN] for key in entries}
 
-def _keys_under(group: str, option: str, places: Sequence[Path]) -> set[str]:
-    """The keys of an option and the mappings that hold them."""
-    keys = option_entries(group, option, places)
-    return {*keys, *(key.rpartition(".")[0] for key in keys if "." in key)}
+    def explain(self, name: str) -> str:
+        """Explains a full key, a key without its group, or a config group or other mapping."""
+        below = [key for key in self.commands if key.startswith(f"{name}.")]
+        if below or name in self.defaults:
+            command = self.commands[below[0]][0] if below else _MAIN
+            return self._explain_mapping(name, command, [] if name in self.defaults else below)
+        keys = [key for key in self.commands if (key if "." in name else key.rpartition(".")[2]) == name]
+        if not keys:
+            raise UserError(unknown_key(name, self.commands, self.defaults))
+        sections: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}  # places and changes by what may be equal
+        for command in dict.fromkeys(command for key in keys for command in self.commands[key]):
+            own = [key for key in keys if command in self.commands[key]]
+            composed, choices = self._compose(command, own)
+            for key in own:
+                facts, places = self._describe(key, command, composed)
+                section = sections.setdefault((f"{key}={_value(composed.config, key)}", *facts), ([], []))
+                section[0].extend(places)
+                section[1].append(" ".join(filter(None, [f"spectrnn {command}", choices.get(key), f"{key}=..."])))
+        texts = []
+        for (headline, meaning, allowed, default, elsewhere), (places, changes) in sections.items():
+            rows = {"meaning": [meaning], "allowed": [allowed], "default": [default], "set in": places}
+            rows |= {"elsewhere": [elsewhere], "change": changes}
+            lines = [
+                f"  {'' if number else title:<11}{line}"
+                for title, row in rows.items()
+                for number, line in enumerate(filter(None, row))
+            ]
+            texts.append("\n".join([headline, "", *lines]))
+        return "\n\n".join(texts)
 
+    def _compose(self, command: str, keys: Sequence[str]) -> tuple[ComposedConfig, dict[str, str]]:
+        """Composes the config of a command with options that have the keys; returns it and the chosen option by key."""
+        roots = {c: {key.partition(".")[0] for key in entries} for c, entries in self.top.items()}
+        roots[_MAIN] |= {*self.defaults}
+        # Overrides that no command accepts are left to Hydra, which rejects them.
+        others = set[str]().union(*roots.values()) - roots[command]
+        overrides = [o for o in self.overrides if re.split("[.=]", o.lstrip("+~"), maxsplit=1)[0] not in others]
+        if command != _MAIN:  # Hydra, which takes longer, is needed for config groups only
+            file = CONFIG_DIR / f"{command}.yaml"
+            config = OmegaConf.unsafe_merge(OmegaConf.load(file), OmegaConf.from_dotlist(overrides))
+            return ComposedConfig(DictConfig(config), {}, [(file, "")]), {}
+        composed = compose(command, overrides, self.dirs)
+        given = {o.partition("=")[0]: o for o in overrides}
+        choices = {key: given[group] for key in keys if (group := key.partition(".")[0]) in {*given} & {*self.options}}
+        added: dict[str, str] = {}
+        for key in keys:
+            if not _has(composed.config, key):
+                group, _, name = key.partition(".")
+                option = next(option for option, entries in self.options[group].items() if name in entries)
+                is_list = "[" in self.defaults[group]
+                choices[key] = f"{group}=[{option}]" if is_list else f"{group}={option}"
+                chosen = added.get(group, given.get(group, self.defaults[group])).partition("=")[2].strip("[]")
+                added[group] = f"{group}=[{','.join(filter(None, [chosen, option]))}]" if is_list else choices[key]
+        return compose(command, [*overrides, *added.values()], self.dirs) if added else composed, choices
 
-def _setting(found: ResolvedKey, places: Sequence[Path]) -> str:
-    key, command, overrides, composed = found
-    group, _, name = key.partition(".")
-    defaults = (
-        {option: option_entries(group, option, places) for option in group_options(group, places)} if name else {}
-    )
-    holders = {option: of_option[name] for option, of_option in defaults.items() if name in of_option}
-    chain = _chain(key, composed)
-    # An experiment outweighs what is the default elsewhere.
-    default = next((entry for entry in chain if entry.file.parent.name != "experiment"), None)
-    default = holders.get(composed.choices.get(group, ""), default)
-    meaning = next((entry.comment for entry in [*reversed(chain), *holders.values()] if entry.comment), "")
-    given = any(override.lstrip("+").split("=", 1)[0] == key for override in overrides)
-    value = _value(composed.config, key)
-    place = "on the command line" if given else _place(chain[-1]) if chain else ""
-    unit = next((unit for unit in _UNITS if re.match(rf"{unit}\b", meaning)), "")
-    rows = {
-        "meaning": meaning,
-        "unit": unit,
-        "allowed": _allowed_at(found),
-        "default": default and f"{_default(default)}, in {_place(default)}",
-        "value": f"{value}, set {place if given else f'in {place}'}",
-        "elsewhere": _elsewhere(group, holders, composed.choices.get(group, "")),
-        "change": f"spectrnn {command} {' '.join([*_chosen(overrides, key), ''])}{key}=...",
-    }
-    return "\n".join([f"{key}={value}", "", *(f"  {title:<11}{text}" for title, text in rows.items() if text)])
+    def _describe(self, key: str, command: str, composed: ComposedConfig) -> tuple[list[str], list[str]]:
+        """Returns meaning, allowed values, default, and defaults of other options; and the places that set the key."""
+        group, _, name = key.partition(".")
+        holders = {option: entries[name] for option, entries in self.options.get(group, {}).items() if name in entries}
+        chain = _chain(key, composed)
+        # An experiment overrides the default.
+        default = next((entry for entry in chain if entry.file.parent.name not in _GLOBAL_GROUPS), None)
+        default = holders.get(composed.choices.get(group, ""), default)
+        meaning = next((entry.comment for entry in [*reversed(chain), *holders.values()] if entry.comment), "")
+        places = [(_place(entry), entry.value) for entry in chain]
+        places += [
+            ("the command line", _raw(composed.config, key))
+            for o in self.overrides
+            if o.partition("=")[0].lstrip("+") == key
+        ]
+        by_default: dict[str, list[str]] = {}
+        others = (
+            {}
+            if "[" in self.defaults.get(group, "")
+            else {o: e for o, e in holders.items() if o != composed.choices.get(group)}
+        )
+        for option, entry in others.items():
+            text = "the same" if default and entry.value == default.value else _default(entry)
+            by_default.setdefault(text, []).append(f"{group}={option}")
+        elsewhere = [
+            f"{text} for {f'all other options of {group}' if len(names) == len(others) > 1 else ', '.join(names)}"
+            for text, names in by_default.items()
+        ]
+        allowed = self._allowed(key, command, composed.config)
+        ordered = [place if len(places) == 1 else f"{place}: {format_value(value)}" for place, value in places]
+        return [meaning, allowed, _default(default) if default else "", "; ".join(elsewhere)], ordered
 
+    def _explain_mapping(self, name: str, command: str, keys: Sequence[str]) -> str:
+        """Describes the options of a config group, and the keys of a mapping."""
+        composed, _ = self._compose(command, keys)
+        node = OmegaConf.select(composed.config, name)
+        options = option_descriptions(name, self.dirs)
+        lines = [f"spectrnn {command} {name}=..."] if name in self.defaults else [f"{name}.*, of spectrnn {command}"]
+        chosen = [composed.choices[name]] if name in composed.choices else list(node or ())
+        lines += [f"  {'*' if option in chosen else ' '} {option:<17} {text}" for option, text in options.items()]
+        rows = [["key", "value", "allowed", "meaning"]]
+        for key in _flat(composed.config):
+            if key.startswith(f"{name}.") and not key.endswith("._target_"):
+                meaning = next((entry.comment for entry in reversed(_chain(key, composed)) if entry.comment), "")
+                rows.append([key, _value(composed.config, key), self._allowed(key, command, composed.config), meaning])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([*lines, "", *(f"  {line}" for line in table)] if rows[1:] else lines)
 
-def _chosen(overrides: Sequence[str], key: str) -> list[str]:
-    """The options that a key needs beside it."""
-    return [override for override in overrides if override.split("=")[0] == key.split(".", maxsplit=1)[0]]
+    def _allowed(self, key: str, command: str, config: DictConfig) -> str:
+        """Describes the allowed values, by the annotation of the constructor that the key belongs to."""
+        parent, _, name = key.rpartition(".")
+        node = OmegaConf.select(config, parent) if parent else None
+        target = self.schemas[command] if not parent else node.get("_target_") if isinstance(node, DictConfig) else None
+        return describe_type(annotations(target).get(name, Any)) if target else ""
 
 
 def _chain(key: str, composed: ComposedConfig) -> list[YAMLEntry]:
-    """The files that set a key; the last one counts."""
+    """Returns the places in files that set a key; the last one counts."""
     found = []
-    for file, package in composed.layers:
-        below = f"{package}." if package else ""
-        if key.startswith(below) and (entry := yaml_entries(file).get(key.removeprefix(below))):
+    for file, package in composed.sources:
+        prefix = f"{package}." if package else ""
+        if key.startswith(prefix) and (entry := yaml_entries(file).get(key.removeprefix(prefix))):
             found.append(entry)
     return found
 
 
 def _default(entry: YAMLEntry) -> str:
-    return "none: it must be set" if entry.value == MISSING else format_value(entry.value)
-
-
-def _value(config: DictConfig, key: str) -> str:
-    """A key's value, and what an interpolation comes to."""
-    parent, _, name = key.rpartition(".")
-    node = OmegaConf.select(config, parent) if parent else config
-    raw = OmegaConf.to_container(node, resolve=False)[name]  # type: ignore[index, call-overload]
-    if not OmegaConf.is_interpolation(node, name):
-        return format_value(raw)
-    return f"{raw}, here {format_value(node[name])}"
+    return "none; it must be set" if entry.value == MISSING else format_value(entry.value)
 
 
 def _place(entry: YAMLEntry) -> str:
-    file = f"configs/{entry.file.relative_to(CONFIG_DIR)}" if entry.file.is_relative_to(CONFIG_DIR) else str(entry.file)
-    return f"{file}, line {entry.line}"
+    is_own = entry.file.is_relative_to(CONFIG_DIR)
+    return f"{f'configs/{entry.file.relative_to(CONFIG_DIR)}' if is_own else entry.file}, line {entry.line}"
 
 
-def _elsewhere(group: str, holders: Mapping[str, YAMLEntry], chosen: str) -> str:
-    """The other options of the group that have the key, by their defaults."""
-    by_default: dict[str, list[str]] = {}
-    for option, entry in holders.items():
-        if option != chosen and group != "augment":
-            by_default.setdefault(_default(entry), []).append(f"{group}={option}")
-    return "; ".join(f"{value} for {', '.join(names)}" for value, names in by_default.items())
+def _raw(config: DictConfig, key: str) -> Any:
+    """Returns the value of a key, interpolations unresolved."""
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    return OmegaConf.to_container(node, resolve=False)[name]  # type: ignore[index, call-overload]
 
 
-def _group(found: ResolvedKey, places: Sequence[Path]) -> str:
-    key, command, overrides, composed = found
-    node = OmegaConf.select(composed.config, key)
-    chosen = [composed.choices[key]] if key in composed.choices else list(node or ())  # augment's are in a list
-    lines = [f"spectrnn {command} {key}=..."] if group_options(key, places) else [f"{key}.*, of spectrnn {command}"]
-    lines += [
-        f"  {'* ' if option in chosen else '  '}{option:<17} {first_comment(file)}"
-        for option in group_options(key, places)
-        if (file := config_file(f"{key}/{option}", places))
-    ]
-    keys = [k for k in _flat(composed.config) if k.startswith(f"{key}.") and not k.endswith("._target_")]
-    rows = [
-        [
-            k,
-            _value(composed.config, k),
-            _allowed_at(ResolvedKey(k, command, overrides, composed)),
-            _meaning(k, composed),
-        ]
-        for k in keys
-    ]
-    return (
-        "\n".join([*lines, "", *_table([["key", "value", "allowed", "meaning"], *rows])]) if rows else "\n".join(lines)
-    )
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
-
-
-def _meaning(key: str, composed: ComposedConfig) -> str:
-    return next((entry.comment for entry in reversed(_chain(key, composed)) if entry.comment), "")
-
-
-def _allowed_at(found: ResolvedKey) -> str:
-    """What a key may be, by the annotation of the constructor that it goes to."""
-    parent, _, name = found.key.rpartition(".")
-    node = OmegaConf.select(found.composed.config, parent) if parent else None
-    path = node.get("_target_") if isinstance(node, DictConfig) else None if parent else _TOP.get(found.command)
-    if not path:
-        return ""
-    target = locate(path, f"{parent}._target_")
-    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
-    return describe_type(hints.get(name, Any))
+def _value(config: DictConfig, key: str) -> str:
+    """Formats the value of a key, and the result of an interpolation."""
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    text = format_value(_raw(config, key))
+    return f"{text}, here {format_value(node[name])}" if OmegaConf.is_interpolation(node, name) else text
 
 
 def describe_type(annotation: Any) -> str:
-    """A type in words: ``a whole number above 0``, ``gru | lstm``; "" where no YAML can hold it."""
+    """Describes a type: ``an integer above 0``, ``gru | lstm``; "" if no config value can have it."""
     origin, args = get_origin(annotation), get_args(annotation)
-    if annotation in _KINDS:
-        return _KINDS[annotation]
+    if annotation in _TYPES:
+        return _TYPES[annotation]
     if origin is Annotated:
-        return describe_type(args[0]) + _range(args[1:])
+        words = {Gt: " above {0.gt}", Ge: " from {0.ge}", Lt: " to below {0.lt}", Le: " to {0.le}"}
+        bounds = [bound for bound in args[1:] if type(bound) in words]
+        text = "".join(words[type(bound)].format(bound) for bound in bounds)
+        return describe_type(args[0]) + text + (" up" if [type(bound) for bound in bounds] == [Ge] else "")
     if origin is Literal:
         return " | ".join(map(format_value, args))
     if origin in (Union, UnionType):
@@ -278,30 +238,20 @@ def describe_type(annotation: Any) -> str:
         return " or ".join(dict.fromkeys(kinds)) + (", or null" if NoneType in args else "")
     if origin is tuple:
         return f"a list of {len(args)}, each {describe_type(args[0])}"
-    if origin is not None and issubclass(origin, Sequence):
+    if isinstance(origin, type) and issubclass(origin, Sequence):
         return f"a list, each {describe_type(args[0])}"
     return ""
 
 
-def _range(bounds: Sequence[Any]) -> str:
-    words = {Gt: " above {0.gt}", Ge: " from {0.ge}", Lt: " to below {0.lt}", Le: " to {0.le}"}
-    said = "".join(words[type(bound)].format(bound) for bound in bounds if type(bound) in words)
-    return said + (" up" if [type(bound) for bound in bounds] == [Ge] else "")
-
-
-def _flat(node: DictConfig) -> list[str]:
-    """The full keys below a node."""
-    found: list[str] = []
+def _flat(node: DictConfig) -> Iterator[str]:
+    """Yields the full keys in a node."""
     for name in map(str, node):
         value = None if OmegaConf.is_missing(node, name) else node._get_node(name)
-        found += [f"{name}.{key}" for key in _flat(value)] if isinstance(value, DictConfig) and value else [name]
-    return found
+        if isinstance(value, DictConfig) and value:
+            yield from (f"{name}.{key}" for key in _flat(value))
+        else:
+            yield name
 
 
 def _has(config: DictConfig, key: str) -> bool:
-    """Whether a config holds a key, or keys below it."""
     return any(f"{known}.".startswith(f"{key}.") for known in _flat(config))
-
-
-def _all_groups(places: Sequence[Path]) -> list[str]:
-    return [*config_groups(places), "experiment", "sweep"]

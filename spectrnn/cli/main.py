@@ -1,53 +1,118 @@
-"""The command line: sub-commands over Hydra. Nothing heavy is imported before a command needs it."""
+"""The command line: commands over Hydra. Nothing heavy is imported before a command needs it."""
 
+import contextlib
+import logging
 import os
 import sys
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from textwrap import indent
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from spectrnn.config.paths import config_dirs
 from spectrnn.errors import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+
+class Command(NamedTuple):
+    """A command, whose config is configs/<name>.yaml.
+
+    Attributes:
+        help: Description.
+        task: Function of the config, as ``module:function``.
+        schema: Dataclass of the top level of the config, as a dotted path.
+        uses_run_data: Whether the dataset defaults to that of the model's run.
+        positional: Key that plain arguments set; "" if there are none.
+        usage: Plain arguments in the help; with ``...`` the key is a list.
+        is_multirun: Whether Hydra runs it, with run folders and sweeps. The task is then a function of the run folder,
+            the config and the chosen options, and returns the metrics by split.
+        preflight: Function that validates the whole config, as ``module:function``; "" if the task does.
+    """
+
+    help: str
+    task: str
+    schema: str
+    uses_run_data: bool = False
+    positional: str = ""
+    usage: str = ""
+    is_multirun: bool = False
+    preflight: str = ""
+
+
 COMMANDS = {
-    "check": "examine a dataset before training: broken files, duplicates, leaks; exit code 1 where there are errors",
-    "train": "train a classifier: from recordings and labels to a run below outputs/",
-    "eval": "measure a trained classifier on a split of a dataset",
-    "predict": "label recordings, or hear the events in long ones",
-    "stream": "hear a live sound: the microphone, or standard input; events as they happen",
-    "export": "write a trained classifier as one file for any device, which certifies itself; or verify such a file",
-    "demo": "serve a page that hears with the model, in the browser alone; out=FOLDER writes it for any static host",
-    "explain": "say what a key means, what it may be, and where its value is set",
+    "check": Command(
+        "audit a dataset before training: broken files, duplicates, leakage; exit code 1 if there are errors",
+        "spectrnn.check.check:run_check",
+        "spectrnn.check.check.CheckConfig",
+    ),
+    "train": Command(
+        "train a classifier",
+        "spectrnn.training.train:run_training",
+        "spectrnn.training.preflight.TrainConfig",
+        is_multirun=True,
+        preflight="spectrnn.training.preflight:preflight",
+    ),
+    "eval": Command(
+        "evaluate a model on a split of a dataset",
+        "spectrnn.evaluation.evaluate:evaluate",
+        "spectrnn.evaluation.evaluate.EvalConfig",
+        uses_run_data=True,
+    ),
+    "tune-thresholds": Command(
+        "tune detection thresholds for a false-alarm rate, and store them in the model file",
+        "spectrnn.evaluation.tune_thresholds:tune_thresholds",
+        "spectrnn.evaluation.tune_thresholds.TuneThresholdsConfig",
+        uses_run_data=True,
+    ),
+    "predict": Command(
+        "classify recordings, or detect events in long ones",
+        "spectrnn.inference.predict:predict",
+        "spectrnn.inference.predict.PredictConfig",
+        positional="paths",
+        usage="PATH...",
+    ),
+    "stream": Command(
+        "detect events in live audio, from the microphone or standard input",
+        "spectrnn.streaming.stream:stream",
+        "spectrnn.streaming.stream.StreamConfig",
+    ),
+    "export": Command(
+        "export a model to ONNX, verified against PyTorch",
+        "spectrnn.export.export:export",
+        "spectrnn.export.export.ExportConfig",
+        uses_run_data=True,
+    ),
+    "verify": Command(
+        "verify an exported model on this machine",
+        "spectrnn.export.golden:verify",
+        "spectrnn.export.golden.VerifyConfig",
+        positional="file",
+        usage="FILE",
+    ),
+    "demo": Command(
+        "serve a page that classifies audio in the browser",
+        "spectrnn.demo.demo:demo",
+        "spectrnn.demo.demo.DemoConfig",
+        uses_run_data=True,
+    ),
 }
-_TASKS = {  # of commands that need nothing but their config
-    "eval": "spectrnn.evaluation.evaluate:evaluate",
-    "predict": "spectrnn.inference.predict:predict",
-    "stream": "spectrnn.streaming.stream:stream",
-    "export": "spectrnn.export.export:export",
-    "demo": "spectrnn.demo.demo:demo",
+_DESCRIPTIONS = {name: command.help for name, command in COMMANDS.items()} | {
+    "explain": "describe a config key: meaning, allowed values, default, and where its value is set"
 }
-_COMMANDS_WITH_RUN_DATA = {"eval", "export", "demo"}  # commands that take over the data of their model's run
-_TAKES_VALUE = {
-    "--config-name",
-    "-cn",
-    "--config-dir",
-    "-cd",
-    "--config-path",
-    "-cp",
-    "--package",
-    "-p",
-    "--info",
-    "-i",
-    "--cfg",
-    "-c",
-}
+# Flags of Hydra with which it prints something instead of running the task; the first two are for all that it runs.
+_TAKES_VALUE = {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p"}
+_PRINTS_VALUE = {"--cfg", "-c", "--info", "-i"}
+_PRINTS = {*_PRINTS_VALUE, "--resolve", "--hydra-help", "-sc", "--shell-completion"}
 
 
 def main() -> None:
-    """Entry point of the console script. Exits with 0, 1 after a user's mistake, or 130 or 143 after a signal."""
+    """Entry point of the console script. Exits with 0, 1 after a user's error, or 130 or 143 after a signal."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.getcwd() not in sys.path:  # so that a _target_ may be in a module in the current folder
+            sys.path.append(os.getcwd())
     arguments = sys.argv[1:]
     try:
         if _is_completion(arguments):
@@ -55,7 +120,7 @@ def main() -> None:
         elif not arguments or arguments[0] in ("-h", "--help", "help"):
             from spectrnn.cli.help import overview
 
-            print(overview(COMMANDS))
+            print(overview(_DESCRIPTIONS))
             return
         elif arguments[0] == "--version":
             from spectrnn.version import __version__
@@ -65,143 +130,153 @@ def main() -> None:
         _run(arguments[0], arguments[1:])
     except KeyboardInterrupt as error:
         _fail(str(error) or "interrupted", getattr(error, "code", 130))
-    except BrokenPipeError:  # the reader, such as head, has seen enough
+    except BrokenPipeError:  # the reader, such as head, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 
 
-def _run(command: str, arguments: list[str]) -> None:
-    if command not in COMMANDS:
+def _run(name: str, arguments: list[str]) -> None:
+    if name not in _DESCRIPTIONS:
         from spectrnn.config.instantiate import unknown_name
 
-        _fail(f"{command}: no such command; " + unknown_name(command, COMMANDS))
-    if command != "explain" and {"-h", "--help"} & set(arguments):
-        from spectrnn.cli.help import of_command
+        _fail(f"{name}: no such command; {unknown_name(name, _DESCRIPTIONS)}")
+    command = COMMANDS.get(name)
+    if command and {"-h", "--help"} & {*arguments}:
+        from spectrnn.cli.help import command_help
 
-        print(of_command(command, COMMANDS[command]))
+        print(command_help(name, command.help, command.usage, command.is_multirun, config_dirs(arguments)))
         return
-    # Hydra then passes errors on, instead of printing a traceback of its own.
-    full_error = os.environ.setdefault("HYDRA_FULL_ERROR", "0") == "1"
+    # Hydra then raises errors instead of printing a traceback.
+    show_traceback = os.environ.setdefault("HYDRA_FULL_ERROR", "0") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
-        if command == "explain":
+        if command is None:
             from spectrnn.cli.explain import explain
 
-            print(explain(arguments))
+            print(explain(arguments, {name: command.schema for name, command in COMMANDS.items()}))
             return
+        flags = arguments
+        overrides: list[str] = []
         if not _is_completion(arguments):
-            arguments = _expand_arguments(command, arguments)
-        _hydra(command, arguments)
+            flags, overrides = _expand_arguments(name, command, arguments)
+            arguments = [*flags, *overrides]
+        if command.is_multirun or _PRINTS & {flag.partition("=")[0] for flag in flags}:
+            _run_hydra(name, command, arguments)
+        else:
+            _run_task(name, command, overrides, config_dirs(arguments))
     except Exception as error:
         from spectrnn.cli.config_errors import format_error
 
-        text = None if full_error else format_error(error, "train" if command == "explain" else command, arguments)
+        preflight = partial(_call, command.preflight) if command and command.preflight else None
+        text = None if show_traceback else format_error(error, name if command else "train", arguments, preflight)
         if text is None:
             raise
         _fail(text)
 
 
-def _hydra(command: str, arguments: list[str]) -> None:
+def _run_task(name: str, command: Command, overrides: list[str], dirs: list[Path]) -> None:
+    """Runs a command, with its messages on standard error."""
+    from spectrnn.config.compose import compose
+
+    config = compose(name, overrides, dirs).config
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().setLevel(logging.INFO)
+    _call(command.task, config)
+
+
+def _run_hydra(name: str, command: Command, arguments: list[str]) -> None:
+    """Runs a command, or a sweep of it, through Hydra, which also prints configs and completions."""
     import hydra
+    from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
     from spectrnn.config.paths import CONFIG_DIR
     from spectrnn.files import make_unique_directory
 
-    # Cached as `now` is, so that a run, and all runs of a sweep, see the same folder.
+    # Cached like Hydra's `now`, so that a run, and all runs of a sweep, get the same folder.
     OmegaConf.register_new_resolver("new_folder", make_unique_directory, use_cache=True, replace=True)
-    task = {"check": _check, "train": _train}.get(command) or _task(command)
-    errors: list[str] = []
-    closed: list[BrokenPipeError] = []
+    failures: list[UserError | BrokenPipeError] = []
 
-    def guarded(config: "DictConfig") -> Any:
-        # Caught here, a mistake in one run of a sweep does not keep the others from running.
+    def job(config: "DictConfig") -> float | None:
+        """Returns the chosen metric of the validation split, for sweepers that optimize it."""
+        hydra_config = HydraConfig.get()
         try:
-            return task(config)
-        except UserError as error:
-            errors.append(str(error))
-            _print_error(errors[-1])
+            folder, choices = Path(hydra_config.runtime.output_dir), dict(hydra_config.runtime.choices)
+            metrics = _call(command.task, folder, config, choices)
+        except (UserError, BrokenPipeError) as error:  # an error in one run of a sweep does not stop the others
+            failures.append(error)
+            if isinstance(error, UserError):
+                _print_error(str(error))
             return None
-        except BrokenPipeError as error:  # of which Hydra would complain
-            closed.append(error)
-            return None
+        return metrics.get("val", {}).get(config.trainer.metric)
 
     sys.argv = ["spectrnn", *arguments]
-    hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=command)(guarded)()
-    if closed:
-        raise closed[0]
-    if errors:
+    hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=name)(job)()
+    for error in failures:
+        if isinstance(error, BrokenPipeError):
+            raise error
+    if failures:
         sys.exit(1)
 
 
-def _check(config: "DictConfig") -> None:
-    from spectrnn.check.check import check_dataset
-
-    findings = check_dataset(config)
-    if any(finding.level == "error" for finding in findings):
-        offer = "" if config.out else "; out=clean.csv writes a table without what can be left out"
-        raise UserError(f"the dataset has errors{offer}")
+def _call(path: str, *arguments: Any) -> Any:
+    module, _, function = path.partition(":")
+    return getattr(import_module(module), function)(*arguments)
 
 
-def _train(config: "DictConfig") -> float | None:
-    """Returns the chosen metric of the validation split, for sweepers that optimize it."""
-    from hydra.core.hydra_config import HydraConfig
+def _expand_arguments(name: str, command: Command, arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Returns flags, and overrides that include plain arguments and what a named run implies."""
+    flags, overrides, plain = _parse_arguments(name, command, arguments)
+    from spectrnn.cli.overrides import evaluation_overrides, require_unused_run_dir, train_overrides, value_of
+    from spectrnn.config.compose import config_file, quote_override
 
-    from spectrnn.training.train import run_training
-
-    hydra_config = HydraConfig.get()
-    metrics = run_training(Path(hydra_config.runtime.output_dir), config, dict(hydra_config.runtime.choices))
-    return metrics.get("val", {}).get(config.trainer.metric)
-
-
-def _task(command: str) -> Any:
-    module, _, function = _TASKS[command].partition(":")
-    return getattr(import_module(module), function)
-
-
-def _expand_arguments(command: str, arguments: list[str]) -> list[str]:
-    """The arguments as Hydra is to read them: plain paths as `paths=[...]`, and what a named run brings along."""
-    flags, overrides, paths = _parse_arguments(command, arguments)
-    from spectrnn import runs
-    from spectrnn.config.paths import CONFIG_DIR
-
-    given = dict(override.split("=", 1) for override in overrides if "=" in override)
-    multirun = bool({"-m", "--multirun"} & set(flags))
-    if multirun and command == "predict":
-        raise UserError("-m: predict takes no sweeps; name all paths in one command")
-    if not multirun and "sweep" in given and (CONFIG_DIR / "sweep" / f"{given['sweep']}.yaml").is_file():
-        raise UserError(f"sweep={given['sweep']}: needs -m, without which a single run would be trained")
-    if command == "train" and given.get("resume", "null") not in ("null", ""):
-        overrides = runs.resumed_overrides(given["resume"].strip("'\""), overrides)
-    elif command == "train" and not {"--cfg", "-c"} & set(flags):
-        runs.require_unused_run_dir(overrides)
-    elif command in _COMMANDS_WITH_RUN_DATA and given.get("verify", "null") == "null":
-        overrides = runs.evaluation_overrides(given.get("run", "latest").strip("'\""), overrides)
-    elif paths:
-        overrides.append(f"paths={runs.quote_override(paths)}")
-    if command == "train":
-        overrides += runs.rank_overrides()
-    return [*flags, *overrides]
+    dirs = config_dirs(arguments)
+    for folder in dirs:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder, named by --config-dir or hydra.searchpath")
+    names = {flag.partition("=")[0] for flag in flags}
+    if command.is_multirun:
+        sweep = value_of("sweep", overrides, None)
+        if config_file(f"sweep/{sweep}", dirs) and not names & {"-m", "--multirun"}:
+            raise UserError(f"sweep={sweep}: needs -m, without which a single run would be trained")
+        if not names & _PRINTS:
+            require_unused_run_dir(overrides)
+        return flags, train_overrides(overrides)
+    if names & {"-m", "--multirun"}:
+        raise UserError(f"-m: {name} cannot sweep; only train can")
+    for flag in sorted(names - _PRINTS - {"--config-dir", "-cd", "--package", "-p"}):
+        if flag.startswith("-"):
+            raise UserError(f"{flag}: not an option of spectrnn {name}; --help lists them")
+    for override in overrides:
+        if override.lstrip("+~").startswith("hydra") and not override.startswith("hydra.searchpath="):
+            raise UserError(f"{override}: {name} has no settings of Hydra; only train has")
+    if len(plain) > 1 and not command.usage.endswith("..."):
+        raise UserError(f"{plain[1]}: {name} takes one {command.usage}")
+    if plain:
+        overrides.append(f"{command.positional}={quote_override(plain if command.usage.endswith('...') else plain[0])}")
+    return flags, evaluation_overrides(overrides) if command.uses_run_data else overrides
 
 
-def _parse_arguments(command: str, arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
-    """Flags, overrides and plain paths."""
+def _parse_arguments(name: str, command: Command, arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """Returns flags with their values, overrides, and plain arguments."""
     flags: list[str] = []
     overrides: list[str] = []
-    paths: list[str] = []
+    plain: list[str] = []
     rest = iter(arguments)
     for argument in rest:
         if argument.startswith("-") and argument != "-":
             flags.append(argument)
-            if argument in _TAKES_VALUE:
+            if argument in _TAKES_VALUE | _PRINTS_VALUE:
                 flags += [value for value in [next(rest, None)] if value is not None]
-        elif command == "predict" and ("=" not in argument or Path(argument).exists()):
-            paths.append(argument)
+        elif command.positional and ("=" not in argument or Path(argument).exists()):
+            plain.append(argument)
         elif "=" not in argument and not argument.startswith("~"):
-            raise UserError(f"{argument}: expected key=value; spectrnn {command} --help lists the keys")
+            raise UserError(f"{argument}: expected key=value; spectrnn {name} --help lists the keys")
         else:
             overrides.append(argument)
-    return flags, overrides, paths
+    return flags, overrides, plain
 
 
 def _is_completion(arguments: list[str]) -> bool:
@@ -209,21 +284,21 @@ def _is_completion(arguments: list[str]) -> bool:
 
 
 def _completion_arguments(arguments: list[str]) -> list[str]:
-    """Takes the command off the line that the shell wants completed; completes the command itself where it is open."""
+    """Removes the command from the line that the shell completes; completes the command itself if it is incomplete."""
     line = os.environ.get("COMP_LINE", "")
     words = line.split(" ")
-    if "query=bash" not in arguments and "query=zsh" not in arguments and "query=fish" not in arguments:
-        return ["train", *arguments]  # install and uninstall, the same for all commands
+    if not any(argument.startswith("query=") for argument in arguments):
+        return ["train", *arguments]  # install and uninstall, which are the same for all commands
     if len(words) <= 2:
         start = words[1] if len(words) == 2 else ""
-        print(" ".join(name for name in COMMANDS if name.startswith(start)))
+        print(" ".join(name for name in _DESCRIPTIONS if name.startswith(start)))
         sys.exit(0)
-    command = words[1] if words[1] in COMMANDS else sys.exit(0)
-    command = "train" if command == "explain" else command  # whose keys it explains
+    if words[1] not in _DESCRIPTIONS:
+        sys.exit(0)
     shorter = " ".join([words[0], *words[2:]])
     os.environ["COMP_LINE"] = shorter
     os.environ["COMP_POINT"] = str(max(0, int(os.environ.get("COMP_POINT", len(line))) - (len(line) - len(shorter))))
-    return [command, *arguments]
+    return [words[1] if words[1] in COMMANDS else "train", *arguments]
 
 
 def _fail(text: str, code: int = 1) -> NoReturn:
@@ -232,5 +307,5 @@ def _fail(text: str, code: int = 1) -> NoReturn:
 
 
 def _print_error(text: str) -> None:
-    several = sum(not line.startswith(" ") for line in text.splitlines()) > 1
-    print("spectrnn:", "several mistakes\n" + indent(text, "  ") if several else text, file=sys.stderr)
+    is_several = sum(not line.startswith(" ") for line in text.splitlines()) > 1
+    print("spectrnn:", "several errors\n" + indent(text, "  ") if is_several else text, file=sys.stderr)

@@ -1,13 +1,13 @@
-"""From a YAML node to an object: every name, type and range is checked against the constructor's signature.
+"""From a config node to an object: names, types and ranges are validated against the constructor's signature.
 
-`_target_` is the only registry. YAML holds every default; constructors hold the types and ranges, so that a typo in a
-key, a value out of range or a missing setting ends in a sentence that names the full key.
+`_target_` is the only registry. YAML holds every default, constructors hold types and ranges. A misspelled key, a value
+out of range or a missing setting ends in a sentence that names the full key.
 """
 
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, get_args, get_type_hints
 
@@ -18,15 +18,15 @@ from spectrnn.errors import SettingError, UserError
 
 MISSING = "???"
 
-_LONGEST = 200  # characters of a value in a message
+_MAX_VALUE_LENGTH = 200  # characters of a value in a message
 
 
 def instantiate(node: Any, key: str, kind: type | tuple[type, ...] | None = None, **context: Any) -> Any:
     """Builds the object that a config node describes.
 
     Args:
-        node: a mapping with ``_target_`` and the arguments of its constructor.
-        key: the node's full key, such as ``model``, for messages.
+        node: Mapping with ``_target_`` and the arguments of its constructor.
+        key: Full key of the node, such as ``model``, for messages.
         kind: Class or classes that the target must be derived from; a function is accepted.
         context: Values known only at run time (``input_size=64``); each is passed if the constructor names it.
 
@@ -34,27 +34,23 @@ def instantiate(node: Any, key: str, kind: type | tuple[type, ...] | None = None
         The object; None, after validation, if a context value that the constructor names is None (unknown).
 
     Raises:
-        UserError: all unknown, missing and ill-typed settings of the node at once, each with its full key.
+        UserError: All unknown, missing and invalid settings of the node, one per line, each with its full key.
     """
-    target, checked, offered = validate_node(node, key, kind, **context)
+    target, settings, offered = validate_node(node, key, kind, **context)
     if None in offered.values():
         return None
     try:
-        return target(**checked, **offered)
+        return target(**settings, **offered)
     except SettingError as error:
         raise with_full_keys(error, to_container(node, key), key) from error
     except (ValueError, RuntimeError) as error:
         if "allocate memory" in str(error):
-            raise UserError(f"{key}: takes more memory than this machine has; smaller sizes") from error
+            raise UserError(f"{key}: takes more memory than this machine has; use smaller sizes") from error
         if target.__module__.startswith("spectrnn."):
             raise
-        refused = _find_rejected_kwargs(target, checked, offered) or {"": str(error).splitlines()[0]}
-        raise UserError(
-            "\n".join(
-                f"{key}.{name}={format_value(checked[name])}: {reason}" if name else f"{key}: {reason}"
-                for name, reason in refused.items()
-            )
-        ) from error
+        rejected = _find_rejected_kwargs(target, settings, offered)
+        reasons = [f"{key}.{name}={format_value(settings[name])}: {reason}" for name, reason in rejected.items()]
+        raise UserError("\n".join(reasons) or f"{key}: {str(error).splitlines()[0]}") from error
 
 
 def validate_node(
@@ -82,7 +78,16 @@ def validate_node(
 
 
 def with_full_keys(error: SettingError, settings: Mapping[str, Any], key: str) -> UserError:
-    """A stage's refusal with full keys and values: ``features.hop_ms=30: longer than features.window_ms=25 ...``."""
+    """Adds full keys and values to a constructor's error.
+
+    Args:
+        error: Error with the names of arguments, such as ``hop_ms``.
+        settings: Settings of the node.
+        key: Full key of the node.
+
+    Returns:
+        An error such as ``features.hop_ms=30: longer than features.window_ms=25 ...``.
+    """
     sibling = re.compile(rf"(?<![\w.])(?=(?:{'|'.join(map(re.escape, settings))})=)")
     return UserError(
         "\n".join(
@@ -95,72 +100,91 @@ def with_full_keys(error: SettingError, settings: Mapping[str, Any], key: str) -
 def _find_rejected_kwargs(
     target: Callable[..., Any], settings: Mapping[str, Any], offered: Mapping[str, Any]
 ) -> dict[str, str]:
-    """The settings that a third party's constructor, which names no key, does not take beside the others; and why."""
-    taken: dict[str, Any] = {}
-    refused: dict[str, str] = {}
-    for name in [*settings, *settings]:  # twice, as one may need another that comes later
+    """Finds the settings that a third party's constructor, which names no key, rejects in addition to the others."""
+    accepted: dict[str, Any] = {}
+    rejected: dict[str, str] = {}
+    for name in [*settings, *settings]:  # twice, as one may depend on another that comes later
         try:
-            target(**{**taken, name: settings[name]}, **offered)
+            target(**{**accepted, name: settings[name]}, **offered)
         except (ValueError, RuntimeError, TypeError) as error:
-            refused[name] = f"{target.__name__} refuses it ({str(error).splitlines()[0]})"
+            rejected[name] = f"rejected by {target.__name__} ({str(error).splitlines()[0]})"
         else:
-            taken[name] = settings[name]
-            refused.pop(name, None)
-    return refused if taken else {}
+            accepted[name] = settings[name]
+            rejected.pop(name, None)
+    return rejected if accepted else {}
 
 
 def validate_kwargs(
-    settings: Mapping[str, Any], target: Callable[..., Any], key: str, given: Mapping[str, Any] | None = None
+    settings: Mapping[str, Any], target: Callable[..., Any], key: str, given: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Holds settings against a callable's signature.
+    """Validates settings against a callable's signature.
 
     Args:
-        settings: names and plain values.
-        target: a class or function whose annotations give types and ranges.
-        key: the full key of the settings, "" at the top.
-        given: arguments that come from elsewhere, and are not to be set.
+        settings: Plain values by name.
+        target: Class or function whose annotations give types and ranges.
+        key: Full key of the settings; "" at the top level.
+        given: Names of arguments that have a value already, and cannot be set.
 
     Returns:
         The settings, converted to the annotated types.
 
     Raises:
-        UserError: every problem found, one a line.
+        UserError: All problems, one per line.
     """
-    given = given or {}
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     signature = inspect.signature(target).parameters.items()
     parameters = {name: p for name, p in signature if name not in given and p.kind not in variadic}
     hints = get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
-    problems, checked = [], {}
+    prefix = f"{key}." if key else ""
+    problems, converted = [], {}
     for name, value in settings.items():
-        full = f"{key}.{name}" if key else str(name)
         if name not in parameters:
-            problems.append(f"{full}: no such key; " + unknown_name(str(name), parameters, f"{key}." if key else ""))
-            continue
-        try:
-            if value == MISSING:
-                problems.append(f"{full}: missing; it has no default")
-            else:
-                checked[name] = _convert(value, hints.get(name, Any))
-        except ValueError as error:
-            problems.append(f"{full}={format_value(value)}: {error}")
+            problems.append(f"{prefix}{name}: no such key; {unknown_name(str(name), parameters, prefix)}")
+        elif value == MISSING:
+            problems.append(f"{prefix}{name}: missing; it has no default")
+        else:
+            try:
+                converted[name] = _convert(value, hints.get(name, Any))
+            except ValueError as error:
+                problems.append(f"{prefix}{name}={format_value(value)}: {error}")
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in settings:
-            problems.append(f"{key}.{name}: missing" if key else f"{name}: missing")
+            problems.append(f"{prefix}{name}: missing")
     if problems:
         raise UserError("\n".join(problems))
-    return checked
+    return converted
 
 
 def unknown_name(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """How to go on from a name that does not exist: the nearest that does, or all of them."""
+    """Returns a remedy for an unknown name: the closest known one, or all of them."""
     known = list(known)
     near = get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(sorted(known))}"
 
 
+def unknown_key(key: str, known: Collection[str], groups: Collection[str]) -> str:
+    """Returns the sentence about a full key that does not exist, with the closest one that does.
+
+    Args:
+        key: Key as given.
+        known: Full keys of the config.
+        groups: Config groups.
+    """
+    parent, _, name = key.rpartition(".")
+    siblings = {k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent} | {*(() if parent else groups)}
+    if near := get_close_matches(name, siblings, n=1, cutoff=0.6):
+        return f"{key}: no such key; did you mean {f'{parent}.' if parent else ''}{near[0]}?"
+    elsewhere = [k for k in sorted(known) if k.rpartition(".")[2] == name]
+    others = {k for k in known if not parent or parent not in (k, k.rpartition(".")[0])}
+    near = get_close_matches(key, others | {*(() if siblings and parent else groups)}, n=1, cutoff=0.6)
+    if elsewhere or near:
+        return f"{key}: no such key; did you mean {(elsewhere or near)[0]}?"
+    listed = ", ".join(sorted(siblings - {"_target_"})) or ", ".join(sorted(k for k in known if "." not in k))
+    return f"{key}: no such key; known here: {listed}"
+
+
 def to_container(node: Any, key: str) -> Any:
-    """The node as dicts, lists and scalars with its interpolations resolved; what is missing stays ``???``."""
+    """Converts a node to dicts, lists and scalars with interpolations resolved; missing values remain ``???``."""
     if not isinstance(node, Container):
         return node
     try:
@@ -170,22 +194,22 @@ def to_container(node: Any, key: str) -> Any:
 
 
 def format_value(value: Any) -> str:
-    """A value as YAML and the command line have it: ``null``, ``true``, ``[1, 2]``, text as it is; long ones cut."""
+    """Formats a value as in YAML and on the command line: ``null``, ``true``, ``[1, 2]``; long ones are truncated."""
     import yaml
 
     text = value
     if not isinstance(value, str):
-        flat = list(value) if isinstance(value, tuple) else value
-        text = yaml.safe_dump(flat, default_flow_style=True, allow_unicode=True, width=10**6)
+        plain = list(value) if isinstance(value, tuple) else value
+        text = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=10**6)
         text = text.removesuffix("...\n").strip()
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return text if len(text) <= _MAX_VALUE_LENGTH else f"{text[:_MAX_VALUE_LENGTH]}..."
 
 
 def locate(path: str, key: str) -> Callable[..., Any]:
-    """The class or function that a ``_target_`` names.
+    """Imports the class or function that a ``_target_`` names.
 
     Raises:
-        UserError: there is none.
+        UserError: No such class or function.
     """
     module_name, _, name = path.rpartition(".")
     try:
@@ -201,13 +225,13 @@ def locate(path: str, key: str) -> Callable[..., Any]:
 
 
 def _convert(value: Any, annotation: Any) -> Any:
-    """The value as the annotated type, or a ValueError that says what it should have been."""
+    """Converts a value to the annotated type; raises a ValueError that states what it should be."""
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
     try:
         # Third-party constructors annotate with classes that pydantic does not know, such as torch.Tensor.
         config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
-        # Strict only where Python would take true for 1.
+        # Strict for booleans only, as Python would accept true for 1.
         return TypeAdapter(annotation, config=config).validate_python(value, strict=isinstance(value, bool) or None)
     except ValidationError as error:
         messages = []
@@ -215,7 +239,7 @@ def _convert(value: Any, annotation: Any) -> Any:
             message = problem["msg"].removeprefix("Value error, ").replace("Input should", "should", 1)
             if problem["type"] != "is_instance_of":
                 messages.append(message[0].lower() + message[1:].split(", unable to")[0])
-            elif problem["ctx"]["class"] == "Sequence":  # not a third party's class, which no YAML can hold
+            elif problem["ctx"]["class"] == "Sequence":  # not a third party's class, which no config value can be
                 messages.append("should be a list")
         nullable = ", or null" if type(None) in get_args(annotation) else ""
         raise ValueError(" or ".join(dict.fromkeys(messages)).replace(" or should be", " or") + nullable) from error

@@ -1,11 +1,11 @@
-"""The dataset as one wave: every clip decoded once to mono int16, end to end in a single file."""
+"""The cache of decoded datasets: every clip decoded once to mono int16, all in a single file."""
 
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,195 +21,162 @@ from spectrnn.files import atomic_directory, remove_stale_temporaries, write_jso
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 3
-_PROBLEMS = "problems.json"  # in a store whose clips could not all be read
+HASH_SIZE = 16  # bytes
+_FORMAT = 5
+
+
+class AudioHash:
+    """Hash of audio that arrives in blocks, ignoring leading and trailing digital silence."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=HASH_SIZE)
+        self._started = False
+        self._zeros = 0  # since the last nonzero sample
+
+    def update(self, samples: Samples) -> "AudioHash":
+        """Adds the next block, int16 (samples,)."""
+        nonzero = np.flatnonzero(samples)
+        if not len(nonzero):
+            self._zeros += len(samples) if self._started else 0
+            return self
+        start = 0 if self._started else int(nonzero[0])
+        self._hash.update(bytes(2 * self._zeros))
+        self._hash.update(np.ascontiguousarray(samples[start : nonzero[-1] + 1]).tobytes())
+        self._started, self._zeros = True, len(samples) - 1 - int(nonzero[-1])
+        return self
+
+    def digest(self) -> bytes:
+        """Returns `HASH_SIZE` bytes, all zero for digital silence."""
+        return self._hash.digest() if self._started else bytes(HASH_SIZE)
 
 
 class WaveformCache(NamedTuple):
     """A decoded dataset.
 
     Attributes:
-        path: of the samples of all clips, int16, with the silence that `SampleStorage` wants behind them.
-        offsets: int64 (clips + 1,); clip i is samples ``offsets[i]`` to ``offsets[i + 1]``.
-        sample_rate: Hz.
-        digests: uint8 (clips, 16), of each clip's samples; all zero where it is digital silence.
-        problems: why a clip cannot be read, for each that has no samples, in their order.
+        path: File of the int16 samples of all clips, followed by silence as `SampleStorage` needs it.
+        offsets: Clip i is samples ``offsets[i]`` to ``offsets[i + 1]``, int64 (clips + 1,).
+        sample_rate: Sample rate in Hz.
+        hashes: Hash of each clip's samples, uint8 (clips, `HASH_SIZE`); all zero for digital silence.
+        errors: Error of each unreadable clip, which has no samples, in order.
     """
 
     path: Path
     offsets: np.ndarray
     sample_rate: int
-    digests: np.ndarray
-    problems: list[str]
+    hashes: np.ndarray
+    errors: list[str]
 
     @property
     def lengths(self) -> np.ndarray:
-        """Samples of each clip, int64 (clips,)."""
+        """Number of samples per clip, int64 (clips,)."""
         return np.diff(self.offsets)
 
     def drop_empty(self) -> "WaveformCache":
-        """The same samples, numbered without the clips that have none."""
-        full = self.lengths > 0
-        return self._replace(offsets=np.append(self.offsets[:-1][full], self.offsets[-1]), digests=self.digests[full])
+        """Returns the cache without the clips that have no samples."""
+        kept = self.lengths > 0
+        return self._replace(offsets=np.append(self.offsets[:-1][kept], self.offsets[-1]), hashes=self.hashes[kept])
 
 
-def open_cache(clips: Sequence[Clip], sample_rate: int, cache: Path, on_error: str) -> WaveformCache:
-    """Finds the store of these clips, or decodes them into a new one with all cores.
+def open_cache(clips: Sequence[Clip], sample_rate: int, folder: Path, on_error: str) -> WaveformCache:
+    """Opens the cached dataset of a clip table, or decodes it on all cores.
 
-    The store's name is a fingerprint of its sources: path, part, size, permissions and time of change of every file,
-    and the rate. Of several processes that want the same store one builds it, and the others wait.
+    Datasets are identified by path, part, size, permissions and modification time of every file, and the sample rate.
+    If several processes need the same dataset, one decodes it and the others wait.
 
     Args:
-        clips: the clip table; labels and splits may change without a new store.
-        sample_rate: Hz.
-        cache: the folder that holds the stores.
-        on_error: what files that are missing or cannot be read do: ``fail``, or ``skip``, which leaves clips without
-            samples in the store.
-
-    Returns:
-        The store.
+        clips: Clip table; labels and splits may change without decoding again.
+        sample_rate: Sample rate in Hz.
+        folder: Folder of the cached datasets.
+        on_error: ``fail`` for an error on files that are missing or unreadable, or ``skip`` for clips without samples.
 
     Raises:
-        UserError: all files that cannot be read are named, one a line, and nothing is left behind; with ``skip`` only
-            where no file can be read.
+        UserError: All unreadable files, one per line, and nothing is kept; with ``skip`` only if no file can be read.
     """
-    name = cache_key(clips, sample_rate)
-    folder = cache / "stores" / name
-    if not folder.is_dir():
+    key = cache_key(clips, sample_rate)
+    target, lock = folder / "datasets" / key, folder / "locks" / key
+    if not target.is_dir():
         try:
-            with _lock(cache / "locks" / name):
-                if not folder.is_dir():
-                    remove_stale_temporaries(folder.parent, folder.name)
-                    _build(clips, sample_rate, folder, on_error)
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                acquired = FileLock(lock).acquire(blocking=False)
+            except Timeout:
+                log.info("another process is decoding this dataset; waiting for it")
+                acquired = FileLock(lock).acquire()
+            with acquired:
+                if not target.is_dir():
+                    _build(clips, sample_rate, target, on_error)
         except OSError as error:
-            raise UserError(f"data.cache: the store cannot be written to {folder.parent}: {error.strerror}") from error
-    store = _open_existing(folder, sample_rate)
-    _raise_on_errors(store.problems, len(clips), on_error)
-    return store
+            raise UserError(f"data.cache: cannot be written to {target.parent}: {error.strerror}") from error
+    cache = _open_existing(target, sample_rate)
+    _raise_on_errors(cache.errors, len(clips), on_error)
+    return cache
 
 
 def cache_key(clips: Sequence[Clip], sample_rate: int) -> str:
-    """32 hex digits that differ where the decoded samples could."""
+    """Returns 32 hex digits that change whenever the decoded samples could."""
     digest = hashlib.sha256(f"{_FORMAT} {sample_rate}".encode())
     files: dict[str, tuple[str | int, ...]] = {}
     for clip in clips:
         if clip.path not in files:
-            files[clip.path] = (os.path.abspath(clip.path), *_stat_key(clip.path))
+            try:
+                stat = os.stat(clip.path)
+                attributes: tuple[int, ...] = (stat.st_size, stat.st_mtime_ns, stat.st_mode)
+            except OSError:  # a missing file
+                attributes = ()
+            files[clip.path] = (os.path.abspath(clip.path), *attributes)
         row = (*files[clip.path], clip.start, clip.end)
         digest.update(repr(row).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:32]
 
 
-def _stat_key(path: str) -> tuple[int, ...]:
-    """Size, time of change and permissions of a file; nothing of one that is missing."""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return ()
-    return stat.st_size, stat.st_mtime_ns, stat.st_mode
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        log.info("another run is decoding this dataset; waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _build(clips: Sequence[Clip], sample_rate: int, folder: Path, on_error: str) -> None:
     lengths: list[int] = []
-    problems: list[str] = []
-    digests: list[bytes] = []
-    with atomic_directory(folder) as temporary, (temporary / "wave.int16").open("wb") as file:
-        for decoded in parallel_map(partial(_decode, sample_rate=sample_rate), clips, "decoding"):
-            file.write(decoded.wave.tobytes())
-            lengths += decoded.lengths
-            problems += decoded.problems
-            digests += decoded.digests
-        _raise_on_errors(problems, len(clips), on_error)
+    hashes: list[bytes] = []
+    errors: list[str] = []
+    decode = partial(_decode, sample_rate=sample_rate)
+    remove_stale_temporaries(folder.parent, folder.name)
+    with atomic_directory(folder) as temporary, (temporary / "samples.int16").open("wb") as file:
+        for samples, chunk_lengths, chunk_hashes, chunk_errors in parallel_map(decode, clips, "decoding"):
+            file.write(samples.tobytes())
+            lengths += chunk_lengths
+            hashes += chunk_hashes
+            errors += chunk_errors
+        _raise_on_errors(errors, len(clips), on_error)
         file.truncate(2 * (sum(lengths) + max(lengths)))
         np.save(temporary / "offsets.npy", np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
-        np.save(temporary / "digests.npy", np.frombuffer(b"".join(digests), np.uint8).reshape(-1, HASH_SIZE))
-        if problems:
-            write_json({"problems": problems}, temporary / _PROBLEMS)
-    seconds = sum(lengths) / sample_rate
-    log.info("decoded %d clips, %.1f minutes, %.0f MB", len(clips), seconds / 60, sum(lengths) * 2 / 1e6)
+        np.save(temporary / "hashes.npy", np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, HASH_SIZE))
+        write_json({"errors": errors}, temporary / "errors.json")
+    minutes, size = sum(lengths) / sample_rate / 60, sum(lengths) * 2 / 1e6
+    log.info("decoded %d clips, %.1f minutes, %.0f MB", len(clips), minutes, size)
 
 
-def _raise_on_errors(problems: Sequence[str], clips: int, on_error: str) -> None:
-    if problems and on_error == "fail":
-        raise UserError("\n".join(dict.fromkeys(problems)))  # clips that are parts of one file have one problem
-    if len(problems) == clips:
-        raise UserError(f"data.on_error=skip: none of the {clips} clips can be read, such as {problems[0]}")
+def _decode(clips: Sequence[Clip], sample_rate: int) -> tuple[Samples, list[int], list[bytes], list[str]]:
+    """Decodes clips to their concatenated samples, the length and hash of each, and the errors of unreadable ones."""
+    decoded, errors = [], []
+    for clip in clips:
+        try:
+            decoded.append(load_audio(clip.path, sample_rate, clip.start, clip.end))
+        except UserError as error:
+            decoded.append(np.empty(0, np.int16))
+            errors.append(str(error))
+    hashes = [AudioHash().update(samples).digest() for samples in decoded]
+    return np.concatenate(decoded), [len(samples) for samples in decoded], hashes, errors
+
+
+def _raise_on_errors(errors: Sequence[str], clips: int, on_error: str) -> None:
+    if errors and on_error == "fail":
+        raise UserError("\n".join(dict.fromkeys(errors)))  # clips of the same file have the same error
+    if len(errors) == clips:
+        raise UserError(f"data.on_error=skip: none of the {clips} clips can be read, such as {errors[0]}")
 
 
 def _open_existing(folder: Path, sample_rate: int) -> WaveformCache:
-    path = folder / _PROBLEMS
-    try:
-        problems = json.loads(path.read_text())["problems"] if path.exists() else []
-        tables = np.load(folder / "offsets.npy"), sample_rate, np.load(folder / "digests.npy")
-        store = WaveformCache(folder / "wave.int16", *tables, problems)
-        whole = store.path.stat().st_size == 2 * (store.offsets[-1] + store.lengths.max())
-        whole = whole and (store.lengths == 0).sum() == len(problems)
-    except (OSError, ValueError, EOFError):
-        whole = False
-    if not whole:
-        raise UserError(f"{folder}: the store is damaged; delete the folder, and it will be built again")
-    return store
-
-
-class _Decoded(NamedTuple):
-    wave: Samples
-    lengths: list[int]
-    digests: list[bytes]
-    problems: list[str]
-
-
-def _decode(clips: Sequence[Clip], sample_rate: int) -> _Decoded:
-    waves, lengths, problems = [], [], []
-    for clip in clips:
-        try:
-            wave = load_audio(clip.path, sample_rate, clip.start, clip.end)
-        except UserError as error:
-            wave = np.empty(0, np.int16)
-            problems.append(str(error))
-        waves.append(wave)
-        lengths.append(len(wave))
-    digests = [AudioHash().update(wave).value() for wave in waves]
-    return _Decoded(np.concatenate(waves), lengths, digests, problems)
-
-
-HASH_SIZE = 16  # bytes of a digest
-
-
-class AudioHash:
-    """Of a wave that comes in pieces. Digital silence before and behind it does not count."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.blake2b(digest_size=HASH_SIZE)
-        self._begun = False
-        self._zeros = 0  # behind the last sample that is not zero, so far
-
-    def update(self, wave: Samples) -> "AudioHash":
-        """Takes the next piece: int16 (samples,)."""
-        loud = np.flatnonzero(wave)
-        if not len(loud):
-            self._zeros += len(wave) if self._begun else 0
-            return self
-        start = 0 if self._begun else int(loud[0])
-        self._hash.update(bytes(2 * self._zeros))
-        self._hash.update(np.ascontiguousarray(wave[start : loud[-1] + 1]).tobytes())
-        self._begun, self._zeros = True, len(wave) - 1 - int(loud[-1])
-        return self
-
-    def value(self) -> bytes:
-        """`HASH_SIZE` bytes, all zero where nothing but silence came."""
-        return self._hash.digest() if self._begun else bytes(HASH_SIZE)
+    with suppress(OSError, ValueError, LookupError, EOFError):
+        errors = json.loads((folder / "errors.json").read_text())["errors"]
+        offsets, hashes = np.load(folder / "offsets.npy"), np.load(folder / "hashes.npy")
+        cache = WaveformCache(folder / "samples.int16", offsets, sample_rate, hashes, errors)
+        size = 2 * (offsets[-1] + cache.lengths.max())
+        if cache.path.stat().st_size == size and (cache.lengths == 0).sum() == len(errors):
+            return cache
+    raise UserError(f"{folder}: the cached dataset is damaged; delete the folder to decode it again")

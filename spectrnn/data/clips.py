@@ -1,4 +1,4 @@
-"""The clip table: what a source knows of each recording before a sample is read."""
+"""The clip table, and the interface of all data sources."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -10,22 +10,61 @@ SPLITS = ("train", "val", "test")
 
 
 class Clip(NamedTuple):
-    """One row of the clip table."""
+    """A row of the clip table.
+
+    Attributes:
+        path: Audio file.
+        label: Class name.
+        split: ``train``, ``val`` or ``test``; None to be drawn.
+        fold: Fold of a cross-validation; None if there are none.
+        group: Speaker, recorder or source recording, which is never in two splits; None if unknown.
+        start: Start in the file in s.
+        end: End in the file in s; None for the end of the file.
+    """
 
     path: str
     label: str
-    split: str | None = None  # train, val or test; None: to be drawn
-    fold: str | None = None  # of a cross-validation
-    group: str | None = None  # speaker, recorder or source file; never in two splits
-    start: float = 0.0  # seconds into the file
-    end: float | None = None  # seconds into the file; None: to its end
+    split: str | None = None
+    fold: str | None = None
+    group: str | None = None
+    start: float = 0.0
+    end: float | None = None
 
 
 @dataclass(kw_only=True)
 class DataSource(ABC):
-    """A dataset of labelled recordings, and how spectrnn is to hold it. Subclasses say where the clips are."""
+    """Interface of all data sources: dataclasses whose fields are config keys, with a method that lists the clips.
 
-    sample_rate: SampleRate  # Hz
+    A source of your own is a subclass in any importable module, and a YAML file with the values of its fields. For
+    recordings named ``<label>_<number>.wav`` in a folder per speaker, of which no speaker is in two splits::
+
+        @dataclass(kw_only=True)
+        class SpeakerFolders(DataSource):
+            root: str
+
+            def clips(self) -> list[Clip]:
+                paths = sorted(Path(self.root).glob("*/*.wav"))
+                return [Clip(str(path), path.stem.split("_")[0], group=path.parent.name) for path in paths]
+
+    With ``my_configs/data/speakers.yaml``, ``spectrnn train --config-dir my_configs data=speakers`` trains on it::
+
+        defaults: [_common, _self_]
+        _target_: my_package.sources.SpeakerFolders
+        root: ???
+
+    Args:
+        sample_rate: Sample rate of the decoded clips in Hz.
+        max_seconds: Maximum length of a clip in s, longer ones are cropped; None for no limit.
+        fold: Fold to test on; None for the dataset's own or drawn splits.
+        val_fraction: Fraction of the training clips for validation if there is no validation split.
+        test_fraction: Fraction of the clips for testing if there are no splits.
+        split_seed: Seed of drawn splits.
+        on_error: Whether a file that cannot be read stops the run or is skipped.
+        storage: Storage of the samples: on the GPU, in RAM, on disk, or the fastest that they fit in.
+        cache: Folder of the decoded datasets.
+    """
+
+    sample_rate: SampleRate
     max_seconds: PositiveFloat | None
     fold: int | str | None
     val_fraction: Fraction
@@ -37,8 +76,10 @@ class DataSource(ABC):
 
     @abstractmethod
     def clips(self) -> list[Clip]:
-        """The clip table, in an order that does not depend on the machine.
+        """Returns the clip table, in an order that does not depend on the machine.
+
+        Files are decoded later; paths may be relative to the working directory.
 
         Raises:
-            UserError: the dataset is not where the config says, or not as it should be.
+            UserError: A dataset that is missing or invalid.
         """

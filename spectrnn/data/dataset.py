@@ -1,4 +1,4 @@
-"""A dataset ready for use: the clip table with its splits, the labels, and the decoded store."""
+"""A dataset ready for use: clip table with splits, labels, and decoded samples."""
 
 import logging
 from collections import Counter
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,9 +19,11 @@ from spectrnn.data.splits import assign_splits, require_classes, require_trainin
 from spectrnn.errors import UserError
 from spectrnn.files import atomic_write
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
-_TINY = 10  # clips of a class, below which its figures mean little
+_MIN_CLIPS = 10  # per class, for reliable metrics
 
 
 @dataclass
@@ -28,222 +31,180 @@ class Dataset:
     """Clips, their samples, and their classes.
 
     Args:
-        clips: the clip table.
-        store: of the decoded clips; clip i of the table is clip i of the store.
-        wave: the store's samples, where batches are gathered from.
-        labels: the classes, in the order of a classifier's logits.
-        max_seconds: longer clips are cropped to it.
-        skipped: why a clip was left out, for each that cannot be read.
+        clips: Clip table.
+        cache: Decoded clips; clip i of the table is clip i of the cache.
+        samples: Samples of the cache, from which batches are gathered.
+        labels: Class names, in the order of a classifier's logits.
+        max_seconds: Maximum length of a clip in s, longer ones are cropped; None for no limit.
+        skipped: Error of each unreadable clip that was skipped.
     """
 
     clips: Sequence[Clip]
-    store: WaveformCache
-    wave: SampleStorage
+    cache: WaveformCache
+    samples: SampleStorage
     labels: list[str]
     max_seconds: float | None
     skipped: list[str]
 
     @cached_property
-    def fingerprints(self) -> dict[str, str]:
-        """What tells later whether a split is still the same; see `splits.fingerprints`."""
+    def split_checksums(self) -> dict[str, str]:
+        """Checksum of each split, by which a later change is detected; see `splits.split_checksums`."""
         return split_checksums(self.clips)
 
-    def rows(self, part: str) -> np.ndarray:
-        """The rows of a split (or of ``all``) whose labels are among `labels`: int64 (clips,)."""
+    def rows(self, split: str) -> np.ndarray:
+        """Returns the rows of a split (or of ``all``) with known labels, int64 (clips,)."""
         known = set(self.labels)
-        return np.array(
-            [row for row, clip in enumerate(self.clips) if clip.label in known and part in (clip.split, "all")],
-            dtype=np.int64,
-        )
+        rows = [row for row, clip in enumerate(self.clips) if clip.label in known and split in (clip.split, "all")]
+        return np.array(rows, dtype=np.int64)
 
     def targets(self, rows: np.ndarray) -> np.ndarray:
-        """The class indices of rows: int64 (clips,) -> int64 (clips,)."""
+        """Returns the class indices of rows, int64 (clips,) -> int64 (clips,)."""
         index = {label: number for number, label in enumerate(self.labels)}
         return np.array([index[self.clips[row].label] for row in rows], dtype=np.int64)
 
     def batches(
         self,
-        part: str,
+        rows: str | np.ndarray,
         batch_size: int,
         device: torch.device,
         seed: int | None = None,
         shard: tuple[int, int] = (0, 1),
     ) -> BucketedBatches:
-        """The batches of a split.
+        """Returns the batches of a split, or of any rows.
 
         Args:
-            part: train, val, test or all.
-            batch_size: clips a batch, at most.
-            device: where batches go.
-            seed: of order and crops; None for evaluation.
-            shard: of each batch, as for `BucketedBatches`.
+            rows: Split (train, val, test or all), or rows in the clip table, int64 (clips,), ascending.
+            batch_size: Maximum number of clips per batch.
+            device: Device of the batches.
+            seed: Seed of order and crops; None for evaluation.
+            shard: Rank and number of processes, as for `BucketedBatches`.
         """
-        rows = self.rows(part)
-        return BucketedBatches(
-            self.store,
-            self.wave,
-            rows,
-            self.targets(rows),
-            len(self.labels),
-            batch_size,
-            self.max_seconds,
-            seed,
-            device,
-            shard,
-        )
+        rows = self.rows(rows) if isinstance(rows, str) else rows
+        targets, limit = self.targets(rows), self.max_seconds
+        return BucketedBatches(self.cache, self.samples, rows, targets, batch_size, limit, seed, device, shard)
 
     def describe(self) -> str:
-        """How many clips, classes and minutes there are, in a line."""
+        """Describes the number of clips and classes, and the length, in one line."""
         counts = Counter(clip.split for clip in self.clips)
         splits = ", ".join(f"{counts[name]} {name}" for name in SPLITS if counts[name])
-        minutes = int(self.store.offsets[-1]) / self.store.sample_rate / 60
+        minutes = int(self.cache.offsets[-1]) / self.cache.sample_rate / 60
         return (
             f"{len(self.clips)} clips ({splits or 'no splits'}) of {len(self.labels)} classes, "
-            f"{minutes:.1f} minutes at {self.store.sample_rate} Hz"
+            f"{minutes:.1f} minutes at {self.cache.sample_rate} Hz"
         )
 
     def list_skipped(self, folder: Path) -> None:
-        """Writes ``skipped.txt`` into a run's folder, a line a clip that cannot be read, and warns of them."""
+        """Writes ``skipped.txt`` with a line per skipped clip into a folder, and warns about them."""
         path = folder / "skipped.txt"
         path.unlink(missing_ok=True)
         if self.skipped:
             with atomic_write(path) as temporary:
                 temporary.write_text("\n".join(self.skipped) + "\n", encoding="utf-8", errors="surrogateescape")
-            log.warning(
-                "%d of %d clips cannot be read and are left out; they are listed in %s",
-                len(self.skipped),
-                len(self.skipped) + len(self.clips),
-                path,
-            )
+            total = len(self.skipped) + len(self.clips)
+            log.warning("%d of %d clips cannot be read and were skipped; see %s", len(self.skipped), total, path)
 
 
 def open_dataset(source: DataSource, device: torch.device) -> Dataset:
-    """The dataset of a run: splits assigned, every clip decoded.
-
-    Args:
-        source: where it comes from.
-        device: of the batches.
+    """Opens the dataset of a training run, for batches on a device: assigns splits, and decodes every clip.
 
     Raises:
-        UserError: the source, a split or a file is not as it should be; with ``on_error=skip`` a class or a split that
-            cannot be read at all.
+        UserError: An invalid source, split or file; with ``on_error=skip`` a class or split without readable clips.
     """
     clips = source.clips()
     require_classes(clips)
     clips = assign_splits(clips, source)
     require_training_clips(clips)
-    _warn_of_leaks(clips)
-    dataset = _open_dataset(clips, source, sorted({clip.label for clip in clips}), device, "all")
-    _warn_of_duplicates(dataset.clips, dataset.store.digests)
+    _warn_about_groups(clips)
+    dataset = _open(clips, source, sorted({clip.label for clip in clips}), device, "all")
+    _warn_about_duplicates(dataset.clips, dataset.cache.hashes)
     return dataset
 
 
-def _open_dataset(
-    clips: Sequence[Clip], source: DataSource, labels: list[str], device: torch.device, part: str
-) -> Dataset:
-    """The dataset of a table whose splits are as they would be if every clip could be read."""
-    store = open_cache(clips, source.sample_rate, cache_folder(source), source.on_error)
-    if store.problems:
-        readable = [clip for clip, length in zip(clips, store.lengths, strict=True) if length]
-        _require_nonempty_after_skip(
-            *(
-                [clip for clip in table if clip.label in labels and part in (clip.split, "all")]
-                for table in (clips, readable)
-            )
-        )
-        clips, store = readable, store.drop_empty()
-    return Dataset(
-        clips, store, open_samples(store.path, source.storage, device), labels, source.max_seconds, store.problems
-    )
-
-
-def _require_nonempty_after_skip(clips: Sequence[Clip], readable: Sequence[Clip]) -> None:
-    """Refuses what would leave a class, a split, or the training of a class without a clip."""
-
-    def parts(table: Sequence[Clip]) -> set[str]:
-        return (
-            {f"label {clip.label!r}" for clip in table}
-            | {f"split {clip.split}" for clip in table}
-            | {f"label {clip.label!r} in split train" for clip in table if clip.split == "train"}
-        )
-
-    lost = sorted(parts(clips) - parts(readable))
-    if lost:
-        raise UserError(f"data.on_error=skip: no clip of {', '.join(lost)} can be read; data.on_error=fail names them")
-
-
-def _warn_of_leaks(clips: Sequence[Clip]) -> None:
-    """Tells of groups that a dataset's own splits do not keep apart, and of classes too small to be measured."""
-    parts: dict[str, set[str | None]] = {}
-    for clip in clips:
-        if clip.group is not None:
-            parts.setdefault(clip.group, set()).add(clip.split)
-    shared = sorted(group for group, splits in parts.items() if len(splits) > 1)
-    if shared:
-        log.warning(
-            "%d of %d groups are in more than one split, so the test may flatter the model: %s",
-            len(shared),
-            len(parts),
-            _preview(shared, 5),
-        )
-    tiny = [label for label, count in Counter(clip.label for clip in clips).items() if count < _TINY]
-    if tiny:
-        log.warning(
-            "%d classes have fewer than %d clips, so their figures mean little: %s", len(tiny), _TINY, _preview(tiny, 5)
-        )
-
-
-def _warn_of_duplicates(clips: Sequence[Clip], digests: np.ndarray) -> None:
-    """Tells of clips with the same samples in more than one split."""
-    sides: dict[bytes, set[str | None]] = {}
-    for digest, clip in zip(map(bytes, digests), clips, strict=True):
-        if any(digest):
-            sides.setdefault(digest, set()).add(clip.split)
-    shared = {digest for digest, among in sides.items() if len(among) > 1}
-    if shared:
-        names = [clip.path for digest, clip in zip(map(bytes, digests), clips, strict=True) if digest in shared]
-        log.warning(
-            "%d sounds are in more than one split, so the test may flatter the model: %s; spectrnn check "
-            "out=clean.csv writes a table without them",
-            len(shared),
-            _preview(names, 2),
-        )
-
-
-def open_for_evaluation(
-    source: DataSource, part: str, labels: list[str], device: torch.device
+def open_dataset_for_evaluation(
+    source: DataSource, split: str, labels: list[str], device: torch.device
 ) -> tuple[Dataset, Counter[str]]:
-    """A dataset for a model that exists already.
+    """Opens a dataset for an existing model.
 
     Args:
-        source: its sample rate must be the model's.
-        part: train, val, test or all; ``all`` needs no splits.
-        labels: the model's.
-        device: of the batches.
+        source: Data source at the model's sample rate.
+        split: train, val, test or all; ``all`` needs no splits.
+        labels: Labels of the model.
+        device: Device of the batches.
 
     Returns:
-        The dataset, and the labels that the model does not know with their counts among the part's clips.
+        The dataset, and the number of clips in the split per label that the model does not know.
 
     Raises:
-        UserError: no clip of the part bears a label that the model knows.
+        UserError: A split without clips whose label the model knows.
     """
-    clips = source.clips() if part == "all" else assign_splits(source.clips(), source)
-    of_part = Counter(clip.label for clip in clips if part in (clip.split, "all"))
-    if not of_part:
-        raise UserError(f"split={part}: the dataset has no such clips")
-    foreign = Counter({label: count for label, count in of_part.items() if label not in set(labels)})
-    if len(foreign) == len(of_part):
-        raise UserError(
-            f"the model knows none of the dataset's labels ({_preview(foreign)}); it knows {_preview(labels)}"
-        )
-    return _open_dataset(clips, source, labels, device, part), foreign
+    clips = source.clips() if split == "all" else assign_splits(source.clips(), source)
+    counts = Counter(clip.label for clip in clips if split in (clip.split, "all"))
+    if not counts:
+        raise UserError(f"split={split}: the dataset has no such clips")
+    unknown = Counter({label: count for label, count in counts.items() if label not in set(labels)})
+    if len(unknown) == len(counts):
+        theirs, known = (preview([repr(label) for label in names], 10) for names in (list(unknown), labels))
+        raise UserError(f"the model knows none of the dataset's labels ({theirs}); it knows {known}")
+    return _open(clips, source, labels, device, split), unknown
 
 
-def cache_folder(source: DataSource) -> Path:
-    """Where decoded datasets lie."""
-    return Path(source.cache).expanduser()
+def _open(clips: Sequence[Clip], source: DataSource, labels: list[str], device: torch.device, split: str) -> Dataset:
+    """Opens a clip table, whose splits are those that it would have if every clip could be read."""
+    cache = open_cache(clips, source.sample_rate, Path(source.cache).expanduser(), source.on_error)
+    if cache.errors:
+        readable = [clip for clip, length in zip(clips, cache.lengths, strict=True) if length]
+        # Skipping must not remove all clips of a class, of a split, or of a class in the training split.
+        if lost := sorted(_required(clips, labels, split) - _required(readable, labels, split)):
+            names = ", ".join(lost)
+            raise UserError(f"data.on_error=skip: no clip of {names} can be read; data.on_error=fail names them")
+        clips, cache = readable, cache.drop_empty()
+    samples = open_samples(cache.path, source.storage, device)
+    return Dataset(clips, cache, samples, labels, source.max_seconds, cache.errors)
 
 
-def _preview(labels: Sequence[str] | Counter[str], count: int = 10) -> str:
-    names = [repr(label) for label in list(labels)[:count]]
-    return ", ".join(names) + (", ..." if len(labels) > count else "")
+def _required(clips: Sequence[Clip], labels: list[str], split: str) -> set[str]:
+    """Names all classes, splits, and classes in the training split, of the clips that a model uses."""
+    names = set()
+    for clip in clips:
+        if clip.label in labels and split in (clip.split, "all"):
+            names |= {f"label {clip.label!r}", f"split {clip.split}"}
+            if clip.split == "train":
+                names.add(f"label {clip.label!r} in split train")
+    return names
+
+
+def _warn_about_groups(clips: Sequence[Clip]) -> None:
+    """Warns about groups that predefined splits do not separate, and about classes with too few clips."""
+    if shared := sorted(_in_several_splits([clip.group for clip in clips], clips)):
+        total, names = len({clip.group for clip in clips} - {None}), preview([repr(group) for group in shared], 5)
+        message = "%d of %d groups are in more than one split, so test metrics may be optimistic: %s"
+        log.warning(message, len(shared), total, names)
+    small = [repr(label) for label, count in Counter(clip.label for clip in clips).items() if count < _MIN_CLIPS]
+    if small:
+        message = "%d classes have fewer than %d clips, so their metrics are unreliable: %s"
+        log.warning(message, len(small), _MIN_CLIPS, preview(small, 5))
+
+
+def _warn_about_duplicates(clips: Sequence[Clip], hashes: np.ndarray) -> None:
+    """Warns about clips with the same samples in more than one split."""
+    digests = [digest if any(digest) else None for digest in map(bytes, hashes)]  # None for digital silence
+    if shared := _in_several_splits(digests, clips):
+        paths = [repr(clip.path) for digest, clip in zip(digests, clips, strict=True) if digest in shared]
+        message = "%d recordings are in more than one split, so test metrics may be optimistic: %s; "
+        message += "spectrnn check out=clean.csv writes a manifest without them"
+        log.warning(message, len(shared), preview(paths, 2))
+
+
+def _in_several_splits(keys: Sequence[T | None], clips: Sequence[Clip]) -> set[T]:
+    """Returns the keys of clips in more than one split; None is not a key."""
+    splits: dict[T, set[str | None]] = {}
+    for key, clip in zip(keys, clips, strict=True):
+        if key is not None:
+            splits.setdefault(key, set()).add(clip.split)
+    return {key for key, names in splits.items() if len(names) > 1}
+
+
+def preview(names: Sequence[str], count: int) -> str:
+    """Joins the first names of a list, and counts the others."""
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more

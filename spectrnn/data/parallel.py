@@ -1,4 +1,4 @@
-"""Work on the files of a clip table with all cores."""
+"""Parallel processing of clip tables."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -10,49 +10,44 @@ from spectrnn.progress import progress_bar
 
 T = TypeVar("T")
 
-_CLIPS, _BYTES = 128, 1 << 25  # the work of one task of a process, at most
+_MAX_CLIPS, _MAX_BYTES = 128, 1 << 25  # per chunk
 
 
-def parallel_map(task: Callable[[Sequence[Clip]], T], clips: Sequence[Clip], description: str) -> Iterator[T]:
-    """Gives the clips to a task, part by part, in as many processes as there are cores, and shows a bar.
-
-    Args:
-        task: of some clips that follow each other in the table.
-        clips: the clip table.
-        description: of the work, for the bar.
+def parallel_map(function: Callable[[Sequence[Clip]], T], clips: Sequence[Clip], description: str) -> Iterator[T]:
+    """Applies a function to chunks of a clip table, in as many processes as there are cores, with a progress bar.
 
     Yields:
-        What the task returns, in the table's order; a few parts are worked on ahead.
+        The results, in order; a few chunks are computed ahead.
 
     Raises:
-        UserError: a process died.
+        UserError: A process that was killed.
     """
-    # Of what can run in processes, joblib alone needs no `if __name__ == "__main__"` in the caller's script.
+    # Only joblib's processes do not need `if __name__ == "__main__"` in the caller's script.
     from joblib import Parallel, cpu_count, delayed
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    parts = list(_parts(clips))
-    workers = min(cpu_count(), len(parts))
+    chunks = list(_chunks(clips))
+    workers = min(cpu_count(), len(chunks))
     parallel = Parallel(workers, return_as="generator", pre_dispatch="2*n_jobs", batch_size=1)
     done = 0
     with progress_bar(len(clips), description, "clip") as progress:
         try:
-            for part, result in zip(parts, parallel(delayed(task)(part) for part in parts), strict=True):
+            for chunk, result in zip(chunks, parallel(delayed(function)(chunk) for chunk in chunks), strict=True):
                 yield result
-                done += len(part)
-                progress.update(len(part))
+                done += len(chunk)
+                progress.update(len(chunk))
         except TerminatedWorkerError as error:
-            last = min(done + 2 * workers * _CLIPS, len(clips)) - 1
+            last = min(done + 2 * workers * _MAX_CLIPS, len(clips)) - 1
             raise UserError(
-                f"{clips[done].path}: a decoding process died, out of memory or of a broken file, while it "
-                f"read this one or a later one up to {clips[last].path}"
+                f"{clips[done].path}: a decoding process was killed, by lack of memory or by a broken file, while "
+                f"reading this file or one up to {clips[last].path}"
             ) from error
 
 
-def _parts(clips: Sequence[Clip]) -> Iterator[Sequence[Clip]]:
+def _chunks(clips: Sequence[Clip]) -> Iterator[Sequence[Clip]]:
     start = size = 0
     for end, clip in enumerate(clips, 1):
         size += os.path.getsize(clip.path) if os.path.isfile(clip.path) else 0
-        if end - start == _CLIPS or size > _BYTES or end == len(clips):
+        if end - start == _MAX_CLIPS or size > _MAX_BYTES or end == len(clips):
             yield clips[start:end]
             start, size = end, 0

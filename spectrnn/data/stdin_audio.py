@@ -1,4 +1,4 @@
-"""Sound from standard input, as it comes: a WAV file, or raw 16-bit samples without a header."""
+"""Audio from standard input as it arrives: a WAV file, or headerless 16-bit PCM."""
 
 import os
 import signal
@@ -10,30 +10,30 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from spectrnn.data.audio import FULL_SCALE, MAX_SAMPLE_VALUE, Samples, make_resampler, to_int16, to_mono
+from spectrnn.data.audio import FULL_SCALE, FloatSamples, Samples, make_resampler, require_finite, to_int16, to_mono
 from spectrnn.errors import UserError
 
-STDIN = "-"  # of standard input, among paths and in messages
-_PACKET = 1 << 16  # bytes that are taken at once, at most: what a pipe holds
-_OPEN_END = 0x7FFF0000  # bytes of samples: a writer to a pipe, which cannot know how many come, claims so many or more
-_LARGEST_CHUNK = 1 << 24  # bytes of notes in front of the samples
+STDIN = "-"  # among paths, and in messages
+_MAX_READ = 1 << 16  # bytes: the capacity of a pipe
+_UNKNOWN_SIZE = 0x7FFF0000  # bytes of samples: a writer to a pipe, which cannot know the size, announces this or more
+_MAX_CHUNK = 1 << 24  # bytes of metadata before the samples
+_DTYPES = {(1, 8): "u1", (1, 16): "<i2", (1, 24): "<i3", (1, 32): "<i4", (3, 32): "<f4", (3, 64): "<f8"}
 
-# What other recordings begin with. As raw samples these bytes would be loud, and hardly ever the first ones.
+# First bytes of other formats. As PCM they would be loud, and are unlikely at the start.
 _UNSUPPORTED_MAGIC = {b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3", b"FORM": "AIFF", b".snd": "AU", b"caff": "CAF"}
 
-Read = Callable[[int], bytes]  # at most so many bytes, at least one; none at the end
+Read = Callable[[int], bytes]  # reads 1 to n bytes; none at the end
 
 
 class PCMFormat(NamedTuple):
-    """How samples lie in a stream.
+    """Format of the samples in a stream.
 
     Attributes:
-        rate: Hz.
-        channels: of a frame.
-        dtype: of a sample, as NumPy names it; of 24 bits, which NumPy has not, ``<i3``.
-        size: bytes of all samples; None where the stream's end ends them.
+        rate: Sample rate in Hz.
+        channels: Number of channels.
+        dtype: NumPy type of a sample; ``<i3`` for 24 bits, which NumPy lacks.
+        size: Number of bytes of all samples; None if the end of the stream ends them.
     """
 
     rate: int
@@ -43,144 +43,134 @@ class PCMFormat(NamedTuple):
 
 
 def stdin_blocks(sample_rate: int, raw_sample_rate: int | None = None) -> Iterator[Samples]:
-    """`stream_blocks` of standard input. Ctrl-C is its end, and what was heard until then counts.
+    """Reads standard input like `stream_blocks`. Ctrl-C ends the recording, and what was read until then counts.
 
     Raises:
-        UserError: as there, or it is a terminal.
+        UserError: As `stream_blocks`; or standard input is a terminal.
     """
     if sys.stdin is None or sys.stdin.isatty():
         raise UserError(
-            f"{STDIN}: standard input is no recording; send one, as in: ffmpeg -i FILE -f wav - | spectrnn ..."
+            f"{STDIN}: standard input is a terminal; pipe a recording, as in: ffmpeg -i FILE -f wav - | spectrnn ..."
         )
-    # Past Python's buffer, which would wait until it is full.
+    # Not through Python's buffer, which would wait until it is full.
     descriptor = sys.stdin.fileno()
-    with _ended_by_interrupt(descriptor) as ended:
+    with _end_on_interrupt(descriptor) as interrupts:
         try:
             yield from stream_blocks(lambda count: os.read(descriptor, count), sample_rate, raw_sample_rate)
-        except UserError:  # of a header that promises more
-            if not ended:
+        except UserError:  # of a header that announces more
+            if not interrupts:
                 raise
 
 
 @contextmanager
-def _ended_by_interrupt(descriptor: int) -> Iterator[list[int]]:
-    """At the first Ctrl-C in the block, what reads there finds the end, even if it waits; yields whether that was."""
-    ended: list[int] = []
-    before = signal.getsignal(signal.SIGINT)
+def _end_on_interrupt(descriptor: int) -> Iterator[list[int]]:
+    """Makes the first Ctrl-C in the block end the input, even for a pending read; yields the list of such signals."""
+    interrupts: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
 
     def end(number: int, _: Any) -> None:
-        ended.append(number)
-        signal.signal(signal.SIGINT, before)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, descriptor)
-        os.close(nothing)
+        interrupts.append(number)
+        signal.signal(signal.SIGINT, handler)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, descriptor)
+        os.close(null)
 
-    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
-        yield ended  # somebody else's, or ignored, as by a job in the background
+    if handler is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield interrupts  # handled by someone else, or ignored, as in a background job
         return
     signal.signal(signal.SIGINT, end)
     try:
-        yield ended
+        yield interrupts
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, handler)
 
 
 def stream_blocks(read: Read, sample_rate: int, raw_sample_rate: int | None = None) -> Iterator[Samples]:
-    """A stream as mono at one rate, never held as a whole.
+    """Decodes a stream to mono at one rate, without holding it in memory.
 
     Args:
-        read: gives the next bytes as soon as there are some.
-        sample_rate: of the result, Hz.
-        raw_sample_rate: of a stream without a header, which is then little-endian int16 of one channel, Hz; None where that
-            is `sample_rate` too.
+        read: Function that returns the next bytes as soon as there are any.
+        sample_rate: Sample rate of the result in Hz.
+        raw_sample_rate: Sample rate in Hz of headerless input, little-endian mono int16; None for `sample_rate`.
 
     Yields:
-        int16 (samples,), full scale 32768, as they come.
+        int16 (samples,), full scale 32768, as they arrive.
 
     Raises:
-        UserError: the stream is empty, ends before its header or its samples do, is WAV of a kind that cannot be read,
-            of an absurd sample rate, or holds values that are not finite; or it is a recording of another format.
+        UserError: A stream that is empty, truncated, of an unsupported format or sample rate, or not finite.
     """
-    begun = _read_exactly(read, 4)
-    if begun in (b"RIFF", b"RF64"):
-        layout, rest = _header(read), b""
-    elif begun.startswith(tuple(_UNSUPPORTED_MAGIC)):
-        kind = next(name for start, name in _UNSUPPORTED_MAGIC.items() if begun.startswith(start))
-        raise UserError(
-            f"{STDIN}: standard input is {kind}, where WAV or raw 16-bit samples are read; "
-            "as in: ffmpeg -i FILE -f wav - | spectrnn ..."
-        )
+    start = _read_exactly(read, 4)
+    if start in (b"RIFF", b"RF64"):
+        pcm, start = _read_header(read), b""
     else:
-        layout, rest = PCMFormat(raw_sample_rate or sample_rate, 1, "<i2", None), begun
-    resampler = make_resampler(layout.rate, STDIN, sample_rate)
-    samples = 0
-    for block, last in _read_frames(read, layout, rest):
-        converted = resampler.resample_chunk(block, last=last) if resampler else block
-        samples += len(converted)
-        if len(converted):
-            yield to_int16(converted)
-    if not samples:
-        raise UserError(f"{STDIN}: standard input holds no samples")
+        for magic, name in _UNSUPPORTED_MAGIC.items():
+            if start.startswith(magic):
+                raise UserError(
+                    f"{STDIN}: standard input is {name}, but only WAV and raw 16-bit PCM are supported, "
+                    "as in: ffmpeg -i FILE -f wav - | spectrnn ..."
+                )
+        pcm = PCMFormat(raw_sample_rate or sample_rate, 1, "<i2", None)
+    resampler = make_resampler(pcm.rate, STDIN, sample_rate)
+    is_empty = True
+    for block, is_last in _read_frames(read, pcm, start):
+        resampled = resampler.resample_chunk(block, last=is_last) if resampler else block
+        if len(resampled):
+            is_empty = False
+            yield to_int16(resampled)
+    if is_empty:
+        raise UserError(f"{STDIN}: standard input contains no samples")
 
 
-def _header(read: Read) -> PCMFormat:
-    """What a WAV file says in front of its samples, behind its first four bytes."""
+def _read_header(read: Read) -> PCMFormat:
+    """Reads the header of a WAV file after its first four bytes, up to its samples."""
     if _read_exactly(read, 8)[4:] != b"WAVE":
-        raise UserError(f"{STDIN}: standard input is RIFF, but no WAV")
-    layout = None
-    while True:
-        chunk = _read_exactly(read, 8)
-        if len(chunk) < 8:
-            raise UserError(f"{STDIN}: standard input ends within its WAV header")
+        raise UserError(f"{STDIN}: standard input is RIFF, but not WAV")
+    pcm = None
+    while len(chunk := _read_exactly(read, 8)) == 8:
         name, size = struct.unpack("<4sI", chunk)
         if name == b"data":
-            if layout is None:
+            if pcm is None:
                 raise UserError(f"{STDIN}: standard input is WAV without a format")
-            return layout._replace(size=size if 0 < size < _OPEN_END else None)
-        if size > _LARGEST_CHUNK:
+            return pcm._replace(size=size if 0 < size < _UNKNOWN_SIZE else None)
+        if size > _MAX_CHUNK:
             raise UserError(f"{STDIN}: standard input has a broken WAV header ({size} bytes of {name!r})")
         content = _read_exactly(read, size + size % 2)
         if name == b"fmt ":
-            layout = _layout(content)
+            if len(content) < 16:
+                raise UserError(f"{STDIN}: standard input has a broken WAV header")
+            tag, channels, rate, _, _, bits = struct.unpack("<HHIIHH", content[:16])
+            if tag == 0xFFFE and len(content) >= 26:  # extensible: the actual tag starts a GUID
+                (tag,) = struct.unpack("<H", content[24:26])
+            if (tag, bits) not in _DTYPES or not channels or not rate:
+                raise UserError(
+                    f"{STDIN}: standard input is WAV of format {tag} with {bits} bits, {channels} channels and "
+                    f"{rate} Hz; PCM of 8 to 32 bits and floats are supported"
+                )
+            pcm = PCMFormat(rate, channels, _DTYPES[tag, bits], None)
+    raise UserError(f"{STDIN}: standard input ends within its WAV header")
 
 
-def _layout(content: bytes) -> PCMFormat:
-    if len(content) < 16:
-        raise UserError(f"{STDIN}: standard input has a broken WAV header")
-    tag, channels, rate, _, _, bits = struct.unpack("<HHIIHH", content[:16])
-    if tag == 0xFFFE and len(content) >= 26:  # its kind then is the beginning of a GUID
-        (tag,) = struct.unpack("<H", content[24:26])
-    kinds = {(1, 8): "u1", (1, 16): "<i2", (1, 24): "<i3", (1, 32): "<i4", (3, 32): "<f4", (3, 64): "<f8"}
-    if (tag, bits) not in kinds or not channels or not rate:
-        raise UserError(
-            f"{STDIN}: standard input is WAV of format {tag} with {bits} bits, {channels} channels and "
-            f"{rate} Hz; PCM of 8 to 32 bits or floats can be read"
-        )
-    return PCMFormat(rate, channels, kinds[tag, bits], None)
+def _read_frames(read: Read, pcm: PCMFormat, pending: bytes) -> Iterator[tuple[FloatSamples, bool]]:
+    """Yields mono samples float32 (samples,) of complete frames as they arrive, and whether they are the last ones."""
+    frame, remaining, is_last = pcm.channels * int(pcm.dtype[-1]), pcm.size, False
+    while not is_last:
+        count = _MAX_READ if remaining is None else min(_MAX_READ, remaining)
+        content = read(count) if count else b""
+        is_last = not content
+        if remaining is not None:
+            if is_last and remaining:
+                raise UserError(f"{STDIN}: standard input is truncated; its header announces {remaining} more bytes")
+            remaining -= len(content)
+        pending += content
+        complete = len(pending) - len(pending) % frame
+        samples = _decode_pcm(pending[:complete], pcm.dtype).reshape(-1, pcm.channels)
+        pending = pending[complete:]
+        require_finite(samples, STDIN)
+        yield to_mono(samples), is_last
 
 
-def _read_frames(read: Read, layout: PCMFormat, held: bytes) -> Iterator[tuple[npt.NDArray[np.float32], bool]]:
-    """Mono float32 (samples,) as they come, and whether they are the last; of whole frames only."""
-    frame, left = layout.channels * int(layout.dtype[-1]), layout.size
-    while True:
-        wanted = _PACKET if left is None else min(_PACKET, left)
-        fresh = read(wanted) if wanted else b""
-        if not fresh and left:
-            raise UserError(f"{STDIN}: standard input is truncated; its header promises {left} more bytes")
-        left = left if left is None else left - len(fresh)
-        held += fresh
-        whole = len(held) - len(held) % frame
-        samples = _to_float(held[:whole], layout.dtype).reshape(-1, layout.channels)
-        held = held[whole:]
-        if not (np.abs(samples) <= MAX_SAMPLE_VALUE).all():
-            raise UserError(f"{STDIN}: holds values that are not finite (NaN or Inf), or far beyond full scale")
-        yield to_mono(samples), not fresh
-        if not fresh:
-            return
-
-
-def _to_float(content: bytes, dtype: str) -> npt.NDArray[np.float32]:
-    """Samples as float32 in [-1, 1)."""
+def _decode_pcm(content: bytes, dtype: str) -> FloatSamples:
+    """Decodes bytes to float32 in [-1, 1)."""
     if dtype == "<i3":
         padded = np.zeros((len(content) // 3, 4), np.uint8)
         padded[:, 1:] = np.frombuffer(content, np.uint8).reshape(-1, 3)
@@ -193,8 +183,8 @@ def _to_float(content: bytes, dtype: str) -> npt.NDArray[np.float32]:
 
 
 def _read_exactly(read: Read, count: int) -> bytes:
-    """So many bytes, however they come; fewer where the stream ends before."""
+    """Reads a number of bytes, in as many parts as they arrive; fewer at the end of the stream."""
     content = b""
-    while len(content) < count and (fresh := read(count - len(content))):
-        content += fresh
+    while len(content) < count and (part := read(count - len(content))):
+        content += part
     return content

@@ -1,4 +1,4 @@
-"""Clips that the page offers: recordings of the model's own dataset that it was not trained on."""
+"""Example clips of the page: clips of the dataset that the model was not trained on."""
 
 import logging
 from collections.abc import Sequence
@@ -12,29 +12,35 @@ from spectrnn.errors import UserError
 
 log = logging.getLogger(__name__)
 
-_LONGEST = 30  # s of a clip: a page is no archive
+_MAX_SECONDS = 30  # length of an example
 
 
 class Example(NamedTuple):
-    """A clip: int16 (samples,) at the model's rate, what it is, and where it is from."""
+    """Example clip.
+
+    Attributes:
+        waveform: Samples at the model's sample rate, int16 (samples,).
+        label: Label of the clip.
+        path: File that contains the clip.
+    """
 
     waveform: Samples
     label: str
     path: str
 
 
-def examples(data: Any, labels: Sequence[str], count: int) -> list[Example]:
-    """Clips of the test split, one of each class. Where the dataset is not on this machine there are none.
+def load_examples(data: Any, labels: Sequence[str], count: int) -> list[Example]:
+    """Loads clips of the test split, one per class; none if the dataset is not available.
 
     Args:
-        data: the config's node of the dataset, of the model's rate.
-        labels: the model's.
-        count: clips, at most.
+        data: Config of the dataset, at the model's sample rate.
+        labels: Labels of the model.
+        count: Maximum number of clips.
     """
     if not count:
         return []
     try:
-        source: DataSource = instantiate(data, "data")
+        source: DataSource = instantiate(data, "data", DataSource)
         chosen: dict[str, Clip] = {}
         for clip in assign_splits(source.clips(), source):
             if clip.split == "test" and clip.label in labels:
@@ -42,7 +48,7 @@ def examples(data: Any, labels: Sequence[str], count: int) -> list[Example]:
         clips = [chosen[label] for label in labels if label in chosen][:count]
         return [
             Example(
-                load_audio(clip.path, source.sample_rate, clip.start, clip.end)[: _LONGEST * source.sample_rate],
+                load_audio(clip.path, source.sample_rate, clip.start, clip.end)[: _MAX_SECONDS * source.sample_rate],
                 clip.label,
                 clip.path,
             )

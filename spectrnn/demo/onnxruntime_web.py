@@ -1,7 +1,7 @@
-"""onnxruntime-web, which computes in the page: one version, fetched by npm and held against its checksum.
+"""onnxruntime-web, the runtime of the page: a pinned version, downloaded by npm and verified by its checksum.
 
-A wheel brings it along, so that an installed demo works offline; a checkout fetches it once into the cache. The module
-imports nothing heavy, and nothing but spectrnn's ground floor, as the wheel's build calls it, too.
+Wheels include it, so that an installed demo works offline; a checkout downloads it once into the cache. The build of
+the wheel imports this module, so it must not import other dependencies.
 """
 
 import base64
@@ -16,26 +16,26 @@ from spectrnn.errors import UserError
 from spectrnn.files import atomic_directory
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
-# npm's dist.integrity of that version. A new version is these two lines.
+# npm's dist.integrity of that version; update both lines together.
 INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 FILES = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")  # the build that needs neither WebGPU nor WebGL
 
 _HERE = Path(__file__).resolve().parent
-_SECONDS = 600  # that npm may take for 33 MB
+_TIMEOUT = 600  # s, for 33 MB
 
 
 class FetchError(UserError):
-    """npm is missing, or did not bring the package."""
+    """npm is missing, or cannot download the package."""
 
 
 def runtime_dir(cache: Path) -> Path:
-    """The folder of the runtime's files, fetched where it is not there yet.
+    """Returns the folder of the runtime, and downloads it first if necessary.
 
     Args:
-        cache: the folder of downloads.
+        cache: Folder for downloads.
 
     Raises:
-        UserError: it cannot be fetched, is not what was pinned, or cannot be written.
+        UserError: A download that fails, has another checksum, or cannot be written.
     """
     from filelock import FileLock
 
@@ -49,50 +49,50 @@ def runtime_dir(cache: Path) -> Path:
             if not folder.is_dir():
                 fetch(folder)
     except OSError as error:
-        raise UserError(f"cache={cache}: cannot hold {PACKAGE} ({error.strerror})") from error
+        raise UserError(f"cache={cache}: {PACKAGE} cannot be written ({error.strerror})") from error
     return folder
 
 
 def fetch(folder: Path) -> None:
-    """Fetches the package by npm, and unpacks what the page needs.
+    """Downloads the package with npm, and extracts the files that the page needs.
 
     Args:
-        folder: where the files, and the licence, shall lie; it comes to be as a whole or not at all.
+        folder: Folder for these files and the license; created completely or not at all.
 
     Raises:
-        NotFetched: npm is missing or fails.
-        UserError: what came is not what was pinned.
+        FetchError: npm is missing or fails.
+        UserError: A package with another checksum.
     """
     with tempfile.TemporaryDirectory() as empty, atomic_directory(folder) as unfinished:
-        archive = _packed(Path(empty))
+        archive = _download(Path(empty))
         digest = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
         if f"sha512-{digest}" != INTEGRITY:
-            raise UserError(f"{PACKAGE}@{VERSION}: npm brought a package of another checksum, which is not used")
+            raise UserError(f"{PACKAGE}@{VERSION}: the downloaded package has another checksum and was discarded")
         with tarfile.open(archive) as package:
             for name in FILES:
                 member = package.extractfile(f"package/dist/{name}")
                 assert member is not None, name
                 with member, (unfinished / name).open("wb") as file:
                     shutil.copyfileobj(member, file)
-        shutil.copyfile(_HERE / "onnxruntime.LICENSE", unfinished / "LICENSE")  # the package brings none
+        shutil.copyfile(_HERE / "onnxruntime.LICENSE", unfinished / "LICENSE")  # not part of the package
 
 
-def _packed(folder: Path) -> Path:
-    """The package as npm packs it, in an empty folder."""
-    whole = f"the page needs {PACKAGE} {VERSION}"
+def _download(folder: Path) -> Path:
+    """Downloads the package to an empty folder."""
+    needs = f"the page needs {PACKAGE} {VERSION}"
     npm = shutil.which("npm")
     if npm is None:
         raise FetchError(
-            f"{whole}, which npm fetches once, and there is no npm: install Node.js, or a wheel of "
-            "spectrnn, which brings it along"
+            f"{needs}, which npm downloads, but npm is not installed: install Node.js, or a wheel of spectrnn, which "
+            "includes it"
         )
     command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--ignore-scripts", "--loglevel=error"]
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_SECONDS, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise FetchError(f"{whole}, and npm could not fetch it ({error})") from error
-    found = [*folder.glob("*.tgz")]
-    if done.returncode or not found:
-        said = [line for line in done.stderr.splitlines() if line.strip()] or ["it says nothing"]
-        raise FetchError(f"{whole}, and npm could not fetch it ({said[0]:.200}): is there a network?")
-    return found[0]
+        raise FetchError(f"{needs}, but npm cannot download it ({error})") from error
+    archives = [*folder.glob("*.tgz")]
+    if done.returncode or not archives:
+        reason = [line for line in done.stderr.splitlines() if line.strip()] or ["no error message"]
+        raise FetchError(f"{needs}, but npm cannot download it ({reason[0]:.200}); check the network")
+    return archives[0]

@@ -1,4 +1,4 @@
-"""A web server for one folder and this machine alone."""
+"""Web server for a folder on the loopback interface."""
 
 import http.server
 import logging
@@ -15,14 +15,14 @@ _HOST = "127.0.0.1"
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves the files of a folder on the loopback.
+    """Serves the files of a folder on the loopback interface.
 
     Args:
-        folder: whose files are served, and no others.
-        port: where; the next free one where it is taken, and any free one for 0.
+        folder: Folder to serve; files outside are not accessible.
+        port: Port; if it is taken, or 0, any free one is used.
 
     Raises:
-        UserError: no port is free, or this one is not for everyone.
+        UserError: No port is free.
     """
 
     daemon_threads = True
@@ -34,18 +34,18 @@ class Server(http.server.ThreadingHTTPServer):
                 super().__init__((_HOST, port), handler)
             except (OSError, OverflowError):
                 super().__init__((_HOST, 0), handler)
-                log.info("port=%d: is taken or not for everyone; another one is used", port)
+                log.info("port=%d: is taken or privileged; using another one", port)
         except OSError as error:
-            raise UserError(f"port={port}: nothing can be served on {_HOST} ({error.strerror})") from error
+            raise UserError(f"port={port}: cannot serve on {_HOST} ({error.strerror})") from error
 
     @property
     def address(self) -> str:
-        """What to type into a browser."""
+        """URL of the page."""
         return f"http://{_HOST}:{self.server_port}/"
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
-    extensions_map = {
+    extensions_map = {  # noqa: RUF012
         ".html": "text/html; charset=utf-8",
         ".css": "text/css; charset=utf-8",
         ".js": "text/javascript; charset=utf-8",
@@ -57,7 +57,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     }
 
     def send_head(self) -> Any:
-        # A page from elsewhere whose name was made to point here would come with that name.
+        # DNS rebinding: another site whose name resolves to this address sends its own name.
         port = cast(Server, self.server).server_port
         if self.headers.get("Host") not in (f"{_HOST}:{port}", f"localhost:{port}"):
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)

@@ -1,6 +1,7 @@
-"""From the probabilities of a recording's windows, as they come, to events: smoothed, with hysteresis."""
+"""Event detection in the probabilities of a recording's windows: smoothing and hysteresis, online."""
 
 from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,12 +11,13 @@ Array = npt.NDArray[Any]
 
 
 class Event(NamedTuple):
-    """A sound that was heard.
+    """A detected sound.
 
     Attributes:
-        start, end: s from the recording's beginning.
-        label: its class.
-        probability: the highest that was smoothed.
+        start: Start in s from the beginning of the recording.
+        end: End in s.
+        label: Class of the event.
+        probability: Maximum of the smoothed probability.
     """
 
     start: float
@@ -25,51 +27,55 @@ class Event(NamedTuple):
 
 
 class MovingAverage:
-    """The mean of each step's probabilities and those around it, of as many steps as there are at the edges.
+    """Centered moving average of probabilities over time; at the edges over as many steps as there are.
 
     Args:
-        steps: that a mean is taken of; of an even number the last is the further one.
+        steps: Number of steps; for an even number there is one more step after the center than before it.
     """
 
     def __init__(self, steps: int) -> None:
         self.before, self.after = (steps - 1) // 2, steps // 2
         self.held: deque[Array] = deque()
-        self.pending = 0  # of the held steps, those whose mean waits for what comes after
+        self.pending = 0  # held steps whose average is not known yet
 
     def push(self, probabilities: Array) -> Array:
-        """Takes steps (n, classes), and gives out the means that are known now: (m, classes)."""
-        means = []
+        """Adds steps (n, classes), and returns the averages that are now known, (m, classes)."""
+        averages = []
         for row in probabilities:
             self.held.append(row)
             self.pending += 1
             if self.pending > self.after:
-                means.append(self._next())
-        return np.array(means).reshape(-1, probabilities.shape[1])
+                averages.append(self._next())
+        return np.array(averages).reshape(-1, probabilities.shape[1])
 
     def finish(self) -> Array:
-        """The means that were waiting: (m, classes)."""
-        means = []
-        while self.pending:
-            means.append(self._next())
-        return np.array(means)
+        """Returns the pending averages at the end of the recording, (m, classes)."""
+        return np.array([self._next() for _ in range(self.pending)])
 
     def _next(self) -> Array:
-        mean: Array = np.mean(self.held, axis=0)
+        average: Array = np.mean(self.held, axis=0)
         self.pending -= 1
         if len(self.held) - self.pending > self.before:
             self.held.popleft()
-        return mean
+        return average
 
 
 class EventDetector:
-    """Hears events: one begins where the smoothed probability of its class reaches a threshold, and ends below another.
+    """Detects the events of one recording or stream.
+
+    An event starts when the smoothed probability of its class reaches a threshold, and ends when it falls below a
+    fraction of it. The detector is vectorized over thresholds, so that `count` can evaluate many of them in one pass.
 
     Args:
-        labels: the classes.
-        thresholds: (classes,), of each; infinite for a class that is no event.
-        smoothing_windows: steps that a probability is the mean of.
-        offset_ratio: share of the threshold below which an event ends.
-        min_event_seconds: shorter events are dropped.
+        labels: Class names.
+        thresholds: Onset thresholds, (classes,), or (..., classes) to count events; infinite for a class that is not an
+            event.
+        smoothing_windows: Number of steps that probabilities are averaged over.
+        offset_ratio: Fraction of the threshold below which an event ends.
+        min_event_seconds: Minimum length of an event in s; shorter ones are dropped.
+
+    Attributes:
+        seconds: End of the last step that was processed in s, 0 at first.
     """
 
     def __init__(
@@ -81,99 +87,73 @@ class EventDetector:
         min_event_seconds: float,
     ) -> None:
         self.labels, self.onset, self.offset = labels, thresholds, thresholds * offset_ratio
-        self.min_event_seconds, self.smoothed = min_event_seconds, MovingAverage(smoothing_windows)
+        self.min_event_seconds, self.average = min_event_seconds, MovingAverage(smoothing_windows)
         self.spans: deque[tuple[float, float]] = deque()
-        self.open: dict[int, Event] = {}  # by class
-        self.told: set[int] = set()  # of the open ones, by `begun`
+        self.seconds = 0.0
+        self.active, self.reported = np.zeros(thresholds.shape, bool), np.zeros(thresholds.shape, bool)
+        self.start, self.peak = np.zeros(thresholds.shape), np.zeros(thresholds.shape)
 
     def push(self, spans: Array, probabilities: Array) -> list[Event]:
-        """Takes what follows.
+        """Processes the next steps.
 
         Args:
-            spans: (steps, 2), where each step begins and ends, s; they follow each other without gaps.
-            probabilities: (steps, classes).
+            spans: Start and end of each step in s, (steps, 2), without gaps.
+            probabilities: Probabilities, (steps, classes).
 
         Returns:
-            The events that are over now, by their ends.
+            The events that have ended, in the order of their ends.
         """
-        self.spans.extend(map(tuple, spans.tolist()))
-        return self._heard(self.smoothed.push(probabilities))
-
-    def begun(self) -> list[Event]:
-        """The events that are not over and long enough to count, each once."""
-        new = [index for index, event in self.open.items() if index not in self.told and self._counts(event)]
-        self.told.update(new)
-        return [self.open[index] for index in new]
+        return [event for ended in self._push(spans, probabilities) for event in self._events(ended)]
 
     def finish(self) -> list[Event]:
-        """The events that the recording's end ends."""
-        ended = self._heard(self.smoothed.finish())
-        ended += [event for event in self.open.values() if self._counts(event)]
-        self.open, self.told = {}, set()
-        return ended
+        """Returns the remaining events at the end of the recording."""
+        return [event for ended in self._finish() for event in self._events(ended)]
 
-    def _heard(self, means: Array) -> list[Event]:
-        ended = []
-        for mean in means:
-            start, end = self.spans.popleft()
-            for index in np.flatnonzero(mean >= self.onset).tolist():
-                self.open.setdefault(index, Event(start, end, self.labels[index], 0.0))
-            for index, event in [*self.open.items()]:
-                if mean[index] >= self.offset[index]:
-                    self.open[index] = event._replace(end=end, probability=max(event.probability, float(mean[index])))
-                else:
-                    del self.open[index]
-                    self.told.discard(index)
-                    ended += [event] if self._counts(event) else []
-        return ended
+    def new_onsets(self) -> list[Event]:
+        """Returns the events in progress that are long enough, each once."""
+        new = self.active & self._long_enough() & ~self.reported
+        self.reported |= new
+        return self._events(new)
 
-    def _counts(self, event: Event) -> bool:
-        return event.end - event.start >= self.min_event_seconds
+    def count(self, windows: Iterable[tuple[Array, Array]]) -> Array:
+        """Processes a whole recording, spans and probabilities as for `push`.
 
+        Returns:
+            Number of events, int64 (..., classes).
+        """
+        counts = np.zeros(self.onset.shape, np.int64)
+        for spans, probabilities in windows:
+            for ended in self._push(spans, probabilities):
+                counts += ended
+        for ended in self._finish():
+            counts += ended
+        return counts
 
-class MultiThresholdEventCounter:
-    """Counts what a `EventDetector` would hear, at many thresholds at once, in memory that no recording's length changes.
+    def _push(self, spans: Array, probabilities: Array) -> Iterator[Array]:
+        self.spans.extend(map(tuple, spans.tolist()))
+        return self._process(self.average.push(probabilities))
 
-    Args:
-        thresholds: (thresholds,), each for all classes.
-        classes: how many.
-        smoothing_windows, offset_ratio, min_event_seconds: of the detector.
+    def _finish(self) -> Iterator[Array]:
+        yield from self._process(self.average.finish())
+        yield self.active & self._long_enough()
+        self.active[:] = False
 
-    Attributes:
-        counts: int64 (thresholds, classes), the events so far.
-        seconds: of the recording so far.
-    """
+    def _process(self, averages: Array) -> Iterator[Array]:
+        """Yields before each step the valid events that it ends, bool (..., classes)."""
+        for average in averages:
+            ended = self.active & (average < self.offset)
+            yield ended & self._long_enough()
+            start, self.seconds = self.spans.popleft()
+            starting = ~self.active & (average >= self.onset)
+            self.start[starting], self.peak[starting] = start, 0.0
+            np.maximum(self.peak, average, out=self.peak)
+            self.active ^= ended | starting
+            self.reported &= self.active
 
-    def __init__(
-        self, thresholds: Array, classes: int, smoothing_windows: int, offset_ratio: float, min_event_seconds: float
-    ) -> None:
-        self.onset, self.offset = thresholds[:, None], thresholds[:, None] * offset_ratio
-        self.min_event_seconds, self.smoothed = min_event_seconds, MovingAverage(smoothing_windows)
-        self.spans: list[tuple[float, float]] = []
-        self.open = np.zeros((len(thresholds), classes), bool)
-        self.start = np.zeros(self.open.shape)
-        self.counts = np.zeros(self.open.shape, np.int64)
-        self.seconds = 0.0
+    def _long_enough(self) -> Array:
+        return self.seconds - self.start >= self.min_event_seconds
 
-    def push(self, spans: Array, probabilities: Array) -> None:
-        """Takes what follows: spans (steps, 2), s, and probabilities (steps, classes)."""
-        self.spans += map(tuple, spans.tolist())
-        self._count(self.smoothed.push(probabilities))
-
-    def finish(self) -> None:
-        """The recording's end ends all events."""
-        self._count(self.smoothed.finish())
-        self._end(self.open)
-
-    def _count(self, means: Array) -> None:
-        for mean, (start, end) in zip(means, self.spans[: len(means)], strict=True):
-            self._end(self.open & (mean < self.offset))
-            begun = (mean >= self.onset) & ~self.open
-            self.start[begun] = start
-            self.open |= begun
-            self.seconds = end
-        del self.spans[: len(means)]
-
-    def _end(self, ended: Array) -> None:
-        self.counts += ended & (self.seconds - self.start >= self.min_event_seconds)
-        self.open &= ~ended
+    def _events(self, mask: Array) -> list[Event]:
+        """The events of a mask (classes,), in the order of their starts."""
+        indices = sorted(np.flatnonzero(mask), key=lambda index: self.start[index])
+        return [Event(float(self.start[i]), self.seconds, self.labels[i], float(self.peak[i])) for i in indices]

@@ -1,12 +1,9 @@
-"""From which probability on a model hears a class: chosen by an evaluation, and kept in the model file."""
+"""Detection thresholds that were tuned for a model, and are stored in its file."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from spectrnn.config.instantiate import validate_kwargs
 from spectrnn.config.types import (
@@ -18,61 +15,69 @@ from spectrnn.config.types import (
     Probability,
     WindowSeconds,
 )
+from spectrnn.detection.events import Array
 from spectrnn.errors import UserError
 from spectrnn.model.header import read_header
 
 
 @dataclass(frozen=True, kw_only=True)
-class TunedThresholds:
-    """Thresholds, and what they were chosen for.
+class WindowSettings:
+    """Settings that the thresholds of a detection depend on.
 
     Args:
-        thresholds: the smoothed probability from which on an event of a class begins, for each class that is one.
-        background: classes that are no events, such as silence or noise.
-        max_false_alarms_per_hour: an hour and class, at most, in the recordings that they were chosen on.
-        hours: of such recordings.
-        window, hop: of the scan, s.
-        smoothing_windows: windows that a probability is the mean of.
-        offset_ratio: share of the threshold below which an event ends.
-        min_event_seconds: of an event.
+        window: Length of a window in s.
+        hop: Hop between windows in s.
+        smoothing_windows: Number of windows that probabilities are averaged over.
+        offset_ratio: Fraction of the threshold below which an event ends.
+        min_event_seconds: Minimum length of an event in s; shorter ones are dropped.
     """
 
-    thresholds: dict[str, Probability]
-    background: list[str]
-    max_false_alarms_per_hour: NonNegativeFloat
-    hours: PositiveFloat
     window: WindowSeconds
     hop: HopSeconds
     smoothing_windows: NumWindows
     offset_ratio: PositiveFraction
     min_event_seconds: NonNegativeFloat
 
-    def of(self, labels: list[str]) -> npt.NDArray[np.float64]:
-        """The thresholds in the order of the labels: (classes,), beyond reach for those that are no events."""
-        return np.array([self.thresholds.get(label, np.inf) for label in labels])
+
+@dataclass(frozen=True, kw_only=True)
+class TunedThresholds(WindowSettings):
+    """Thresholds per class, and the settings that they were tuned with.
+
+    Args:
+        by_label: Onset threshold of the smoothed probability for each class that is an event.
+        background: Classes that are not events, such as silence or noise.
+        max_false_alarms_per_hour: Maximum rate of false alarms per class in the negative recordings.
+        hours: Length of the negative recordings in hours.
+    """
+
+    by_label: dict[str, Probability]
+    background: list[str]
+    max_false_alarms_per_hour: NonNegativeFloat
+    hours: PositiveFloat
+
+    def as_array(self, labels: list[str]) -> Array:
+        """Returns the thresholds in the order of the labels, (classes,); infinite for classes that are not events."""
+        return np.array([self.by_label.get(label, np.inf) for label in labels])
 
 
 def read_thresholds(path: Path) -> TunedThresholds | None:
-    """What a model file says of thresholds; None where none were chosen.
+    """Reads the tuned thresholds of a model file; None if it has none.
 
     Raises:
-        UserError: no such file, or its tuned_thresholds are none.
+        UserError: No such file, or invalid thresholds.
     """
-    header: Mapping[str, Any] = read_header(path)
-    written = header.get("tuned_thresholds")
-    if written is None:
+    header = read_header(path)
+    values = header.get("tuned_thresholds")
+    if values is None:
         return None
     try:
-        if not isinstance(written, dict):
+        if not isinstance(values, dict):
             raise UserError("should be a mapping")
-        tuned_thresholds = TunedThresholds(**validate_kwargs(written, TunedThresholds, ""))
-        foreign = {*tuned_thresholds.thresholds, *tuned_thresholds.background} - {*header["labels"]}
-        if foreign:
-            raise UserError(f"{sorted(foreign)[0]!r:.60} is none of its labels")
-        if tuned_thresholds.hop > tuned_thresholds.window:
-            raise UserError(f"hop={tuned_thresholds.hop:g} is longer than window={tuned_thresholds.window:g}")
+        tuned = TunedThresholds(**validate_kwargs(values, TunedThresholds, ""))
+        if unknown := {*tuned.by_label, *tuned.background} - {*header["labels"]}:
+            raise UserError(f"{sorted(unknown)[0]!r:.60} is not one of its labels")
+        if tuned.hop > tuned.window:
+            raise UserError(f"hop={tuned.hop:g} is longer than window={tuned.window:g}")
     except UserError as error:
-        raise UserError(
-            f"{path}: its tuned_thresholds are damaged ({' / '.join(str(error).splitlines())[:300]})"
-        ) from error
-    return tuned_thresholds
+        raise UserError(f"{path}: its thresholds are invalid ({' / '.join(str(error).splitlines())[:300]})") from error
+    return tuned

@@ -1,10 +1,10 @@
-"""Evaluation: a classifier over a split, its figures, tables and pictures."""
+"""`spectrnn eval`: evaluates a model on a split of a dataset."""
 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -12,26 +12,26 @@ from omegaconf import DictConfig
 
 from spectrnn import distributed
 from spectrnn.config.instantiate import instantiate, to_container, validate_kwargs
-from spectrnn.config.types import PositiveInt
+from spectrnn.config.types import PositiveInt, ReportMegabytes
 from spectrnn.data.batches import BucketedBatches
 from spectrnn.data.clips import DataSource
-from spectrnn.data.dataset import Dataset, open_for_evaluation
+from spectrnn.data.dataset import Dataset, open_dataset_for_evaluation, preview
 from spectrnn.devices import pick_device
 from spectrnn.errors import ErrorCollector, UserError
 from spectrnn.evaluation.calibration import apply_temperature
 from spectrnn.evaluation.metrics import (
     Array,
+    Metric,
     bootstrap_intervals,
     classification_metrics,
     confusion_matrix,
     expected_calibration_error,
+    metrics_of,
     per_class_metrics,
 )
-from spectrnn.evaluation.report.html import EvaluationResult, ReportMegabytes, write_page
+from spectrnn.evaluation.report.html import EvaluationResult, write_page
 from spectrnn.evaluation.report.text import text_report, write_report
-from spectrnn.evaluation.tune_thresholds import ThresholdTuner, TuneThresholdsConfig
-from spectrnn.inference.predictor import Predictor
-from spectrnn.model import serialization as model_file
+from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
 from spectrnn.model.header import read_header
 from spectrnn.progress import progress_bar
@@ -39,15 +39,16 @@ from spectrnn.runs import find_model
 
 log = logging.getLogger(__name__)
 
-# Of data's settings, those that decide no split.
+# Keys of data that do not change its splits.
 _SPLIT_INDEPENDENT_KEYS = {"root", "path", "cache", "storage", "download", "max_seconds", "sample_rate", "on_error"}
 
 
 @dataclass(kw_only=True)
-class EvalConfig(TuneThresholdsConfig):
-    """The top level of eval.yaml."""
+class EvalConfig:
+    """Top level of eval.yaml."""
 
     data: dict[str, Any]
+    metrics: dict[str, Any] | None = None
     run: str
     split: Literal["train", "val", "test", "all"]
     out: str | None
@@ -55,157 +56,188 @@ class EvalConfig(TuneThresholdsConfig):
     device: str
     report: bool
     report_max_mb: ReportMegabytes
+    trust: list[str]
+
+
+class OpenedModel(NamedTuple):
+    """A model, and the split of a dataset that a command evaluates or tunes it on.
+
+    Attributes:
+        path: Model file.
+        classifier: Classifier in evaluation mode.
+        dataset: Dataset with the classifier's labels.
+        batches: Batches of the split.
+        is_held_out: Whether none of the clips were trained on, as far as is known.
+        unknown_labels: Number of clips per label that the model does not know; they are not in the dataset.
+        notes: Sentences for the report.
+    """
+
+    path: Path
+    classifier: Classifier
+    dataset: Dataset
+    batches: BucketedBatches
+    is_held_out: bool
+    unknown_labels: dict[str, int]
+    notes: list[str]
+
+
+def open_model(config: DictConfig, errors: ErrorCollector) -> OpenedModel:
+    """Opens the model and the split of a command, and warns about clips that were trained on or are skipped.
+
+    Args:
+        config: Config with the keys data, run, split, batch_size, device and trust.
+        errors: Errors in the config so far, which are raised together with those that are found here.
+
+    Raises:
+        UserError: An error in the config, the model or the dataset.
+    """
+    path: Path = errors.collect(find_model, config.run)
+    device: torch.device = errors.collect(pick_device, config.device)
+    source: DataSource = errors.collect(instantiate, config.data, "data", DataSource)
+    errors.raise_if_any()
+    classifier, trained = serialization.load(path, device, config.trust)
+    if source.sample_rate != classifier.sample_rate:
+        raise UserError(f"data.sample_rate={source.sample_rate}: the model needs {classifier.sample_rate} Hz")
+    dataset, unknown = open_dataset_for_evaluation(source, config.split, classifier.labels, device)
+    now, before = to_container(config.data, "data"), trained.get("data")
+    warn_about_train_overlap(now, before, path, dataset, config.split)
+    notes = []
+    if unknown:
+        names = preview([f"{label!r} ({count} clips)" for label, count in sorted(unknown.items())], 20)
+        notes.append(f"labels that the model does not know were skipped: {names}")
+        log.warning("%s", notes[0])
+    is_held_out = config.split not in ("train", "all") or not is_same_dataset(now, before)
+    batches = dataset.batches(config.split, config.batch_size, device)
+    return OpenedModel(path, classifier, dataset, batches, is_held_out, dict(unknown), notes)
 
 
 def evaluate(config: DictConfig) -> dict[str, Any]:
-    """Evaluates a model on a split of a dataset, and writes metrics.json, report.txt, confusion.png and report.html.
+    """Evaluates a model on a split, and writes metrics.json, report.txt, confusion.png and report.html.
 
     Args:
-        config: as eval.yaml composes it.
+        config: Config as eval.yaml composes it.
 
     Returns:
-        What metrics.json holds.
+        The content of metrics.json.
 
     Raises:
-        UserError: any mistake in the config, the model or the dataset.
+        UserError: An error in the config, the model or the dataset.
     """
     errors = ErrorCollector()
-    checked: dict[str, Any] = errors.collect(validate_kwargs, to_container(config, ""), EvalConfig, "")
-    path: Path = errors.collect(find_model, config.run)
-    device: torch.device = errors.collect(pick_device, config.device)
-    source: DataSource = errors.collect(instantiate, config.data, "data")
-    errors.raise_if_any()
-    classifier, trained = model_file.load(path, device)
-    if source.sample_rate != classifier.sample_rate:
-        raise UserError(f"data.sample_rate={source.sample_rate}: the model takes {classifier.sample_rate} Hz")
-    search = (
-        ThresholdTuner(EvalConfig(**checked), Predictor(classifier), config.batch_size) if config.negatives else None
-    )
-    dataset, foreign = open_for_evaluation(source, config.split, classifier.labels, device)
-    warn_about_train_overlap(to_container(config.data, "data"), trained.get("data"), path, dataset, config.split)
-    notes: list[str] = []
-    if foreign:
-        some = [f"{label!r} ({count} clips)" for label, count in sorted(foreign.items())]
-        names = ", ".join(some[:20]) + (f" and {len(some) - 20} more" if len(some) > 20 else "")
-        notes.append(f"labels that the model does not know, left out: {names}")
-        log.warning("%s", notes[0])
-    batches = dataset.batches(config.split, config.batch_size, device)
-    probabilities, targets = predict_batches(classifier, batches, progress=True)
-    report = compute_metrics(probabilities, targets, classifier.labels)
+    errors.collect(validate_kwargs, to_container(config, ""), EvalConfig, "")
+    nodes = (config.get("metrics") or {}).items()
+    custom = {name: errors.collect(instantiate, node, f"metrics.{name}", Metric) for name, node in nodes}
+    model = open_model(config, errors)
+    classifier, split = model.classifier, config.split
+    metrics = metrics_of(classifier.task, custom)
+    probabilities, targets = predict_batches(classifier, model.batches, progress=True)
+    report = compute_metrics(probabilities, targets, classifier.labels, metrics)
     uncalibrated = apply_temperature(probabilities, 1 / float(classifier.temperature))
     report["ece_uncalibrated"] = expected_calibration_error(uncalibrated, targets)
-    if search:
-        report["thresholds"] = search.run(batches)
-    folder = Path(config.out or path.parent / "eval" / config.split).expanduser()
-    metrics = {config.split: report, "model": str(path), "unknown_labels": dict(foreign)}
-    write_report(config.split, metrics, folder)
-    dataset.list_skipped(folder)
+    folder = Path(config.out or model.path.parent / "eval" / split).expanduser()
+    content = {split: report, "model": str(model.path), "unknown_labels": model.unknown_labels}
+    write_report(split, content, folder)
+    model.dataset.list_skipped(folder)
     if config.report:
-        page = folder / "report.html"
-        log.info("writing %s, which opens in a browser", page)
-        fresh = config.split not in ("train", "all") or not is_same_dataset(
-            to_container(config.data, "data"), trained.get("data")
+        log.info("writing %s", folder / "report.html")
+        result = EvaluationResult(
+            classifier=classifier,
+            dataset=model.dataset,
+            split=split,
+            probabilities=probabilities,
+            metrics=report,
+            batch_size=config.batch_size,
+            model=model.path,
+            notes=model.notes,
+            is_held_out=model.is_held_out,
         )
-        evaluation = EvaluationResult(
-            classifier, dataset, config.split, probabilities, report, config.batch_size, path, notes, fresh
-        )
-        write_page(evaluation, page, config.report_max_mb)
-    log.info("%s\n\nthe report is in %s", text_report(config.split, report), folder)
-    if search:
-        search.store(path)
-    return metrics
+        write_page(result, folder / "report.html", config.report_max_mb)
+    log.info("%s\n\nthe report is in %s", text_report(split, report), folder)
+    return content
 
 
 def warn_about_train_overlap(now: dict[str, Any], trained: Any, model: Path, dataset: Dataset, split: str) -> None:
-    """Tells of a split that may hold clips that the model was trained on.
+    """Warns if a split may contain clips that the model was trained on.
 
-    Args:
-        now: the settings of the dataset.
-        trained: those of the model's own.
-        model: its file.
-        dataset: that is open now.
-        split: of it.
+    `now` is the config node ``data`` of this evaluation, `trained` that of the model file, which is not trusted.
     """
-    if not _warn_of_other_splits(now, trained, split):
-        _warn_of_another_corpus(now, trained, model, dataset, split)
-
-
-def is_same_dataset(now: Mapping[str, Any], trained: Any) -> bool:
-    """Whether a dataset's settings name that of a model, whose header may come from a stranger."""
-    places = ("_target_", "root", "path")
-    return isinstance(trained, dict) and all(now.get(key) == trained.get(key) for key in places)
-
-
-def _warn_of_other_splits(now: dict[str, Any], trained: Any, split: str) -> bool:
-    """The model's own dataset, cut otherwise than for its training, tests on what it was trained on."""
-    other: list[str] = []
-    if split != "all" and isinstance(trained, dict) and now["_target_"] == trained.get("_target_"):
-        other = [
+    if split == "all" or not isinstance(trained, dict):
+        return
+    if now["_target_"] == trained.get("_target_"):
+        changed = [
             f"data.{name}={now.get(name)!r} (trained with {value!r})"
             for name, value in trained.items()
             if name not in _SPLIT_INDEPENDENT_KEYS and now.get(name) != value
         ]
-        if other:
-            log.warning("the split may hold clips that the model was trained on: %s", ", ".join(other))
-    return bool(other)
-
-
-def _warn_of_another_corpus(now: dict[str, Any], trained: Any, model: Path, dataset: Dataset, split: str) -> None:
-    """The model's own dataset, whose files are others now, may draw clips for this split that once were trained on."""
-    if split == "all" or not is_same_dataset(now, trained):
+        if changed:
+            log.warning("the split may contain clips that the model was trained on: %s", ", ".join(changed))
+            return
+    if not is_same_dataset(now, trained):
         return
-    written = read_header(model).get("splits")
-    before = written.get(split) if isinstance(written, dict) else None
+    splits = read_header(model).get("splits")
+    before = splits.get(split) if isinstance(splits, dict) else None
+    after = dataset.split_checksums[split]
     if before is None:
         log.warning(
-            "the model does not say what its %s split was: it may hold clips that the model was trained on", split
+            "the model file does not describe its %s split: it may contain clips that the model was trained on", split
         )
-    elif before != (found := dataset.fingerprints[split]):
+    elif before != after:
         log.warning(
-            "the dataset has changed since the training: its %s split had %.20s clips and has %s, "
-            "which may hold clips that the model was trained on",
+            "the dataset has changed since training: its %s split had %.20s clips and has %s, "
+            "which may contain clips that the model was trained on",
             split,
             str(before).partition(" ")[0],
-            found.partition(" ")[0],
+            after.partition(" ")[0],
         )
+
+
+def is_same_dataset(now: Mapping[str, Any], trained: Any) -> bool:
+    """Whether a config node ``data`` names the same dataset as that of a model file, which is not trusted."""
+    return isinstance(trained, dict) and all(now.get(key) == trained.get(key) for key in ("_target_", "root", "path"))
 
 
 @torch.inference_mode()
 def predict_batches(classifier: Classifier, batches: BucketedBatches, progress: bool = False) -> tuple[Array, Array]:
-    """Runs a classifier over batches.
+    """Computes the probabilities of all clips (collective if the batches are sharded).
 
     Args:
-        classifier: its mode is restored afterwards.
-        batches: from a dataset with the classifier's labels.
-        progress: show a bar.
+        classifier: Classifier; its mode is restored.
+        batches: Batches of a dataset with the classifier's labels.
+        progress: Whether to show a progress bar.
 
     Returns:
-        Probabilities float32 (clips, classes) and targets int64 (clips,), in the order of the batches' rows. Where
-        processes share the batches, all of them must ask, and all get the whole.
+        Probabilities float32 (clips, classes) and class indices int64 (clips,), in the order of the batches' rows, on
+        every rank.
     """
     training = classifier.training
     classifier.eval()
     probabilities, rows = [], []
-    with progress_bar(len(batches.rows), "evaluating", "clip", disable=not progress) as shown:
+    with progress_bar(len(batches.rows), "evaluating", "clip", disable=not progress) as bar:
         for batch in batches.epoch():
             probabilities.append(classifier.probabilities(batch.waveform, batch.lengths))
             rows.append(batch.rows)
-            shown.update(len(batch.rows))
+            bar.update(len(batch.rows))
     classifier.train(training)
-    found = torch.cat(probabilities).cpu().numpy(), torch.cat(rows).numpy()
-    parts = distributed.all_gather(found) if batches.share[1] > 1 else [found]
-    values, order = (np.concatenate(column) for column in zip(*parts, strict=True))
+    own = torch.cat(probabilities).cpu().numpy(), torch.cat(rows).numpy()
+    shards = distributed.all_gather(own) if batches.shard[1] > 1 else [own]
+    values, order = (np.concatenate(column) for column in zip(*shards, strict=True))
     values, order = values[order >= 0], order[order >= 0]
     return values[order.argsort()], batches.targets
 
 
-def compute_metrics(probabilities: Array, targets: Array, labels: list[str]) -> dict[str, Any]:
-    """All figures of a split, ready for JSON: headline, 95 % intervals, per class, confusion matrix."""
+def compute_metrics(
+    probabilities: Array, targets: Array, labels: list[str], metrics: Mapping[str, Metric]
+) -> dict[str, Any]:
+    """Computes all results of a split, ready for JSON: metrics, 95 % intervals, per-class metrics, confusion matrix."""
     matrix = confusion_matrix(probabilities, targets)
     return {
-        **classification_metrics(probabilities, targets),
+        **classification_metrics(probabilities, targets, metrics),
         "clips": len(targets),
-        "intervals_95": bootstrap_intervals(probabilities, targets),
+        "metrics": {
+            name: {"title": m.title, "higher_is_better": m.higher_is_better, "is_fraction": m.is_fraction}
+            for name, m in metrics.items()
+        },
+        "intervals_95": bootstrap_intervals(probabilities, targets, metrics),
         "per_class": per_class_metrics(matrix, labels),
         "confusion": {"labels": labels, "counts": matrix.tolist()},
     }

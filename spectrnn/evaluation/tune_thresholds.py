@@ -1,37 +1,48 @@
-"""From which probability on to hear each class: false alarms an hour in recordings without events, against recall."""
+"""`spectrnn tune-thresholds`: tunes detection thresholds for a false-alarm rate, and stores them in the model file."""
 
 import logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from omegaconf import DictConfig
 
-from spectrnn.config.instantiate import format_value, unknown_name
-from spectrnn.config.types import HopSeconds, NonNegativeFloat, NumWindows, PositiveFraction, WindowSeconds
+from spectrnn.config.instantiate import to_container, validate_kwargs
+from spectrnn.config.types import HopSeconds, NonNegativeFloat, NumWindows, PositiveFraction, PositiveInt, WindowSeconds
 from spectrnn.data.audio import FULL_SCALE, iter_blocks, open_audio
 from spectrnn.data.batches import BucketedBatches
-from spectrnn.detection.events import Array, MultiThresholdEventCounter
+from spectrnn.detection.events import Array, EventDetector
+from spectrnn.detection.settings import DetectionConfig, DetectionSettings
 from spectrnn.detection.thresholds import TunedThresholds
 from spectrnn.errors import ErrorCollector, UserError
+from spectrnn.evaluation.evaluate import open_model
+from spectrnn.evaluation.report.text import thresholds_report, write_thresholds
 from spectrnn.inference.pipeline import audio_paths
 from spectrnn.inference.predictor import Chunk, Predictor
 from spectrnn.inference.sliding_window import sliding_window_predict
-from spectrnn.model import serialization as model_file
+from spectrnn.model import serialization
 from spectrnn.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
-# The thresholds that are tried, closer together the nearer they are to 1. None is below a half: there another class may
-# be the likelier one, and recordings without events cannot show how often its sounds would be taken for this one's.
+# The closer to 1, the denser. None is below 0.5: there another class may be more probable, and recordings without
+# events cannot show how often the sounds of one class would be detected as another.
 CANDIDATE_THRESHOLDS = np.unique(np.append(1 / (1 + np.exp(-np.arange(0, 14, 0.05))), 1).round(6))
 
 
 @dataclass(kw_only=True)
 class TuneThresholdsConfig:
-    """The keys of eval.yaml that choose thresholds; there it is said what each means."""
+    """Top level of tune-thresholds.yaml."""
 
+    data: dict[str, Any]
+    run: str
+    split: Literal["train", "val", "test", "all"]
+    out: str | None
+    batch_size: PositiveInt
+    device: str
+    trust: list[str]
     negatives: list[str]
     max_false_alarms_per_hour: NonNegativeFloat
     window: WindowSeconds | None
@@ -42,202 +53,197 @@ class TuneThresholdsConfig:
     background: list[str | int]
 
 
-class ThresholdTuner:
-    """Chooses thresholds for a classifier.
+def tune_thresholds(config: DictConfig) -> dict[str, Any]:
+    """Tunes the thresholds of a model, writes thresholds.json and thresholds.png, and changes the model file.
+
+    The model file is replaced by one with the same weights and the new thresholds, which predict and stream use.
 
     Args:
-        config: what is wanted, and of which recordings.
-        predictor: the classifier.
-        batch_size: windows that are computed at once.
+        config: Config as tune-thresholds.yaml composes it.
+
+    Returns:
+        The content of thresholds.json.
 
     Raises:
-        UserError: all that is wrong with the config and the recordings, each in a sentence that names the key.
+        UserError: An error in the config, the model, the dataset or the recordings.
+    """
+    errors = ErrorCollector()
+    settings = errors.collect(validate_kwargs, to_container(config, ""), TuneThresholdsConfig, "")
+    model = open_model(config, errors)
+    tuner = ThresholdTuner(TuneThresholdsConfig(**settings), Predictor(model.classifier))
+    thresholds, result = tuner.run(model.batches)
+    folder = Path(config.out or model.path.parent / "thresholds").expanduser()
+    write_thresholds(result, folder)
+    model.dataset.list_skipped(folder)
+    log.info("%s\n\nthe results are in %s", thresholds_report(result), folder)
+    serialization.save_thresholds(model.path, asdict(thresholds))
+    log.info("%s now contains these thresholds, which predict and stream use", model.path)
+    return result
+
+
+class ThresholdTuner:
+    """Tunes the detection thresholds of a classifier.
+
+    Args:
+        config: Target rate, recordings without events, and detection settings.
+        predictor: Predictor of the classifier.
+
+    Raises:
+        UserError: All errors in the detection settings and the recordings, one per line.
     """
 
-    def __init__(self, config: TuneThresholdsConfig, predictor: Predictor, batch_size: int) -> None:
-        self.config, self.predictor, self.batch_size = config, predictor, batch_size
-        self.window = config.window or predictor.window / predictor.sample_rate
-        self.hop = config.hop or self.window / 2
-        self.background = [str(label) for label in config.background]
-        self.events = [label for label in predictor.labels if label not in self.background]
+    def __init__(self, config: TuneThresholdsConfig, predictor: Predictor) -> None:
+        self.config, self.predictor, self.labels = config, predictor, predictor.labels
         errors = ErrorCollector()
-        if self.hop > self.window:
-            errors.add(
-                f"hop={format_value(config.hop)}: is longer than the window of {self.window:g} s; what lies "
-                "between two windows would not be heard"
-            )
-        for label in self.background:
-            if label not in predictor.labels:
-                errors.add(
-                    f"background={format_value(self.background)}: {label!r} is no label of the model; "
-                    f"{unknown_name(label, predictor.labels)}"
-                )
-        if not self.events:
-            errors.add(f"background={format_value(self.background)}: names all classes, and none is left to be heard")
-        self.lengths = _lengths(config.negatives, errors)
+        detection = DetectionConfig(
+            window=config.window,
+            hop=config.hop,
+            smoothing_windows=config.smoothing_windows,
+            threshold=float(CANDIDATE_THRESHOLDS[0]),
+            offset_ratio=config.offset_ratio,
+            min_event_seconds=config.min_event_seconds,
+            background=config.background,
+        )
+        default_window = predictor.window / predictor.sample_rate
+        self.settings: DetectionSettings = errors.collect(
+            DetectionSettings.resolve, detection, self.labels, None, default_window
+        )
+        if not config.negatives:
+            errors.add("negatives: missing; name recordings without any event")
+        self.recordings: dict[str, float] = {}  # lengths in s, according to the headers
+        for path in audio_paths(config.negatives):
+            try:
+                with open_audio(path) as file:
+                    self.recordings[path] = file.frames / file.samplerate
+            except UserError as error:
+                errors.by_key[path] = f"negatives: {error}"
         errors.raise_if_any()
+        self.is_event = np.isfinite(self.settings.thresholds)
 
-    def run(self, batches: BucketedBatches) -> dict[str, Any]:
-        """Listens to the recordings, and to each clip of a split in silence, and chooses.
+    def run(self, batches: BucketedBatches) -> tuple[TunedThresholds, dict[str, Any]]:
+        """Detects events in the recordings, and in each clip of a split embedded in silence, at all thresholds.
 
         Args:
-            batches: of the split.
+            batches: Batches of the split.
 
         Returns:
-            What metrics.json says of it: the tuned_thresholds' settings, and ``per_class`` for each label ``threshold``,
-            whether it was ``reached``, the ``max_false_alarms_per_hour`` an hour and the ``recall`` there, the share of the
-            ``others``' clips that are heard as this class (None where there are no such clips), and the ``curve``.
+            The thresholds, and the results for JSON: the detection settings, and ``per_class`` for each label:
+            ``threshold``; whether it is ``reached``; the ``false_alarms_per_hour`` and the ``recall`` at it;
+            ``confusion_rate``, the fraction of the other clips that are detected as this class (None if there are
+            none); and the ``curve``.
 
         Raises:
-            UserError: a recording breaks off or is damaged.
+            UserError: A recording that is truncated or damaged.
         """
-        alarms, hours = self._false_alarms()
-        heard, others = self._hits(batches)
+        counts, hours = self._count_false_alarms()
+        recall, confusion_rate = self._detection_rates(batches)
         allowed = self.config.max_false_alarms_per_hour * hours
-        rows: dict[str, dict[str, Any]] = {}
-        for label in self.events:
-            index = self.predictor.labels.index(label)
-            position, reached = _lowest(alarms[:, index] <= allowed + 1e-9)
-            rate, recall = alarms[:, index] / hours, heard[:, index]
-            rows[label] = {
+        per_class: dict[str, dict[str, Any]] = {}
+        for index in np.flatnonzero(self.is_event):
+            position, reached = _first_feasible(counts[:, index] <= allowed + 1e-9)
+            rate = counts[:, index] / hours
+            per_class[self.labels[index]] = {
                 "threshold": float(CANDIDATE_THRESHOLDS[position]),
                 "reached": reached,
-                "max_false_alarms_per_hour": float(rate[position]),
-                "recall": _number(recall[position]),
-                "others": _number(others[position, index]),
-                "curve": _curve(rate, recall),
+                "false_alarms_per_hour": float(rate[position]),
+                "recall": _number(recall[position, index]),
+                "confusion_rate": _number(confusion_rate[position, index]),
+                "curve": _curve(rate, recall[:, index]),
             }
-        self._warn(hours, [label for label, row in rows.items() if not row["reached"]])
-        self.tuned_thresholds = TunedThresholds(
-            thresholds={label: row["threshold"] for label, row in rows.items()},
-            background=self.background,
-            max_false_alarms_per_hour=self.config.max_false_alarms_per_hour,
-            hours=hours,
-            window=self.window,
-            hop=self.hop,
-            smoothing_windows=self.config.smoothing_windows,
-            offset_ratio=self.config.offset_ratio,
-            min_event_seconds=self.config.min_event_seconds,
-        )
-        settings = {name: value for name, value in vars(self.tuned_thresholds).items() if name != "thresholds"}
-        return {**settings, "per_class": rows}
+        self._warn(hours, [label for label, row in per_class.items() if not row["reached"]])
+        settings = {name: value for name, value in asdict(self.settings).items() if name != "thresholds"} | {
+            "background": [label for label, is_event in zip(self.labels, self.is_event, strict=True) if not is_event],
+            "max_false_alarms_per_hour": self.config.max_false_alarms_per_hour,
+            "hours": hours,
+        }
+        by_label = {label: row["threshold"] for label, row in per_class.items()}
+        return TunedThresholds(by_label=by_label, **settings), {**settings, "per_class": per_class}
 
-    def store(self, path: Path) -> None:
-        """Writes what `run` has chosen into the model file.
-
-        Raises:
-            UserError: it cannot be written.
-        """
-        model_file.save_thresholds(path, asdict(self.tuned_thresholds))
-        log.info(
-            "thresholds where false alarms are at most %g an hour and class are in %s now, for predict and stream",
-            self.config.max_false_alarms_per_hour,
-            path,
-        )
-
-    def _false_alarms(self) -> tuple[Array, float]:
-        """Events in all recordings, int64 (thresholds, classes), and their hours."""
-        counts, seconds = np.zeros((len(CANDIDATE_THRESHOLDS), len(self.predictor.labels)), np.int64), 0.0
-        with progress_bar(round(sum(self.lengths.values())), "listening", "s") as shown:
-            for path in self.lengths:
+    def _count_false_alarms(self) -> tuple[Array, float]:
+        """Number of events in all recordings, int64 (thresholds, classes), and their length in hours."""
+        counts, seconds = np.zeros((len(CANDIDATE_THRESHOLDS), len(self.labels)), np.int64), 0.0
+        with progress_bar(round(sum(self.recordings.values())), "scanning", "s") as bar:
+            for path in self.recordings:
                 try:
-                    tally = self._listen(iter_blocks(path, self.predictor.sample_rate))
+                    found, length = self._count_events(iter_blocks(path, self.predictor.sample_rate))
                 except UserError as error:
                     raise UserError(f"negatives: {error}") from error
-                counts, seconds = counts + tally.counts, seconds + tally.seconds
-                shown.update(round(seconds) - shown.n)
+                counts, seconds = counts + found, seconds + length
+                bar.update(round(seconds) - bar.n)
         return counts, seconds / 3600
 
-    def _hits(self, batches: BucketedBatches) -> tuple[Array, Array]:
-        """Shares of clips in which an event of each class is heard: of its own clips, and of all others'.
+    def _detection_rates(self, batches: BucketedBatches) -> tuple[Array, Array]:
+        """Fractions of clips in which each class is detected: of its own clips (recall), and of all other clips.
 
-        The detector hears each clip between two windows of silence, so that a clip counts for as much as it does in a
-        recording, where no window need fit it, and where its probability is smoothed with that of its surroundings.
+        Each clip is embedded between two windows of silence, so that it counts as it would in a recording, where no
+        window need match it, and where its probabilities are averaged with those around it.
 
         Returns:
-            float64 (thresholds, classes) each, NaN where there is no such clip.
+            Two arrays float64 (thresholds, classes), NaN if there is no such clip.
         """
-        size = round(self.window * self.predictor.sample_rate)
-        silence = np.zeros(size, np.int16)
-        sums = np.zeros((2, len(CANDIDATE_THRESHOLDS), len(self.predictor.labels)))
-        clips = np.zeros((2, len(self.predictor.labels)))
-        with progress_bar(len(batches.rows), "listening", "clip") as shown:
+        silence = np.zeros(round(self.settings.window * self.predictor.sample_rate), np.int16)
+        sums = np.zeros((2, len(CANDIDATE_THRESHOLDS), len(self.labels)))
+        clips = np.zeros((2, len(self.labels)))
+        with progress_bar(len(batches.rows), "scanning", "clip") as bar:
             for batch in batches.epoch():
-                waveforms, targets = batch.waveform.cpu().numpy(), batch.targets.bool().cpu().numpy()
-                for waveform, length, own in zip(waveforms, batch.lengths.tolist(), targets, strict=True):
+                waveforms, targets = batch.waveform.cpu().numpy(), batch.targets.tolist()
+                for waveform, length, target in zip(waveforms, batch.lengths.tolist(), targets, strict=True):
                     clip = np.rint(waveform[:length] * FULL_SCALE).astype(np.int16)
-                    heard = self._listen([silence, clip, silence]).counts > 0
-                    for part, mask in enumerate((own, ~own)):
-                        sums[part] += heard & mask
-                        clips[part] += mask
-                shown.update(len(targets))
+                    counts, _ = self._count_events([silence, clip, silence])
+                    is_own = np.arange(len(self.labels)) == target
+                    masks = np.stack([is_own, ~is_own])
+                    sums += (counts > 0) & masks[:, None]
+                    clips += masks
+                bar.update(len(waveforms))
         with np.errstate(invalid="ignore"):
-            own, others = sums / clips[:, None]
-        return own, others
+            recall, confusion_rate = sums / clips[:, None]
+        return recall, confusion_rate
 
-    def _listen(self, recording: Iterable[Chunk]) -> MultiThresholdEventCounter:
-        config = self.config
-        tally = MultiThresholdEventCounter(
-            CANDIDATE_THRESHOLDS,
-            len(self.predictor.labels),
-            config.smoothing_windows,
-            config.offset_ratio,
-            config.min_event_seconds,
+    def _count_events(self, blocks: Iterable[Chunk]) -> tuple[Array, float]:
+        """Number of events in a recording, int64 (thresholds, classes), and its length in s."""
+        settings = self.settings
+        thresholds = np.where(self.is_event, CANDIDATE_THRESHOLDS[:, None], np.inf)
+        detector = EventDetector(
+            self.labels, thresholds, settings.smoothing_windows, settings.offset_ratio, settings.min_event_seconds
         )
-        for spans, probabilities in sliding_window_predict(
-            self.predictor, recording, self.window, self.hop, self.batch_size
-        ):
-            tally.push(spans, probabilities)
-        tally.finish()
-        return tally
+        windows = sliding_window_predict(self.predictor, blocks, settings.window, settings.hop, self.config.batch_size)
+        return detector.count(windows), detector.seconds
 
-    def _warn(self, hours: float, unreached: list[str]) -> None:
+    def _warn(self, hours: float, not_reached: list[str]) -> None:
         rate = self.config.max_false_alarms_per_hour
         if hours * rate < 1:
             log.warning(
-                "%.3g h of negatives cannot show a rate of %g an hour: where nothing was heard in them, up to "
-                "%.2g an hour remain possible (95 %%)",
+                "%.3g h of negatives are too short to verify %g false alarms per hour: "
+                "even with no detection in them, up to %.2g per hour are possible (95 %% confidence)",
                 hours,
                 rate,
                 3 / hours,
             )
-        if unreached:
-            log.warning("no threshold up to 1 keeps to %g false alarms an hour for %s", rate, ", ".join(unreached))
+        if not_reached:
+            log.warning("no threshold up to 1 reaches %g false alarms per hour for %s", rate, ", ".join(not_reached))
 
 
-def _lengths(negatives: Iterable[str], errors: ErrorCollector) -> dict[str, float]:
-    """The seconds of each recording, by what its header says; notes those that cannot be opened."""
-    found = {}
-    for path in audio_paths(negatives):
-        try:
-            with open_audio(path) as file:
-                found[path] = file.frames / file.samplerate
-        except UserError as error:
-            errors.by_key[path] = f"negatives: {error}"
-    return found
+def _first_feasible(feasible: Array) -> tuple[int, bool]:
+    """Index of the lowest threshold from which on all are feasible, and whether there is one; else the last index.
 
-
-def _lowest(fine: Array) -> tuple[int, bool]:
-    """The first of the thresholds from which on all are fine, and whether there is one; else the last of all.
-
-    Events are not fewer at each higher threshold: what is one long event at a low one may be several at a higher one.
+    A higher threshold need not give fewer events: a long event at a low threshold may be several at a higher one.
     """
-    bad = np.flatnonzero(~fine)
-    first = int(bad[-1]) + 1 if len(bad) else 0
-    return min(first, len(fine) - 1), first < len(fine)
+    infeasible = np.flatnonzero(~feasible)
+    first = int(infeasible[-1]) + 1 if len(infeasible) else 0
+    return min(first, len(feasible) - 1), first < len(feasible)
 
 
 def _curve(rate: Array, recall: Array) -> dict[str, list[float | None]]:
-    """The thresholds at which false alarms or recall change, and theirs."""
+    """The thresholds at which the false-alarm rate or the recall changes, with both."""
     points = np.stack([rate, np.nan_to_num(recall)])
     kept = np.flatnonzero(np.append(True, (points[:, 1:] != points[:, :-1]).any(0)))
     return {
         "threshold": CANDIDATE_THRESHOLDS[kept].tolist(),
-        "max_false_alarms_per_hour": rate[kept].tolist(),
+        "false_alarms_per_hour": rate[kept].tolist(),
         "recall": [_number(value) for value in recall[kept]],
     }
 
 
 def _number(value: float) -> float | None:
-    """As JSON has it, which knows no NaN."""
+    """Converts NaN, which JSON does not support, to None."""
     return None if np.isnan(value) else float(value)

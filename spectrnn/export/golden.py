@@ -1,39 +1,54 @@
-"""Golden clips: sounds with what the model says of them, for a look on the machine that it was made for."""
+"""Golden clips: recordings with the model's probabilities, which verify an export on the target machine."""
 
 import json
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from omegaconf import DictConfig
 
+from spectrnn.config.instantiate import to_container, validate_kwargs
 from spectrnn.errors import UserError
 from spectrnn.export.onnx_model import Array, load_onnx
 
 log = logging.getLogger(__name__)
 
 FOLDER = "golden"
-_LIST = "golden.json"
-_TOLERANCE = 1e-4  # of probabilities: other processors round otherwise
+_INDEX = "golden.json"
+_TOLERANCE = 1e-4  # of probabilities; processors round differently
+
+
+@dataclass(kw_only=True)
+class VerifyConfig:
+    """Top level of verify.yaml."""
+
+    file: str
 
 
 class GoldenClip(NamedTuple):
-    """A clip that the dataset holds, or silence: float32 waveform (samples,), and its label, None for silence."""
+    """Clip of the dataset, or silence.
+
+    Attributes:
+        label: Label; None for silence.
+        waveform: Samples in [-1, 1), float32 (samples,).
+    """
 
     label: str | None
     waveform: Array
 
 
 def write_golden(clips: Sequence[GoldenClip], probabilities: Array, sample_rate: int, folder: Path) -> None:
-    """Writes ``golden/``: a WAV file a clip, and ``golden.json`` with what the model says of each.
+    """Writes ``golden/``: a 16-bit WAV file per clip, and ``golden.json`` with the probabilities.
 
     Args:
-        clips: to write, with 16 bits a sample.
-        probabilities: (clips, classes).
-        sample_rate: Hz.
-        folder: of the export.
+        clips: Golden clips.
+        probabilities: Probabilities of the exported model, (clips, classes).
+        sample_rate: Sample rate in Hz.
+        folder: Folder of the export.
     """
     import soundfile
 
@@ -44,44 +59,45 @@ def write_golden(clips: Sequence[GoldenClip], probabilities: Array, sample_rate:
         soundfile.write(folder / FOLDER / name, clip.waveform, sample_rate, subtype="PCM_16")
         rows.append({"file": name, "label": clip.label, "probabilities": [float(value) for value in row]})
     text = json.dumps({"tolerance": _TOLERANCE, "clips": rows}, indent=1, ensure_ascii=False)
-    (folder / FOLDER / _LIST).write_text(text + "\n", encoding="utf-8")
+    (folder / FOLDER / _INDEX).write_text(text + "\n", encoding="utf-8")
 
 
-def verify(file: str) -> float:
-    """Runs the golden clips that lie beside an exported model. Needs onnxruntime, and no torch.
+def verify(node: DictConfig) -> float:
+    """Verifies an exported model with the golden clips next to it. Needs onnxruntime, but not torch.
 
     Args:
-        file: the ONNX file.
+        node: Config as verify.yaml composes it.
 
     Returns:
         The largest difference of a probability.
 
     Raises:
-        UserError: the model or its golden clips cannot be read, or the model says other than it said.
+        UserError: A model or golden clips that cannot be read, or probabilities that differ.
     """
-    path = Path(file).expanduser()
+    config = VerifyConfig(**validate_kwargs(to_container(node, ""), VerifyConfig, ""))
+    path = Path(config.file).expanduser()
     exported = load_onnx(path)
-    tolerance, clips = _read(path.parent / FOLDER / _LIST)
+    tolerance, clips = _read_index(path.parent / FOLDER / _INDEX)
     largest = 0.0
     for clip, expected in clips:
-        found = exported([_waveform(clip, exported.metadata["sample_rate"])])[0]
-        if found.shape != expected.shape:
-            raise UserError(f"{path}: gives {len(found)} probabilities, where {clip} expects {len(expected)}")
-        difference = float(abs(found - expected).max())
-        if not difference <= tolerance:  # nor is one that is no number
+        actual = exported([_read_waveform(clip, exported.metadata["sample_rate"])])[0]
+        if actual.shape != expected.shape:
+            raise UserError(f"{path}: computes {len(actual)} probabilities, but {clip} has {len(expected)}")
+        difference = float(abs(actual - expected).max())
+        if not difference <= tolerance:  # also rejects NaN
             raise UserError(
-                f"{path}: says other than when it was exported; of {clip} its probabilities are off by "
-                f"{difference:.2g}, where {tolerance:g} is allowed"
+                f"{path}: probabilities of {clip} differ by {difference:.2g} from those at export; the tolerance is "
+                f"{tolerance:g}"
             )
         largest = max(largest, difference)
-    log.info("%s: ok, %d golden clips, largest difference of a probability %.1e", path, len(clips), largest)
+    log.info("%s: verified with %d golden clips, largest difference of a probability %.1e", path, len(clips), largest)
     return largest
 
 
-def _read(path: Path) -> tuple[float, list[tuple[Path, Array]]]:
-    """The tolerance, and each clip's path and probabilities."""
+def _read_index(path: Path) -> tuple[float, list[tuple[Path, Array]]]:
+    """Reads the tolerance, and the path and probabilities of each clip."""
     if not path.is_file():
-        raise UserError(f"{path}: missing; a model is verified against the golden clips of its export, beside it")
+        raise UserError(f"{path}: missing; verification needs the golden clips next to the exported model")
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         clips = [
@@ -91,11 +107,11 @@ def _read(path: Path) -> tuple[float, list[tuple[Path, Array]]]:
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"{path}: is damaged ({type(error).__name__}: {error})") from error
     if not clips or not all(expected.shape == clips[0][1].shape for _, expected in clips):
-        raise UserError(f"{path}: is damaged (its clips are none, or expect different classes)")
+        raise UserError(f"{path}: is damaged (no clips, or different numbers of classes)")
     return tolerance, clips
 
 
-def _waveform(path: Path, sample_rate: int) -> Array:
+def _read_waveform(path: Path, sample_rate: int) -> Array:
     import soundfile
 
     try:
@@ -103,5 +119,5 @@ def _waveform(path: Path, sample_rate: int) -> Array:
     except (OSError, soundfile.SoundFileError) as error:
         raise UserError(f"{path}: is missing or damaged ({error})") from error
     if rate != sample_rate or waveform.ndim != 1 or not len(waveform):
-        raise UserError(f"{path}: is no golden clip; one has a channel, at {sample_rate} Hz")
+        raise UserError(f"{path}: is not a golden clip, which is mono and has {sample_rate} Hz")
     return waveform

@@ -1,4 +1,4 @@
-"""From a classifier to an ONNX graph: waveform and length in, probabilities out, any length, any batch."""
+"""ONNX graph of a classifier: waveforms and lengths in, probabilities out, for any batch size and length."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ from spectrnn.model.classifier import Classifier
 from spectrnn.model.rnn import RNNLayer
 from spectrnn.version import __version__
 
-OPSET = 17  # of ONNX, from 2022: what runtimes on small and old machines know
+OPSET = 17  # of ONNX, from 2022, which runtimes on small and old machines support
 _OUTPUTS = {
     "probabilities": {0: "batch"},
     "features": {0: "batch", 1: "frames"},
@@ -29,41 +29,41 @@ _OUTPUTS = {
 
 
 class OnnxClassifier(nn.Module):
-    """What the ONNX file computes: the classifier itself, but for what no exporter can trace.
+    """Classifier without the operations that the exporter cannot trace.
 
-    The Fourier transform becomes a convolution, and the GRU by hand the library's. Nothing else is written anew.
+    The Fourier transform is a convolution, and the GRU is PyTorch's.
 
     Args:
-        classifier: in evaluation mode; it stays as it is.
-        inside: also give out features, and where the pooling looks.
+        classifier: Classifier in evaluation mode; it is copied.
+        intermediates: Whether to also return features and attention weights.
     """
 
-    def __init__(self, classifier: Classifier, inside: bool) -> None:
+    def __init__(self, classifier: Classifier, intermediates: bool) -> None:
         super().__init__()
-        self.classifier, self.inside = deepcopy(classifier).cpu().eval(), inside
+        self.classifier, self.intermediates = deepcopy(classifier).cpu().eval(), intermediates
         self.classifier.features.stft = ConvolutionalSTFT(self.classifier.features)
         for layer in self.classifier.modules():
             if isinstance(layer, RNNLayer):
-                layer.by_hand = False
+                layer.use_cpu_kernel = False
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
-        """Runs the classifier.
+        """Computes probabilities.
 
         Args:
-            waveform: float32 (batch, samples) in [-1, 1), zero beyond each clip's length.
-            lengths: int64 (batch,), in samples.
+            waveform: Samples in [-1, 1), float32 (batch, samples), zero after the end of each clip.
+            lengths: Number of valid samples per clip, int64 (batch,).
 
         Returns:
-            Probabilities (batch, classes); and if asked for, normalized features (batch, frames, bins), and where the
-            pooling has weights, those: (batch, heads, frames'). Beyond a clip's length both mean nothing.
+            Probabilities (batch, classes); with `intermediates` also normalized features (batch, frames, bins), and the
+            weights (batch, heads, states) of an attention pooling. Both are undefined after the end of a clip.
         """
         model = self.classifier
         window = model.features.window_size
-        # No longer than the longest clip, and a window at least: both without a branch, which a trace would freeze.
+        # Cut to the longest clip, and pad to at least one window, without a branch, which tracing would freeze.
         waveform = nn.functional.pad(waveform, (0, window - 1))[:, : lengths.max().clamp(min=window)]
         x = model.trace(waveform, lengths)
         probabilities = model.task.probabilities(x.logits, model.temperature)
-        if not self.inside:
+        if not self.intermediates:
             return (probabilities,)
         return (probabilities, x.features) if x.attention is None else (probabilities, x.features, x.attention)
 
@@ -93,22 +93,22 @@ class ConvolutionalSTFT(nn.Module):
 
 
 def model_metadata(classifier: Classifier, tuned_thresholds: TunedThresholds | None) -> dict[str, Any]:
-    """What an ONNX file says of itself, so that it alone is enough.
+    """Returns the metadata that make an ONNX file self-contained.
 
     Args:
-        classifier: that it computes.
-        tuned_thresholds: the thresholds that were chosen for it; None where none were.
+        classifier: Exported classifier.
+        tuned_thresholds: Detection thresholds tuned for it; None if there are none.
 
     Returns:
-        ``labels`` in the order of the probabilities, ``sample_rate`` (Hz), ``longest`` (samples of the longest clip
-        that it was trained on: longer recordings are to be classified in pieces), ``window`` and ``hop`` (samples of
-        a frame), ``temperature``, ``tuned_thresholds``, and the version of ``spectrnn``. Ready for JSON.
+        JSON-compatible values: ``labels`` in the order of the probabilities, ``sample_rate`` in Hz,
+        ``max_train_samples`` (length of the longest training clip; split longer recordings into chunks), ``window`` and
+        ``hop`` of frames in samples, ``temperature``, ``tuned_thresholds``, and the version of ``spectrnn``.
     """
     features = classifier.features
     return {
         "labels": classifier.labels,
         "sample_rate": classifier.sample_rate,
-        "longest": int(classifier.max_train_samples),
+        "max_train_samples": int(classifier.max_train_samples),
         "window": features.window_size,
         "hop": features.hop_size,
         "temperature": float(classifier.temperature),
@@ -117,19 +117,19 @@ def model_metadata(classifier: Classifier, tuned_thresholds: TunedThresholds | N
     }
 
 
-def write_onnx(classifier: Classifier, path: Path, metadata: dict[str, Any], inside: bool = False) -> None:
+def write_onnx(classifier: Classifier, path: Path, metadata: dict[str, Any], intermediates: bool = False) -> None:
     """Writes a classifier as an ONNX file; see `OnnxClassifier` for its inputs and outputs.
 
     Args:
-        classifier: in evaluation mode, on any device.
-        path: the file.
-        metadata: what the file says of itself, as `model_metadata` gives it.
-        inside: give the graph the outputs ``features`` and, where the pooling has weights, ``attention``, too.
+        classifier: Classifier in evaluation mode, on any device.
+        path: ONNX file.
+        metadata: Metadata from `model_metadata`.
+        intermediates: Whether to add the outputs ``features`` and, for attention pooling, ``attention``.
 
     Raises:
-        UserError: the package onnx is not installed.
+        UserError: The package onnx is not installed.
     """
-    graph = OnnxClassifier(classifier, inside)
+    graph = OnnxClassifier(classifier, intermediates)
     samples = classifier.features.window_size + 9 * classifier.features.hop_size
     example = (torch.zeros(2, samples), torch.tensor([samples, samples - classifier.features.hop_size]))
     inputs = {"waveform": {0: "batch", 1: "samples"}, "lengths": {0: "batch"}}
@@ -146,19 +146,20 @@ def export_onnx(
     outputs: dict[str, dict[int, str]],
     path: Path,
 ) -> None:
-    """Records what a module does to an example as an ONNX file.
+    """Traces a module and writes it as an ONNX file.
 
     Args:
-        module: whose forward takes and gives tensors alone.
-        example: of its arguments.
-        inputs, outputs: names, each with its dimensions that may have any size.
-        path: the file.
+        module: Module whose forward takes and returns tensors only.
+        example: Example arguments.
+        inputs: Dynamic dimensions by input name.
+        outputs: Dynamic dimensions by output name.
+        path: ONNX file.
 
     Raises:
-        UserError: the package onnx is not installed.
+        UserError: The package onnx is not installed.
     """
     import_optional("onnx")
-    with _quiet():
+    with _without_warnings():
         # The newer exporter (dynamo) freezes the time axis of bidirectional layers.
         torch.onnx.export(
             module,
@@ -173,7 +174,7 @@ def export_onnx(
 
 
 def write_metadata(path: Path, metadata: dict[str, Any]) -> None:
-    """Puts metadata into an ONNX file, in the place of what was there."""
+    """Replaces the metadata of an ONNX file."""
     onnx = import_optional("onnx")
     model = onnx.load(path)
     onnx.helper.set_model_props(model, {KEY: json.dumps(metadata, ensure_ascii=False)})
@@ -181,14 +182,13 @@ def write_metadata(path: Path, metadata: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter warns of every shape that a trace could freeze; the certification looks whether one did."""
+def _without_warnings() -> Iterator[None]:
+    """Suppresses the exporter's warnings about shapes that tracing may freeze; verification detects it if one is."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logger.setLevel(level)

@@ -1,4 +1,4 @@
-"""An ONNX file of ours, opened for use. Needs no torch: it runs on the machine that the model was made for."""
+"""Exported models in onnxruntime. Does not need torch."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -13,16 +13,16 @@ import numpy.typing as npt
 from spectrnn.errors import UserError
 
 KEY = "spectrnn"  # in the metadata of the ONNX file
-NEXT = "next_"  # before the names of the state, as an output
+NEXT = "next_"  # prefix of the outputs that are the next state
 
 Array = npt.NDArray[Any]
 
 
 def import_optional(name: str) -> Any:
-    """The module ``onnx`` or ``onnxruntime``, which come with an extra.
+    """Imports ``onnx`` or ``onnxruntime``, which belong to an extra.
 
     Raises:
-        UserError: it is not installed.
+        UserError: It is not installed.
     """
     try:
         return import_module(name)
@@ -31,17 +31,17 @@ def import_optional(name: str) -> Any:
 
 
 class OnnxModel:
-    """An exported classifier in onnxruntime, on the CPU. See `opened`.
+    """Exported classifier in onnxruntime, on the CPU. See `load_onnx`.
 
     Args:
-        path: of the ONNX file.
-        threads: that compute; 0 for one a core.
+        path: ONNX file.
+        threads: Number of threads; 0 for one per core.
 
     Attributes:
-        metadata: what the file says of itself: labels, sample_rate (Hz), longest (samples) and more; see `graph.facts`.
+        metadata: Metadata of the file, from `graph.model_metadata`.
 
     Raises:
-        UserError: no such file, none that onnxruntime can run, or not one of ours.
+        UserError: No such file, one that onnxruntime cannot run, or one that spectrnn did not export.
     """
 
     def __init__(self, path: Path, threads: int = 0) -> None:
@@ -54,15 +54,15 @@ class OnnxModel:
             self.session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
             self.metadata = json.loads(self.session.get_modelmeta().custom_metadata_map[KEY])
         except KeyError as error:
-            raise UserError(f"{path}: is an ONNX file, but no export of spectrnn") from error
-        except Exception as error:  # onnxruntime's have no common class of their own
+            raise UserError(f"{path}: is an ONNX file, but not an export of spectrnn") from error
+        except Exception as error:  # onnxruntime's exceptions have no common base class
             raise UserError(f"{path}: onnxruntime cannot run it ({_line(error)})") from error
         self.path = path
         if not isinstance(self.metadata, dict) or type(self.metadata.get("sample_rate")) is not int:
-            raise UserError(f"{path}: is an ONNX file, but what it says of itself is damaged")
+            raise UserError(f"{path}: is an ONNX file, but its metadata are damaged")
 
     def __call__(self, waveforms: Sequence[Array]) -> Array:
-        """Classifies clips: float32 arrays (samples,) at the classifier's rate -> probabilities (clips, classes)."""
+        """Classifies clips at the classifier's sample rate: float32 (samples,) each -> float32 (clips, classes)."""
         lengths = np.array([len(waveform) for waveform in waveforms], dtype=np.int64)
         batch = np.zeros((len(waveforms), lengths.max()), np.float32)
         for row, waveform in zip(batch, waveforms, strict=True):
@@ -70,7 +70,15 @@ class OnnxModel:
         return self.run(batch, lengths)
 
     def run(self, waveform: Array, lengths: Array) -> Array:
-        """float32 (batch, samples), zero beyond each clip's length, int64 (batch,) -> float32 (batch, classes)."""
+        """Classifies a batch, zero after the end of each clip.
+
+        Args:
+            waveform: Samples in [-1, 1), float32 (batch, samples).
+            lengths: Number of valid samples per clip, int64 (batch,).
+
+        Returns:
+            Probabilities, float32 (batch, classes).
+        """
         return self._run(["probabilities"], {"waveform": waveform, "lengths": lengths})[0]
 
     def _run(self, outputs: list[str], inputs: dict[str, Array]) -> list[Array]:
@@ -81,26 +89,26 @@ class OnnxModel:
 
 
 class StreamingOnnxModel(OnnxModel):
-    """A classifier that was exported for streams: the same, and packet by packet."""
+    """Exported streaming classifier, for clips and for streams."""
 
     def run(self, waveform: Array, lengths: Array) -> Array:
-        """As `OnnxModel.run`: each clip as a stream of two packets, a window and the rest."""
-        answers = []
+        """Classifies a batch as `OnnxModel.run` does: each clip is a stream of two blocks, a window and the rest."""
+        results = []
         for row, length in zip(waveform, lengths, strict=True):
-            *_, (_, last) = self.packets(row[None, :length], length)
-            answers.append(last)
-        return np.concatenate(answers)
+            *_, (_, last) = self.stream(row[None, :length], length)
+            results.append(last)
+        return np.concatenate(results)
 
-    def packets(self, streams: Array, hops: int) -> Iterator[tuple[int, Array]]:
-        """Hears streams side by side.
+    def stream(self, streams: Array, hops: int) -> Iterator[tuple[int, Array]]:
+        """Classifies a batch of streams block by block.
 
         Args:
-            streams: float32 (batch, samples).
-            hops: of a packet, but for the first, which is a window.
+            streams: Samples in [-1, 1), float32 (batch, samples).
+            hops: Number of hops per block; the first block is a window.
 
         Yields:
-            Samples that were heard, and probabilities (batch, classes) for all of them. What is no whole hop at the end
-            is left out, as it is in a clip.
+            Number of samples so far, and their probabilities (batch, classes). An incomplete hop at the end is ignored,
+            as in a clip.
         """
         try:
             window, hop = int(self.metadata["window"]), int(self.metadata["hop"])
@@ -109,19 +117,18 @@ class StreamingOnnxModel(OnnxModel):
                 for each in self.metadata["state"]
             }
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{self.path}: is an ONNX file, but what it says of its state is damaged") from error
+            raise UserError(f"{self.path}: is an ONNX file, but the metadata of its state are damaged") from error
         streams = np.pad(streams, ((0, 0), (0, max(0, window - streams.shape[1]))))
-        whole = window + (streams.shape[1] - window) // hop * hop
-        ends = [0, *range(window, whole, hops * hop), whole]
-        for start, end in pairwise(ends):
+        total = window + (streams.shape[1] - window) // hop * hop
+        for start, end in pairwise([0, *range(window, total, hops * hop), total]):
             outputs = ["probabilities", *(NEXT + name for name in state)]
-            probabilities, *after = self._run(outputs, {"waveform": streams[:, start:end], **state})
-            state = dict(zip(state, after, strict=True))
+            probabilities, *next_state = self._run(outputs, {"waveform": streams[:, start:end], **state})
+            state = dict(zip(state, next_state, strict=True))
             yield end, probabilities
 
 
 def load_onnx(path: Path, threads: int = 0) -> OnnxModel:
-    """An exported file, ready to run; arguments and errors are those of `OnnxModel`."""
+    """Loads an exported model; arguments and errors are those of `OnnxModel`."""
     exported = OnnxModel(path, threads)
     return StreamingOnnxModel(path, threads) if "state" in exported.metadata else exported
 

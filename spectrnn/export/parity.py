@@ -1,4 +1,4 @@
-"""Whether an exported file says what the classifier says: onnxruntime against PyTorch."""
+"""Parity of an exported model in onnxruntime with the classifier in PyTorch."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -11,34 +11,31 @@ from spectrnn.errors import UserError
 from spectrnn.export.onnx_model import Array, OnnxModel
 from spectrnn.model.classifier import Classifier
 
-TOLERANCE = 1e-4  # of a probability
-_BATCH = 8  # clips
-_ROUNDS = 7  # of timing
+TOLERANCE = 1e-4  # of probabilities
+_BATCH_SIZE = 8
+_TIMING_ROUNDS = 7
 
 
 class ParityCase(NamedTuple):
-    """Float32 waveforms (samples,) that are classified together, and what they are."""
+    """Waveforms, float32 (samples,) each, that are classified in one batch."""
 
     name: str
     waveforms: Sequence[Array]
 
 
 def parity_cases(classifier: Classifier, clips: Sequence[Array]) -> list[ParityCase]:
-    """What a file is held against the classifier with.
+    """Returns inputs for comparing an exported model with its classifier.
 
     Args:
-        classifier: says what a window, a hop and a long clip are.
-        clips: of the dataset, float32 (samples,).
+        classifier: Classifier, whose window, hop and training clips determine the lengths.
+        clips: Waveforms of the dataset, float32 (samples,) each.
 
     Returns:
-        Lengths from a sample to three times the longest clip of the training, batches of mixed lengths, silence, full
-        scale, and the clips, one by one and in batches.
+        Lengths from one sample to three times the longest training clip, batches of mixed lengths, silence, full scale,
+        and the clips, one by one and in batches.
     """
-    window, hop, longest = (
-        classifier.features.window_size,
-        classifier.features.hop_size,
-        int(classifier.max_train_samples),
-    )
+    features, longest = classifier.features, int(classifier.max_train_samples)
+    window, hop = features.window_size, features.hop_size
     generator = np.random.default_rng(0)
 
     def noise(samples: int) -> Array:
@@ -49,13 +46,13 @@ def parity_cases(classifier: Classifier, clips: Sequence[Array]) -> list[ParityC
         "half a window": window // 2,
         "a window": window,
         "a window and a hop": window + hop,
-        "half of the longest clip": longest // 2,
+        "half the longest clip": longest // 2,
         "the longest clip": longest,
         "three times the longest clip": 3 * longest,
     }
     mixed = [noise(samples) for samples in (*lengths.values(), longest // 3)]
     square = np.where(np.arange(longest) // 20 % 2, 1, -1).astype(np.float32)
-    batches = [clips[first : first + _BATCH] for first in range(0, len(clips), _BATCH)]
+    batches = [clips[first : first + _BATCH_SIZE] for first in range(0, len(clips), _BATCH_SIZE)]
     return [
         *(ParityCase(f"noise, {name}", [noise(samples)]) for name, samples in lengths.items()),
         ParityCase("noise, a batch of 3 lengths", mixed[5:2:-1]),
@@ -64,65 +61,59 @@ def parity_cases(classifier: Classifier, clips: Sequence[Array]) -> list[ParityC
         ParityCase("square wave at full scale", [square]),
         ParityCase("noise at full scale", [np.sign(noise(longest))]),
         *(ParityCase("clips of the dataset, one by one", [clip]) for clip in clips),
-        *(ParityCase(f"clips of the dataset, in batches of {_BATCH}", batch) for batch in batches),
+        *(ParityCase(f"clips of the dataset, in batches of {_BATCH_SIZE}", batch) for batch in batches),
     ]
 
 
+@torch.inference_mode()
 def max_abs_differences(classifier: Classifier, exported: OnnxModel, cases: Sequence[ParityCase]) -> dict[str, float]:
-    """How far the file is from the classifier, which hears each clip alone and without padding.
+    """Compares an exported model with its classifier, which classifies each clip by itself and without padding.
 
     Args:
-        classifier: on the CPU, in evaluation mode.
-        exported: the file.
-        cases: that both are asked.
+        classifier: Classifier on the CPU, in evaluation mode.
+        exported: Exported model.
+        cases: Inputs.
 
     Returns:
-        The largest difference of a probability for each name of a case.
+        Largest difference of a probability by name of the case.
     """
     largest: dict[str, float] = {}
     for case in cases:
-        expected = np.concatenate([_reference(classifier, waveform) for waveform in case.waveforms])
-        found = float(abs(exported(case.waveforms) - expected).max())
-        largest[case.name] = float(np.maximum(largest.get(case.name, 0.0), found))  # which keeps what is no number
+        clips = [(torch.from_numpy(waveform)[None], torch.tensor([len(waveform)])) for waveform in case.waveforms]
+        expected = torch.cat([classifier.probabilities(*clip) for clip in clips]).numpy()
+        difference = float(abs(exported(case.waveforms) - expected).max())
+        largest[case.name] = float(np.maximum(largest.get(case.name, 0.0), difference))  # np.maximum keeps NaN
     return largest
 
 
-def require_parity(found: Mapping[str, float]) -> None:
-    """Refuses a file that says something else.
-
-    Args:
-        found: case -> largest difference of a probability, as `max_abs_differences` gives it.
+def require_parity(differences: Mapping[str, float]) -> None:
+    """Rejects an exported model that differs from its classifier, given the result of `max_abs_differences`.
 
     Raises:
-        UserError: one is beyond the tolerance.
+        UserError: A difference above the tolerance.
     """
-    for name, difference in found.items():
+    for name, difference in differences.items():
         if not difference <= TOLERANCE:
             raise UserError(
-                f"format=onnx: the file is not certified, and was not kept: its probabilities differ from "
-                f"PyTorch's by {difference:.2g} ({name}), where {TOLERANCE:g} is allowed"
+                f"format=onnx: the exported model failed verification and was deleted: its probabilities differ from "
+                f"those of PyTorch by {difference:.2g} ({name}); the tolerance is {TOLERANCE:g}"
             )
 
 
-def interleaved_timings(runners: Sequence[OnnxModel], waveforms: Sequence[Array]) -> Array:
-    """Times files side by side: each clip by each file in turn, so that what else the machine does meets all alike.
+def interleaved_timings(models: Sequence[OnnxModel], waveforms: Sequence[Array]) -> Array:
+    """Times models in alternation, clip by clip, so that other load of the machine affects all of them equally.
 
     Args:
-        runners: the files.
-        waveforms: float32 (samples,).
+        models: Exported models.
+        waveforms: Waveforms, float32 (samples,) each.
 
     Returns:
-        Seconds for all clips, (runners,): of the first by the median of each clip, of the others in proportion, by the
-        median of the pairs' ratios, which holds on a busy machine.
+        Time in s for all clips, (models,): for the first model the sum of the medians per clip, for the others that sum
+        times the median of the paired ratios, which is robust on a busy machine.
     """
-    times = np.zeros((_ROUNDS, len(waveforms), len(runners)))
-    for turn, clip, file in np.ndindex(times.shape):
+    times = np.zeros((_TIMING_ROUNDS, len(waveforms), len(models)))
+    for turn, clip, model in np.ndindex(times.shape):
         start = time.perf_counter()
-        runners[file]([waveforms[clip]])
-        times[turn, clip, file] = time.perf_counter() - start
+        models[model]([waveforms[clip]])
+        times[turn, clip, model] = time.perf_counter() - start
     return np.median(times[:, :, 0], axis=0).sum() * np.median(times / times[:, :, :1], axis=(0, 1))
-
-
-@torch.inference_mode()
-def _reference(classifier: Classifier, waveform: Array) -> Array:
-    return classifier.probabilities(torch.from_numpy(waveform)[None], torch.tensor([len(waveform)])).numpy()

@@ -1,4 +1,4 @@
-"""The graph of a live stream: a packet and the state in, probabilities and the next state out."""
+"""ONNX graph of a streaming classifier: block and state in, probabilities and next state out."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -14,14 +14,14 @@ from spectrnn.export.onnx_model import NEXT, Array, StreamingOnnxModel, import_o
 from spectrnn.model.classifier import Classifier
 from spectrnn.streaming.classifier import StreamingClassifier
 
-_COMPARED = 6  # answers to a stream, each with an offline one
+_NUM_COMPARED = 6  # blocks per stream that are compared with offline results
 
 
 class StreamingGraph(nn.Module):
-    """What the ONNX file of a stream computes: the streaming classifier, whose Fourier transform is a convolution.
+    """Streaming classifier whose Fourier transform is a convolution.
 
     Args:
-        stream: in evaluation mode, on the CPU; it stays as it is.
+        stream: Streaming classifier on the CPU, in evaluation mode; it is copied.
     """
 
     def __init__(self, stream: StreamingClassifier) -> None:
@@ -30,84 +30,87 @@ class StreamingGraph(nn.Module):
         self.stream.classifier.features.stft = ConvolutionalSTFT(self.stream.classifier.features)
 
     def forward(self, waveform: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """Hears a packet (batch, samples), which with the unread samples makes a frame or more, after a state.
+        """Processes the next block.
+
+        Args:
+            waveform: Samples (batch, samples) that, with the pending ones, form one or more frames.
+            state: State after the previous block.
 
         Returns:
-            Probabilities (batch, classes) for all that was heard, and the next state.
+            Probabilities (batch, classes) of the stream so far, and the next state.
         """
-        x, unread = self.stream.features(waveform, state[:1])
+        x, pending = self.stream.features(waveform, state[:1])
         states = self.stream.step(x, state[1:])
-        return self.stream.probabilities(states), *unread, *states
+        return self.stream.probabilities(states), *pending, *states
 
 
 def write_streaming_onnx(stream: StreamingClassifier, path: Path, metadata: dict[str, Any]) -> None:
     """Writes a streaming classifier as an ONNX file.
 
     Inputs are ``waveform`` (batch, samples) and the state; outputs ``probabilities`` (batch, classes) and the next
-    state, whose names begin with ``next_``. How a state begins is in the metadata, under ``state``.
+    state, with the prefix ``next_``. The metadata contain the initial state under ``state``.
 
     Args:
-        stream: in evaluation mode, on the CPU.
-        path: the file.
-        metadata: what the file says of itself, as `graph.facts` gives it.
+        stream: Streaming classifier on the CPU, in evaluation mode.
+        path: ONNX file.
+        metadata: Metadata from `graph.model_metadata`.
 
     Raises:
-        UserError: the package onnx is not installed.
+        UserError: The package onnx is not installed.
     """
     features = stream.classifier.features
-    first = stream.initial(2)
-    names = ["unread", "frames", *(f"state_{number}" for number in range(1, len(first) - 1))]
-    state = (torch.zeros(2, features.window_size - features.hop_size), *first[1:])
-    dynamic = {name: {0: "batch"} for name in names} | {"unread": {0: "batch", 1: "unread"}}
+    initial = stream.initial_state(2)
+    names = ["pending", "frames", *(f"state_{number}" for number in range(1, len(initial) - 1))]
+    # Traced as after the first block: with pending samples, of which the initial state has none.
+    state = (torch.zeros(2, features.window_size - features.hop_size), *initial[1:])
+    dynamic = {name: {0: "batch"} for name in names} | {"pending": {0: "batch", 1: "pending"}}
     outputs = {"probabilities": {0: "batch"}, **{NEXT + name: dict(axes) for name, axes in dynamic.items()}}
-    outputs[NEXT + "unread"][1] = "next_unread"
+    outputs[NEXT + "pending"][1] = "next_pending"
     inputs = {"waveform": {0: "batch", 1: "samples"}, **dynamic}
     export_onnx(StreamingGraph(stream).eval(), (torch.zeros(2, 3 * features.hop_size), *state), inputs, outputs, path)
-    # What the answer does not depend on, such as the state that a new one replaces, is no input of the graph.
-    needed = {entry.name for entry in import_optional("onnx").load(path).graph.input}
-    starts = [_start(name, tensor) for name, tensor in zip(names, first, strict=True) if name in needed]
-    write_metadata(path, {**metadata, "state": starts})
+    # The exporter drops inputs that no output depends on, such as a state that is always replaced.
+    used = {entry.name for entry in import_optional("onnx").load(path).graph.input}
+    entries = [_state_entry(name, tensor) for name, tensor in zip(names, initial, strict=True) if name in used]
+    write_metadata(path, {**metadata, "state": entries})
 
 
-def _start(name: str, tensor: Tensor) -> dict[str, Any]:
-    """A tensor of the state, (batch, ...), as JSON: it begins with one number everywhere."""
+def _state_entry(name: str, tensor: Tensor) -> dict[str, Any]:
+    """Describes a tensor of the initial state (batch, ...), whose elements are all equal, for JSON."""
     values = tensor.unique() if tensor.numel() else torch.zeros(1)
     assert len(values) == 1, name
-    # JSON has no infinity, and the least number of all does as well.
+    # JSON has no infinity; the smallest finite number is equivalent here.
     fill = float(values.clamp(min=torch.finfo(torch.float32).min))
     return {"name": name, "shape": list(tensor.shape[1:]), "fill": fill}
 
 
+@torch.inference_mode()
 def streaming_differences(
     classifier: Classifier, exported: StreamingOnnxModel, clips: Sequence[Array]
 ) -> dict[str, float]:
-    """How far answers along the way are from the classifier's to all that was heard, as a clip.
+    """Compares results along a stream with those of the classifier for the audio up to there, as one clip.
 
     Args:
-        classifier: on the CPU, in evaluation mode.
-        exported: the file.
-        clips: of the dataset, float32 (samples,).
+        classifier: Classifier on the CPU, in evaluation mode.
+        exported: Exported model.
+        clips: Waveforms of the dataset, float32 (samples,).
 
     Returns:
-        The largest difference of a probability for each way to cut a stream into packets.
+        Largest difference of a probability by way of splitting a stream into blocks.
     """
-    sound = np.concatenate(clips)
     longest = max(int(classifier.max_train_samples), classifier.features.window_size)
-    streams = np.resize(sound, (3, longest))
-    ways = {
-        "a stream in packets of a hop": (streams[:1], 1),
-        "a stream in packets of 7 hops": (streams[:1], 7),
-        "3 streams side by side": (streams, 4),
+    streams = np.resize(np.concatenate(clips), (3, longest))
+    cases = {
+        "stream in blocks of 1 hop": (streams[:1], 1),
+        "stream in blocks of 7 hops": (streams[:1], 7),
+        "batch of 3 streams": (streams, 4),
     }
-    return {name: _along(classifier, exported, *way) for name, way in ways.items()}
-
-
-@torch.inference_mode()
-def _along(classifier: Classifier, exported: StreamingOnnxModel, streams: Array, hops: int) -> float:
-    answers = list(exported.packets(streams, hops))
-    distances = []
-    for heard, found in answers[:: max(1, len(answers) // _COMPARED)] + answers[-1:]:
-        prefix = torch.from_numpy(np.ascontiguousarray(streams[:, :heard]))
-        expected = classifier.probabilities(prefix, torch.full((len(prefix),), heard))
-        distances.append(abs(found - expected.numpy()).max())
-    return float(np.max(distances))
+    largest = {}
+    for name, (batch, hops) in cases.items():
+        results = list(exported.stream(batch, hops))
+        differences = []
+        for samples, actual in results[:: max(1, len(results) // _NUM_COMPARED)] + results[-1:]:
+            prefix = torch.from_numpy(np.ascontiguousarray(batch[:, :samples]))
+            expected = classifier.probabilities(prefix, torch.full((len(prefix),), samples))
+            differences.append(abs(actual - expected.numpy()).max())
+        largest[name] = float(np.max(differences))
+    return largest

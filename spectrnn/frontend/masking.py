@@ -1,32 +1,20 @@
-"""Masks and masked statistics: what keeps a clip's result apart from its neighbours' padding."""
+"""Masks and masked statistics, which keep a clip's result independent of padding."""
 
 import torch
 from torch import Tensor
 
 
-def length_mask(frames: Tensor, size: int) -> Tensor:
-    """(batch,) valid frames -> bool (batch, size), true on valid ones."""
-    return torch.arange(size, device=frames.device) < frames[:, None]
+def length_mask(lengths: Tensor, size: int) -> Tensor:
+    """Lengths (batch,) -> bool (batch, size), true for valid positions."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
-def masked_mean(x: Tensor, mask: Tensor, frames: Tensor) -> Tensor:
-    """The mean over each clip's valid frames.
-
-    Args:
-        x: (batch, frames, bins).
-        mask: bool (batch, frames).
-        frames: valid frames, (batch,).
-
-    Returns:
-        (batch, bins).
-    """
-    return x.masked_fill(~mask[:, :, None], 0).sum(1) / frames[:, None]
+def masked_mean(x: Tensor, lengths: Tensor) -> Tensor:
+    """Computes the mean over valid frames: x (batch, frames, bins), lengths (batch,) -> (batch, bins)."""
+    return x.masked_fill(~length_mask(lengths, x.shape[1])[:, :, None], 0).sum(1) / lengths[:, None]
 
 
-def masked_variance(x: Tensor, mean: Tensor, mask: Tensor, frames: Tensor) -> Tensor:
-    """The (biased) variance over valid frames: x (batch, frames, bins), mean (batch, bins) -> (batch, bins)."""
-    return masked_mean((x - mean[:, None]).square(), mask, frames)
-
-
-StreamState = tuple[Tensor, ...]  # what a stage keeps from packet to packet, each (batch, ...)
-NOT_STREAMABLE = {"": "has no way to go on from packet to packet"}  # of a stage that says nothing of streams
+def masked_moments(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Computes mean and biased variance over valid frames, (batch, bins) each; arguments as for `masked_mean`."""
+    mean = masked_mean(x, lengths)
+    return mean, masked_mean((x - mean[:, None]).square(), lengths)

@@ -1,167 +1,121 @@
-"""The formats of predictions: what stands at the top of a table, and the line of a row."""
+"""Output formats of predictions: the header of a table, and a line per row."""
 
 import csv
 import io
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from spectrnn.detection.events import Event
 from spectrnn.inference.tasks import ClipPrediction
 
+_RAVEN_COLUMNS = (
+    "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\t"
+    "Begin Path\tFile Offset (s)\tLabel\tProbability\n"
+)
+
 
 class RowContext(NamedTuple):
-    """Where a row stands.
-
-    Attributes:
-        path: of its recording.
-        row: its number in the table, from 1.
-        before: s of the recordings that were before this one.
-    """
+    """Path of a row's recording, number of the row from 1, and total length of the recordings before its own in s."""
 
     path: str
-    row: int
-    before: float
+    number: int
+    offset_seconds: float
 
 
-class RowFormat(ABC):
-    """Text of rows of one kind.
+class RowFormat(NamedTuple):
+    """Text format of rows.
 
     Attributes:
-        header: what stands in front of them.
-        of_one: whether a file holds one recording only.
+        header: First line of a table, with its line end; empty for no header.
+        line: Function that returns the line of a row, with its line end.
+        single_recording: Whether a file contains one recording only.
     """
 
-    header = ""
-    of_one = False
-
-    @abstractmethod
-    def line(self, place: RowContext, row: Any) -> str:
-        """The line of a row, with its end."""
+    header: str
+    line: Callable[[RowContext, Any], str]
+    single_recording: bool = False
 
 
-class CSVLabels(RowFormat):
-    """A line a recording: its labels and their probabilities, the most probable first.
+def label_format(name: str, top_k: int, with_decision: bool) -> RowFormat:
+    """Format of one row per recording, with its most probable labels.
 
     Args:
-        top_k: labels a line.
-        decides: whether a last column holds the label that reaches its threshold.
+        name: ``csv`` or ``jsonl``.
+        top_k: Number of labels.
+        with_decision: Whether to add the label that reaches its threshold.
     """
 
-    def __init__(self, top_k: int, decides: bool) -> None:
-        numbers = [""] + [f"_{number}" for number in range(2, top_k + 1)]
-        ranked = [name + number for number in numbers for name in ("label", "probability")]
-        self.header = _csv(["path", *ranked, *(["decision"] if decides else [])])
-        self.top_k, self.decides = top_k, decides
+    def to_csv(context: RowContext, row: ClipPrediction) -> str:
+        cells = [context.path]
+        for label, probability in list(row.prediction.probabilities.items())[:top_k]:
+            cells += [label, f"{probability:.6f}"]
+        return csv_line([*cells, row.decision or ""] if with_decision else cells)
 
-    def line(self, place: RowContext, row: ClipPrediction) -> str:
-        """As `Format`."""
-        cells = [place.path]
-        for label, value in list(row.prediction.probabilities.items())[: self.top_k]:
-            cells += [label, f"{value:.6f}"]
-        return _csv([*cells, row.decision or ""] if self.decides else cells)
+    def to_json(context: RowContext, row: ClipPrediction) -> str:
+        top = list(row.prediction.probabilities.items())[:top_k]
+        predictions = [{"label": label, "probability": round(probability, 6)} for label, probability in top]
+        decision = {"decision": row.decision} if with_decision else {}
+        return json_line({"path": context.path, "predictions": predictions, **decision})
 
-
-class JSONLabels(RowFormat):
-    """An object a recording; its settings are those of `CSVLabels`."""
-
-    def __init__(self, top_k: int, decides: bool) -> None:
-        self.top_k, self.decides = top_k, decides
-
-    def line(self, place: RowContext, row: ClipPrediction) -> str:
-        """As `Format`."""
-        top = list(row.prediction.probabilities.items())[: self.top_k]
-        ranked = [{"label": label, "probability": round(value, 6)} for label, value in top]
-        decision = {"decision": row.decision} if self.decides else {}
-        return _json({"path": place.path, "predictions": ranked, **decision})
+    if name == "jsonl":
+        return RowFormat("", to_json)
+    suffixes = ["", *(f"_{number}" for number in range(2, top_k + 1))]
+    columns = [column + suffix for suffix in suffixes for column in ("label", "probability")]
+    return RowFormat(csv_line(["path", *columns, *(["decision"] if with_decision else [])]), to_csv)
 
 
-class CSVEvents(RowFormat):
-    """A line an event: where it is, s, and what."""
-
-    header = "path,start,end,label,probability\n"
-
-    def line(self, place: RowContext, row: Event) -> str:
-        """As `Format`."""
-        return _csv([place.path, f"{row.start:.3f}", f"{row.end:.3f}", row.label, f"{row.probability:.6f}"])
-
-
-class JSONEvents(RowFormat):
-    """An object an event."""
-
-    def line(self, place: RowContext, row: Event) -> str:
-        """As `Format`."""
-        times = {"start": round(row.start, 3), "end": round(row.end, 3)}
-        return _json({"path": place.path, **times, "label": row.label, "probability": round(row.probability, 6)})
-
-
-class Audacity(RowFormat):
-    """A line an event, as Audacity's File > Import > Labels reads them: of one recording."""
-
-    of_one = True
-
-    def line(self, place: RowContext, row: Event) -> str:
-        """As `Format`."""
-        return f"{row.start:.6f}\t{row.end:.6f}\t{row.label}\n"
-
-
-class Raven(RowFormat):
-    """A selection table as Raven opens it: a line an event, on all frequencies that there are.
-
-    Raven shows several recordings as one after another: an event's times count from the first one's beginning, and its
-    file offset from that of its own.
+def event_format(name: str, max_frequency: float) -> RowFormat:
+    """Format of one row per event, with start and end in s.
 
     Args:
-        high: the highest frequency that the classifier hears, Hz.
+        name: ``csv``, ``jsonl``, ``audacity`` (label track) or ``raven`` (selection table).
+        max_frequency: Upper limit of Raven's selections in Hz.
     """
 
-    header = (
-        "\t".join(
-            [
-                "Selection",
-                "View",
-                "Channel",
-                "Begin Time (s)",
-                "End Time (s)",
-                "Low Freq (Hz)",
-                "High Freq (Hz)",
-                "Begin Path",
-                "File Offset (s)",
-                "Label",
-                "Probability",
-            ]
-        )
-        + "\n"
-    )
+    def to_csv(context: RowContext, event: Event) -> str:
+        return csv_line([context.path, *event_cells(event)])
 
-    def __init__(self, high: float) -> None:
-        self.high = high
+    def to_json(context: RowContext, event: Event) -> str:
+        return json_line({"path": context.path, **event_values(event)})
 
-    def line(self, place: RowContext, row: Event) -> str:
-        """As `Format`."""
-        cells = [
-            str(place.row),
-            "Spectrogram 1",
-            "1",
-            f"{place.before + row.start:.6f}",
-            f"{place.before + row.end:.6f}",
-            "0.0",
-            f"{self.high:.1f}",
-            str(Path(place.path).absolute()),
-            f"{row.start:.6f}",
-            row.label,
-            f"{row.probability:.6f}",
-        ]
-        return "\t".join(cells) + "\n"
+    def to_audacity(context: RowContext, event: Event) -> str:
+        return f"{event.start:.6f}\t{event.end:.6f}\t{event.label}\n"
+
+    def to_raven(context: RowContext, event: Event) -> str:
+        # Raven opens several recordings as one: times count from the first one, file offsets from an event's own.
+        start, end = (f"{context.offset_seconds + time:.6f}" for time in (event.start, event.end))
+        view = [str(context.number), "Spectrogram 1", "1", start, end, "0.0", f"{max_frequency:.1f}"]
+        file = [str(Path(context.path).absolute()), f"{event.start:.6f}"]
+        return "\t".join([*view, *file, event.label, f"{event.probability:.6f}"]) + "\n"
+
+    return {
+        "csv": RowFormat(csv_line(["path", *Event._fields]), to_csv),
+        "jsonl": RowFormat("", to_json),
+        "audacity": RowFormat("", to_audacity, single_recording=True),
+        "raven": RowFormat(_RAVEN_COLUMNS, to_raven),
+    }[name]
 
 
-def _csv(cells: Iterable[str]) -> str:
+def event_cells(event: Event) -> list[str]:
+    """Cells of an event in a CSV file, in the order of its fields."""
+    return [f"{event.start:.3f}", f"{event.end:.3f}", event.label, f"{event.probability:.6f}"]
+
+
+def event_values(event: Event) -> dict[str, Any]:
+    """Values of an event in a JSON object."""
+    start, end, label, probability = event
+    return {"start": round(start, 3), "end": round(end, 3), "label": label, "probability": round(probability, 6)}
+
+
+def csv_line(cells: Iterable[str]) -> str:
+    """A row of a CSV file, with its line end."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue()
 
 
-def _json(content: dict[str, Any]) -> str:
+def json_line(content: dict[str, Any]) -> str:
+    """An object of a JSON-lines file, with its line end."""
     return json.dumps(content, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""Many recordings through a classifier: the pieces of all, in heaps, decoded while others are computed."""
+"""Batched prediction over many recordings, with decoding overlapped with computation."""
 
 import glob
 import os
@@ -13,142 +13,131 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spectrnn.data import stdin_audio
-from spectrnn.data.audio import Samples, iter_blocks
+from spectrnn.data.audio import Samples, iter_blocks, to_float
 from spectrnn.data.samples import prefetch
 from spectrnn.data.sources.local import is_audio
+from spectrnn.data.stdin_audio import STDIN, stdin_blocks
 from spectrnn.errors import UserError
 from spectrnn.inference.predictor import Predictor
-from spectrnn.inference.sliding_window import Window, int16_to_float, spans_of
-from spectrnn.inference.tasks import Aggregator, Marker, PredictionRow, PredictionTask
+from spectrnn.inference.sliding_window import Window, spans_of
+from spectrnn.inference.tasks import Marker, PredictionRow, PredictionTask
 
-_OPENED = 32  # files that are decoded while others are computed
-_BATCHES = 8  # that are sorted by length together
-_HEAP_SECONDS = 240  # of sound that they hold, at most: bounds the memory
+_OPEN_FILES = 32  # files that are decoded ahead
+# Limits of a group of windows: enough for batches of windows of similar length, and for bounded memory.
+_GROUP_BATCHES = 8
+_GROUP_SECONDS = 240
 
 
 class RecordingStatus(Enum):
-    """How far a recording is."""
+    """Status of a recording after a group of windows."""
 
-    OPEN = "open"
-    OVER = "over"
-    BROKEN = "broken"
+    IN_PROGRESS = "in progress"
+    DONE = "done"
+    FAILED = "failed"
 
 
 class RecordingResult(NamedTuple):
-    """What was heard of a recording.
+    """New results for a recording.
 
     Attributes:
-        path: of the recording.
-        rows: what there is to write, after that which came before.
-        seconds: of it that were heard until now.
-        state: whether more follows; of a recording that breaks off, nothing counts.
-        error: why it cannot be read.
+        path: Path of the recording.
+        rows: Rows since the last result.
+        seconds: Length of the recording so far in s.
+        status: Status of the recording; if it failed, its earlier rows are not valid.
+        error: Reason why it failed.
     """
 
     path: str
     rows: list[PredictionRow]
     seconds: float
-    state: RecordingStatus
+    status: RecordingStatus
     error: UserError | None = None
 
 
-Part = tuple[str, Window | Marker | UserError]  # of a recording: its windows, then its end, or why it cannot be read
+Item = tuple[str, Window | Marker | UserError]  # path of a recording, and a window, a marker, or why it cannot be read
 
 
 def audio_paths(paths: Iterable[str]) -> Iterator[str]:
-    """Files as they are, all audio files below folders, and the files that globs find, one after another.
+    """Expands folders to the audio files in them, and globs to the files that match; files stay as they are.
 
-    A folder or glob that holds none stays in the list, so that it is reported, and not passed over.
+    A folder or glob without files is kept, so that it is reported and not skipped.
     """
     for name in paths:
         path = Path(name).expanduser()
-        found = [str(path)]
+        files = [path]
         if path.is_dir():
-            found = [
-                str(file) for file in sorted(path.rglob("*")) if is_audio(file.relative_to(path)) and not file.is_dir()
-            ]
+            files = [file for file in sorted(path.rglob("*")) if is_audio(file.relative_to(path)) and not file.is_dir()]
         elif not path.exists() and glob.has_magic(name):
-            found = [file for file in sorted(glob.glob(str(path), recursive=True)) if not Path(file).is_dir()]
-        yield from found or [str(path)]
+            files = [Path(file) for file in sorted(glob.glob(str(path), recursive=True)) if not Path(file).is_dir()]
+        yield from map(str, files or [path])
 
 
 def predict_recordings(
-    predictor: Predictor,
-    hearing: PredictionTask,
-    paths: Iterable[str],
-    batch_size: int,
-    raw_sample_rate: int | None = None,
+    predictor: Predictor, task: PredictionTask, paths: list[str], batch_size: int, raw_sample_rate: int | None = None
 ) -> Iterator[list[RecordingResult]]:
-    """Hears recordings heap by heap, and decodes the next ones meanwhile.
+    """Processes recordings in groups of windows, and decodes the next ones meanwhile.
 
-    A heap that ends with a recording depends on nothing that came before, so that whoever begins behind it hears the
-    same, to the last digit.
+    A group that ends with a recording is independent of earlier ones, so resuming after it gives identical results.
 
     Args:
-        predictor: whose rate recordings are resampled to.
-        hearing: what is made of them.
-        paths: of audio files, or `streams.NAME` alone.
-        batch_size: windows a batch, at most.
-        raw_sample_rate: of raw samples on standard input, as for `streams.stdin_blocks`.
+        predictor: Predictor that classifies the windows.
+        task: Task that defines the windows and the rows.
+        paths: Audio files, or `STDIN` alone.
+        batch_size: Maximum number of windows per batch.
+        raw_sample_rate: Sample rate of raw samples on standard input, as for `stdin_blocks`.
 
     Yields:
-        What was heard in each heap, in the order of the paths.
+        Results of each group, in the order of the paths.
     """
-    paths = list(paths)
-    if paths == [stdin_audio.STDIN]:  # on no other thread, which no signal would end while it waits for sound
-        parts = _parts(stdin_audio.STDIN, stdin_audio.stdin_blocks(predictor.sample_rate, raw_sample_rate), hearing)
-        heaps = group_windows(parts, _BATCHES * batch_size, _HEAP_SECONDS * predictor.sample_rate)
+    max_windows, max_samples = _GROUP_BATCHES * batch_size, _GROUP_SECONDS * predictor.sample_rate
+    if paths == [STDIN]:  # in this thread, as no signal would interrupt another one that waits for input
+        blocks = stdin_blocks(predictor.sample_rate, raw_sample_rate)
+        groups = group_windows(_items(STDIN, blocks, task), max_windows, max_samples)
     else:
-        parts = _read(paths, hearing, predictor.sample_rate)
-        found = (part for part in parts if part[1] is not Marker.PAUSE)
-        heaps = prefetch(group_windows(found, _BATCHES * batch_size, _HEAP_SECONDS * predictor.sample_rate), 1)
-    reader, seconds = hearing.reader(), 0.0
-    for heap in heaps:
-        samples = [int16_to_float(content.samples) for _, content in heap if isinstance(content, Window)]
+        items = (item for item in _read_files(paths, task, predictor.sample_rate) if item[1] is not Marker.FLUSH)
+        groups = prefetch(group_windows(items, max_windows, max_samples), 1)
+    aggregator, seconds = task.aggregator(), 0.0
+    for group in groups:
+        samples = [to_float(content.samples) for _, content in group if isinstance(content, Window)]
         probabilities = predictor.probabilities(samples, batch_size)
-        heard = []
-        for path, run in groupby(heap, itemgetter(0)):
-            contents = [content for _, content in run]
+        results = []
+        for path, part in groupby(group, itemgetter(0)):
+            contents = [content for _, content in part]
             windows = [content for content in contents if isinstance(content, Window)]
             rows: list[PredictionRow] = []
             if windows:
                 seconds = windows[-1].end
-                said, probabilities = np.split(probabilities, [len(windows)])
-                rows += reader.push(spans_of(windows), said)
-            heard.append(_heard(path, rows, seconds, contents[-1], reader))
-            if heard[-1].state is not RecordingStatus.OPEN:
-                reader, seconds = hearing.reader(), 0.0
-        yield heard
+                own, probabilities = np.split(probabilities, [len(windows)])
+                rows += aggregator.push(spans_of(windows), own)
+            last = contents[-1]
+            if isinstance(last, UserError):
+                results.append(RecordingResult(path, [], seconds, RecordingStatus.FAILED, last))
+            elif last is Marker.END:
+                results.append(RecordingResult(path, [*rows, *aggregator.finish()], seconds, RecordingStatus.DONE))
+            else:
+                results.append(RecordingResult(path, rows, seconds, RecordingStatus.IN_PROGRESS))
+                continue
+            aggregator, seconds = task.aggregator(), 0.0
+        yield results
 
 
-def _heard(
-    path: str, rows: list[PredictionRow], seconds: float, last: Window | Marker | UserError, reader: Aggregator
-) -> RecordingResult:
-    if isinstance(last, UserError):
-        return RecordingResult(path, [], seconds, RecordingStatus.BROKEN, last)
-    if last is Marker.END:
-        return RecordingResult(path, [*rows, *reader.finish()], seconds, RecordingStatus.OVER)
-    return RecordingResult(path, rows, seconds, RecordingStatus.OPEN)
-
-
-def _read(paths: list[str], hearing: PredictionTask, sample_rate: int) -> Iterator[Part]:
-    """The parts of all files, one file after another; the first of the next ones is decoded meanwhile."""
+def _read_files(paths: list[str], task: PredictionTask, sample_rate: int) -> Iterator[Item]:
+    """Items of all files, one file after another; the first item of the next ones is computed ahead."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        opened: deque[tuple[Future[Part], Iterator[Part]]] = deque()
+        opened: deque[tuple[Future[Item], Iterator[Item]]] = deque()
         for path in paths:
-            parts = _parts(path, iter_blocks(path, sample_rate), hearing)
-            opened.append((pool.submit(next, parts), parts))
-            if len(opened) == _OPENED:
+            items = _items(path, iter_blocks(path, sample_rate), task)
+            opened.append((pool.submit(next, items), items))
+            if len(opened) == _OPEN_FILES:
                 first, rest = opened.popleft()
                 yield from chain([first.result()], rest)
         for first, rest in opened:
             yield from chain([first.result()], rest)
 
 
-def _parts(path: str, sound: Iterator[Samples], hearing: PredictionTask) -> Iterator[Part]:
+def _items(path: str, blocks: Iterator[Samples], task: PredictionTask) -> Iterator[Item]:
     try:
-        for content in hearing.cut(sound):
+        for content in task.split(blocks):
             yield path, content
     except UserError as error:
         yield path, error
@@ -156,29 +145,28 @@ def _parts(path: str, sound: Iterator[Samples], hearing: PredictionTask) -> Iter
         yield path, Marker.END
 
 
-def group_windows(parts: Iterable[Part], windows: int, samples: float) -> Iterator[list[Part]]:
-    """Parts in lists of so many windows or samples, about: enough for batches of windows of like length.
+def group_windows(items: Iterable[Item], max_windows: int, max_samples: float) -> Iterator[list[Item]]:
+    """Groups the items of recordings into lists of about so many windows or samples.
 
-    A list ends with a recording; but where a recording is longer, within it, and then at its end. It ends at a pause.
+    A group ends with a recording, or within one that is longer than a group and then with it, or at `Marker.FLUSH`.
     """
-    heap: list[Part] = []
-    lengths: list[int] = []
-    begun = True  # whether the heap holds all of its first recording
-    for part in parts:
-        full = len(lengths) >= windows or sum(lengths) >= samples
-        if isinstance(part[1], Window):
-            if full:
-                yield heap
-                heap, lengths, begun = [], [], False
-            heap.append(part)
-            lengths.append(len(part[1].samples))
+    group: list[Item] = []
+    windows, samples = 0, 0
+    starts_within = False  # whether the group starts within a recording
+    for item in items:
+        content, is_full = item[1], windows >= max_windows or samples >= max_samples
+        if isinstance(content, Window):
+            if is_full:
+                yield group
+                group, windows, samples, starts_within = [], 0, 0, True
+            group.append(item)
+            windows, samples = windows + 1, samples + len(content.samples)
             continue
-        if part[1] is not Marker.PAUSE:
-            heap.append(part)
-        if heap and (
-            part[1] is Marker.PAUSE or full or not begun or len(heap) >= 2 * windows
-        ):  # or nothing can be read
-            yield heap
-            heap, lengths, begun = [], [], part[1] is not Marker.PAUSE
-    if heap:
-        yield heap
+        if content is not Marker.FLUSH:
+            group.append(item)
+        # The last condition bounds the number of files that cannot be read.
+        if group and (content is Marker.FLUSH or is_full or starts_within or len(group) >= 2 * max_windows):
+            yield group
+            group, windows, samples, starts_within = [], 0, 0, content is Marker.FLUSH
+    if group:
+        yield group

@@ -1,38 +1,38 @@
-"""`spectrnn predict`: the labels of files, or the events in them, in bounded memory however many and long they are."""
+"""`spectrnn predict`: labels of recordings, or events in them, in bounded memory for any number and length."""
 
 import hashlib
 import logging
-import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-import soundfile
 from omegaconf import DictConfig
 
 from spectrnn.config.instantiate import to_container, validate_kwargs
 from spectrnn.config.types import PositiveInt, SampleRate
-from spectrnn.data import stdin_audio
-from spectrnn.detection.settings import resolve_thresholds
+from spectrnn.data.audio import open_audio
+from spectrnn.data.stdin_audio import STDIN
+from spectrnn.detection.settings import DetectionConfig, DetectionSettings, resolve_thresholds
 from spectrnn.errors import TrainingInterrupted, UserError
-from spectrnn.inference import formats
-from spectrnn.inference.pipeline import RecordingResult, RecordingStatus, audio_paths, predict_recordings
+from spectrnn.inference.formats import RowFormat, event_format, label_format
+from spectrnn.inference.pipeline import RecordingStatus, audio_paths, predict_recordings
 from spectrnn.inference.predictor import Predictor, load
-from spectrnn.inference.tasks import ClipTask, PredictionTask, ScanConfig, scanning
-from spectrnn.inference.writers import DirectoryWriter, StreamWriter, TableWriter, Writer
+from spectrnn.inference.tasks import ClipTask, DetectionTask, PredictionTask
+from spectrnn.inference.writers import Writer, open_writer
 from spectrnn.progress import progress_bar
 from spectrnn.runs import find_model
 
 log = logging.getLogger(__name__)
 
-# Of the settings, those that change no line of the output.
-_HARMLESS = {"paths", "run", "out", "batch_size", "device"}
-_EVENT_FORMATS = {"audacity", "raven"}  # formats
+_ROW_INDEPENDENT_KEYS = {"paths", "run", "out", "batch_size", "device", "trust"}
+_EVENT_FORMATS = ("audacity", "raven")
 
 
 @dataclass(kw_only=True)
-class PredictConfig(ScanConfig):
-    """predict.yaml."""
+class PredictConfig(DetectionConfig):
+    """Top level of predict.yaml."""
 
     paths: list[str]
     run: str
@@ -42,158 +42,107 @@ class PredictConfig(ScanConfig):
     raw_sample_rate: SampleRate | None
     batch_size: PositiveInt
     device: str
+    trust: list[str]
 
 
 def predict(node: DictConfig) -> None:
-    """Predicts recordings, and writes a line for each, or for each of their events.
-
-    Args:
-        node: as predict.yaml composes it.
+    """Classifies recordings or detects events in them as a predict.yaml defines it, and writes the rows.
 
     Raises:
-        UserError: nothing to predict, a model that cannot be loaded, an output that cannot be written, or, after all
-            others were predicted, recordings that cannot be read.
+        UserError: No recordings, a model that cannot be loaded, an output that cannot be written; or, after all others
+            have been processed, recordings that cannot be read.
     """
     config = PredictConfig(**validate_kwargs(to_container(node, ""), PredictConfig, ""))
     if config.window is None and config.format in _EVENT_FORMATS:
-        raise UserError(
-            f"format={config.format}: is of events, which are heard through a window, as in window=2 hop=0.5"
-        )
-    paths = _paths(config)
-    predictor = load(config.run, config.device)
-    hearing = _build_task(config, predictor)
-    with _output(config, paths, _format(config, predictor)) as output:
-        left = [path for path in paths if path not in output.done]
-        if len(left) < len(paths):
-            log.info("%d of %d recordings are done; the others follow", len(paths) - len(left), len(paths))
-        try:
-            failed = _run(config, predictor, hearing, left, output)
-        except KeyboardInterrupt as error:
-            if isinstance(output, StreamWriter):
-                raise
-            raise TrainingInterrupted("interrupted; the same command goes on from there", 130) from error
-        if failed < len(paths):
-            output.finish()
-    if failed:
-        raise UserError(_failure(failed, len(paths)))
-
-
-def _run(config: PredictConfig, predictor: Predictor, hearing: PredictionTask, paths: list[str], output: Writer) -> int:
-    """Hears recordings and writes what is heard; returns how many cannot be read."""
-    failed = 0
-    with Progress(paths, config.out is None) as progress:
-        for heap in predict_recordings(predictor, hearing, paths, config.batch_size, config.raw_sample_rate):
-            for heard in heap:
-                output.write(heard.path, heard.rows)
-                if heard.state is RecordingStatus.OVER:
-                    output.end(heard.path, heard.seconds)
-                elif heard.state is RecordingStatus.BROKEN:
-                    failed += 1
-                    output.drop()
-                    log.error("%s", heard.error)
-            if heap[-1].state is not RecordingStatus.OPEN:
-                output.commit()
-            progress.update(heap)
-    return failed
-
-
-def _paths(config: PredictConfig) -> list[str]:
+        raise UserError(f"format={config.format}: requires event detection; set window and hop, as in window=2 hop=0.5")
     if not config.paths:
         raise UserError("paths: missing; name files, folders or globs: spectrnn predict recordings/ run=outputs/...")
     paths = [*dict.fromkeys(audio_paths(config.paths))]
-    if stdin_audio.STDIN in paths and len(paths) > 1:
-        raise UserError(f"{stdin_audio.STDIN}: standard input is predicted alone; leave out the other paths")
-    return paths
+    if STDIN in paths and len(paths) > 1:
+        raise UserError(f"{STDIN}: standard input cannot be combined with other paths")
+    predictor = load(config.run, config.device, config.trust)
+    task, row_format = _task_and_format(config, predictor)
+    out = _output_path(config, paths, row_format)
+    with open_writer(out, row_format, paths, config.paths, _row_settings(config)) as writer:
+        done = writer.journal.done if writer.journal else ()
+        remaining = [path for path in paths if path not in done]
+        if len(remaining) < len(paths):
+            log.info("resuming: %d of %d recordings already done", len(paths) - len(remaining), len(paths))
+        try:
+            failed = _run(config, predictor, task, remaining, writer)
+        except KeyboardInterrupt as error:
+            if writer.journal is None:
+                raise
+            raise TrainingInterrupted("interrupted; rerun the same command to resume", 130) from error
+        if writer.journal and failed < len(paths):
+            writer.journal.delete()
+    if failed:
+        if len(paths) == 1:
+            raise UserError("the recording could not be predicted")
+        if failed == len(paths):
+            raise UserError(f"none of the {failed} files could be predicted")
+        raise UserError(f"{failed} of {len(paths)} files could not be predicted; the others were")
 
 
-def _failure(failed: int, total: int) -> str:
-    if total == 1:
-        return "the recording could not be predicted"
-    if failed == total:
-        return f"none of the {total} files could be predicted"
-    return f"{failed} of {total} files could not be predicted; the others were"
+def _run(config: PredictConfig, predictor: Predictor, task: PredictionTask, paths: list[str], writer: Writer) -> int:
+    """Processes recordings and writes the results; returns the number of recordings that cannot be read."""
+    completed = failed = 0
+    is_stdin = paths == [STDIN]  # of unknown length
+    bar = progress_bar(
+        None if is_stdin else len(paths),
+        "predicting",
+        "s" if is_stdin else "file",
+        disable=config.out is None,
+        bar_format=None if is_stdin else "{l_bar}{bar}| {n:.1f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]",
+    )
+    with bar:
+        for group in predict_recordings(predictor, task, paths, config.batch_size, config.raw_sample_rate):
+            writer.write(group)
+            for error in filter(None, (result.error for result in group)):
+                failed += 1
+                log.error("%s", error)
+            completed += sum(result.status is not RecordingStatus.IN_PROGRESS for result in group)
+            path, seconds, progress = group[-1].path, group[-1].seconds, float(completed)
+            if is_stdin:
+                progress = seconds
+            elif group[-1].status is RecordingStatus.IN_PROGRESS and not bar.disable:
+                progress += seconds / max(_duration(path), seconds)
+            bar.update(progress - bar.n)
+    return failed
 
 
-def _build_task(config: PredictConfig, predictor: Predictor) -> PredictionTask:
+def _task_and_format(config: PredictConfig, predictor: Predictor) -> tuple[PredictionTask, RowFormat]:
+    labels, tuned = predictor.labels, predictor.tuned_thresholds
     if config.window is None:
-        return ClipTask(predictor, resolve_thresholds(config, predictor.labels, predictor.tuned_thresholds))
-    return scanning(config, predictor)
+        thresholds = resolve_thresholds(config, labels, tuned)
+        row_format = label_format(config.format, min(config.top_k, len(labels)), thresholds is not None)
+        return ClipTask(predictor, thresholds), row_format
+    settings = DetectionSettings.resolve(config, labels, tuned, predictor.window / predictor.sample_rate)
+    return DetectionTask(predictor, settings), event_format(config.format, predictor.sample_rate / 2)
 
 
-def _format(config: PredictConfig, predictor: Predictor) -> formats.RowFormat:
-    if config.window is None:
-        form = {"csv": formats.CSVLabels, "jsonl": formats.JSONLabels}[config.format]
-        decided = resolve_thresholds(config, predictor.labels, predictor.tuned_thresholds) is not None
-        return form(min(config.top_k, len(predictor.labels)), decided)
-    events = {"csv": formats.CSVEvents(), "jsonl": formats.JSONEvents(), "audacity": formats.Audacity()}
-    return {**events, "raven": formats.Raven(predictor.sample_rate / 2)}[config.format]
-
-
-def _output(config: PredictConfig, paths: list[str], form: formats.RowFormat) -> Writer:
+def _output_path(config: PredictConfig, paths: list[str], row_format: RowFormat) -> Path | None:
     if config.out is None:
-        if form.of_one and len(paths) > 1:
-            raise UserError(f"format={config.format}: is of one recording; of several, out=FOLDER takes a file each")
-        return StreamWriter(sys.stdout, form)
+        if row_format.single_recording and len(paths) > 1:
+            remedy = "for several recordings set out=FOLDER"
+            raise UserError(f"format={config.format}: writes one file per recording; {remedy}")
+        return None
     out = Path(config.out).expanduser()
     if out.resolve() in {find_model(config.run).resolve(), *(Path(path).resolve() for path in paths)}:
-        raise UserError(f"out={config.out}: is read, and would be lost; name another file")
-    if form.of_one and (len(paths) > 1 or out.is_dir()):
-        return DirectoryWriter(out, form, _fingerprint(config), config.paths)
-    if out.exists() and not out.is_file() and not out.is_dir():  # a device or a named pipe
-        return StreamWriter(out.open("w", encoding="utf-8", newline=""), form, out)
-    return TableWriter(out, form, _fingerprint(config))
+        raise UserError(f"out={config.out}: is also an input; choose another file")
+    return out
 
 
-def _fingerprint(config: PredictConfig) -> dict[str, Any]:
-    """What decides the lines of the output, but for the recordings."""
-    settings = {name: value for name, value in asdict(config).items() if name not in _HARMLESS}
+def _row_settings(config: PredictConfig) -> dict[str, Any]:
+    """The settings that determine the rows of each recording."""
+    settings = {key: value for key, value in asdict(config).items() if key not in _ROW_INDEPENDENT_KEYS}
     with find_model(config.run).open("rb") as file:
         return {"model": hashlib.file_digest(file, "sha256").hexdigest()[:16], **settings}
 
 
-class Progress:
-    """A bar of recordings, or of one recording's seconds, with the time that is left.
-
-    Args:
-        paths: of the recordings.
-        hidden: show none.
-    """
-
-    def __init__(self, paths: list[str], hidden: bool) -> None:
-        self.over, self.path, self.seconds = 0, "", 0.0  # recordings; the open one's, and its length
-        self.alone = len(paths) == 1
-        self.hidden = hidden
-        total = round(_seconds(paths[0])) or None if self.alone else len(paths)
-        count = "{n:.0f}" if self.alone else "{n:.1f}"
-        form = f"{{l_bar}}{{bar}}| {count}/{{total_fmt}} [{{elapsed}}<{{remaining}}, {{rate_fmt}}]" if total else None
-        self.bar = progress_bar(
-            total, "predicting", "s of sound" if self.alone else "file", disable=hidden, bar_format=form
-        )
-
-    def __enter__(self) -> Self:
-        self.bar.__enter__()
-        return self
-
-    def update(self, heap: list[RecordingResult]) -> None:
-        """Shows how far the last heap came."""
-        if self.hidden:
-            return
-        last = heap[-1]
-        self.over += sum(heard.state is not RecordingStatus.OPEN for heard in heap)
-        share = 0.0
-        if last.state is RecordingStatus.OPEN and not self.alone:
-            if last.path != self.path:
-                self.path, self.seconds = last.path, _seconds(last.path)
-            share = last.seconds / max(self.seconds, last.seconds)
-        self.bar.update((last.seconds if self.alone else self.over + share) - self.bar.n)
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.__exit__(*error)
-
-
-def _seconds(path: str) -> float:
-    """How long a recording claims to be; 0 where it does not say."""
-    try:
-        return soundfile.info(path).duration if path != stdin_audio.STDIN else 0.0
-    except (soundfile.SoundFileError, OSError):
-        return 0.0
+@lru_cache(maxsize=1)
+def _duration(path: str) -> float:
+    """Length of a recording in s according to its header; 0 if it cannot be read."""
+    with suppress(UserError), open_audio(path) as file:
+        return file.frames / file.samplerate
+    return 0.0

@@ -1,23 +1,24 @@
-"""A recording of any length through a window that moves along it, in bounded memory."""
+"""Sliding windows over recordings of any length, in bounded memory."""
 
 from collections.abc import Iterable, Iterator
-from itertools import islice, pairwise
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
-from spectrnn.data.audio import FULL_SCALE
+from spectrnn.data.audio import to_float
 from spectrnn.detection.events import Array
 from spectrnn.inference.predictor import Chunk, Predictor
 
 
 class Window(NamedTuple):
-    """A part of a recording that is classified at once.
+    """A part of a recording that is classified as one clip.
 
     Attributes:
-        start, end: the time that it speaks for, s from the recording's beginning; less than it holds where windows
-            overlap.
-        samples: int16 (samples,).
+        start: Start of the span that the prediction applies to, in s from the beginning of the recording. With
+            overlapping windows the span is shorter than the window.
+        end: End of the span in s.
+        samples: Samples of the window, int16 (samples,).
     """
 
     start: float
@@ -28,109 +29,80 @@ class Window(NamedTuple):
 def sliding_window_predict(
     predictor: Predictor, blocks: Iterable[Chunk], window: float, hop: float, batch_size: int
 ) -> Iterator[tuple[Array, Array]]:
-    """What a classifier says of the windows of a recording, batch after batch.
+    """Classifies the windows of a recording, batch by batch.
 
     Args:
-        predictor: of the recording's rate.
-        blocks: int16 arrays (samples,), which follow each other.
-        window, hop: its length, and from one to the next, s; `hop` is at most `window`.
-        batch_size: windows that are computed at once.
+        predictor: Predictor at the sample rate of the recording.
+        blocks: Consecutive blocks of the recording, int16 (samples,) each.
+        window, hop: Window and hop in s, as for `SlidingWindow`.
+        batch_size: Number of windows per batch.
 
     Yields:
-        The span of each window, float64 (windows, 2), as `SlidingWindow` has it, and its probabilities, float64
-        (windows, classes).
+        Spans float64 (windows, 2) as `SlidingWindow` defines them, and probabilities float64 (windows, classes).
     """
-    found = _drawn(SlidingWindow(window, hop, predictor.sample_rate), blocks)
-    while batch := list(islice(found, batch_size)):
-        yield spans_of(batch), predictor.probabilities([int16_to_float(piece.samples) for piece in batch], batch_size)
+    windows = SlidingWindow(window, hop, predictor.sample_rate).split(blocks)
+    while batch := list(islice(windows, batch_size)):
+        yield spans_of(batch), predictor.probabilities([to_float(window.samples) for window in batch], batch_size)
 
 
 def spans_of(windows: Iterable[Window]) -> Array:
-    """The times that windows speak for: float64 (windows, 2), s."""
+    """Start and end of each window's span in s, float64 (windows, 2)."""
     return np.array([(window.start, window.end) for window in windows])
 
 
-def int16_to_float(samples: Chunk) -> Chunk:
-    """int16 (samples,) as the float32 in [-1, 1) that a classifier takes."""
-    return samples.astype(np.float32) / np.float32(FULL_SCALE)
-
-
 class SlidingWindow:
-    """The windows of a recording whose samples come block by block.
+    """Splits a recording into overlapping windows, block by block.
 
-    A window speaks for the `hop` in its middle; the first one also for all before, the last one for all behind. So
-    their spans follow each other without gaps, from 0 to the recording's end.
+    The last window ends with the recording; a shorter recording is one window. The span of a window is the hop at its
+    center; the first span also covers everything before, the last one everything after. So spans are contiguous.
 
     Args:
-        window, hop: its length, and from one to the next, s; `hop` is at most `window`.
-        sample_rate: of the recording, Hz.
+        window: Length of a window in s.
+        hop: Hop between windows in s, at most `window`.
+        sample_rate: Sample rate of the recording in Hz.
     """
 
     def __init__(self, window: float, hop: float, sample_rate: int) -> None:
-        self.size, self.rate = max(1, round(window * sample_rate)), sample_rate
-        self.cutter = Framer(self.size, max(1, round(hop * sample_rate)))
-        self.waiting: list[tuple[int, Chunk]] = []  # the last window: where its span ends depends on the next one
-        self.begun = 0.0
+        self.sample_rate = sample_rate
+        self.size, self.hop = max(1, round(window * sample_rate)), max(1, round(hop * sample_rate))
+        self.buffer = np.zeros(0, np.int16)  # samples from the start of the last complete window
+        self.offset = 0  # position of the buffer in the recording
+        self.next_start = 0  # position of the next window
+        self.pending: tuple[int, Chunk] | None = None  # last window: the end of its span depends on the next one
+        self.span_start = 0.0
+
+    def split(self, blocks: Iterable[Chunk]) -> Iterator[Window]:
+        """Yields the windows of a recording, given as consecutive blocks int16 (samples,)."""
+        for block in blocks:
+            yield from self.push(block)
+        yield from self.finish()
 
     def push(self, block: Chunk) -> list[Window]:
-        """Takes int16 (samples,), and gives out the windows that are complete and followed by another."""
-        return self._spanned(self.cutter.push(block))
+        """Adds a block int16 (samples,), and returns the windows that are complete and followed by another one."""
+        self.buffer = np.concatenate([self.buffer, block]) if len(self.buffer) else block
+        windows = []
+        while self.next_start + self.size <= self.offset + len(self.buffer):
+            self.buffer, self.offset = self.buffer[self.next_start - self.offset :], self.next_start
+            windows += self._add(self.offset, self.buffer[: self.size])
+            self.next_start += self.hop
+        return windows
 
     def finish(self) -> list[Window]:
-        """The last windows."""
-        windows = self._spanned(self.cutter.finish())
-        for start, samples in self.waiting:
-            windows.append(Window(self.begun, (start + len(samples)) / self.rate, samples))
-        self.waiting = []
+        """Returns the remaining windows at the end of the recording."""
+        end = self.offset + len(self.buffer)
+        is_incomplete = end > self.offset + self.size or (end > 0 and self.pending is None)
+        last = self.buffer[-self.size :]
+        windows = self._add(end - len(last), last) if is_incomplete else []
+        if self.pending is not None:
+            windows.append(Window(self.span_start, end / self.sample_rate, self.pending[1]))
+            self.pending = None
         return windows
 
-    def _spanned(self, found: list[tuple[int, Chunk]]) -> list[Window]:
-        windows = []
-        for (start, samples), (following, _) in pairwise([*self.waiting, *found]):
-            end = (start + following + self.size) / 2 / self.rate
-            windows.append(Window(self.begun, end, samples))
-            self.begun = end
-        self.waiting = found[-1:] or self.waiting
-        return windows
-
-
-class Framer:
-    """Cuts windows, every `hop` samples; the last one ends with the recording, and a shorter recording is one window.
-
-    Args:
-        size: samples of a window.
-        hop: from the beginning of a window to that of the next, at most `size`.
-    """
-
-    def __init__(self, size: int, hop: int) -> None:
-        self.size, self.hop = size, hop
-        self.held = np.zeros(0, np.int16)  # the samples from the last window on
-        self.first = self.start = 0  # where they begin; where the next window does
-
-    def push(self, block: Chunk) -> list[tuple[int, Chunk]]:
-        """Takes (samples,), and gives out the complete windows: the number of the first sample, and (samples,)."""
-        self.held = np.concatenate([self.held, block]) if len(self.held) else block
-        cut = []
-        while self.first + len(self.held) - self.start >= self.size:
-            self.held, self.first = self.held[self.start - self.first :], self.start
-            cut.append((self.start, self.held[: self.size]))
-            self.start += self.hop
-        return cut
-
-    def finish(self) -> list[tuple[int, Chunk]]:
-        """The window that ends with the recording, where the last one does not."""
-        end = self.first + len(self.held)
-        if self.start == 0 and end:
-            return [(0, self.held)]
-        return [(end - self.size, self.held[-self.size :])] if end > self.first + self.size else []
-
-
-def windows(blocks: Iterable[Chunk], size: int, hop: int) -> Iterator[tuple[int, Chunk]]:
-    """What a `Framer` makes of a recording: int16 arrays (samples,), which follow each other."""
-    yield from _drawn(Framer(size, hop), blocks)
-
-
-def _drawn(cutter: Any, blocks: Iterable[Chunk]) -> Iterator[Any]:
-    for block in blocks:
-        yield from cutter.push(block)
-    yield from cutter.finish()
+    def _add(self, start: int, samples: Chunk) -> list[Window]:
+        """Adds a window, and returns the one before it, whose span ends midway between the centers of both."""
+        before, self.pending = self.pending, (start, samples)
+        if before is None:
+            return []
+        window = Window(self.span_start, (before[0] + start + self.size) / 2 / self.sample_rate, before[1])
+        self.span_start = window.end
+        return [window]

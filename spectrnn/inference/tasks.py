@@ -1,33 +1,24 @@
-"""What is made of a recording: one label, its events, or the label of each of its windows."""
+"""Prediction tasks: one label per recording, its events, or the label of each of its windows."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from spectrnn.config.types import WindowSeconds
 from spectrnn.detection.events import Array, Event, MovingAverage
-from spectrnn.detection.settings import (
-    DetectionConfig,
-    DetectionSettings,
-    resolve_hop,
-    resolve_settings,
-    warn_if_settings_differ,
-)
-from spectrnn.errors import UserError
+from spectrnn.detection.settings import DetectionSettings
 from spectrnn.inference.predictor import Chunk, Prediction, Predictor, split_into_chunks
 from spectrnn.inference.sliding_window import SlidingWindow, Window
 
 
 class ClipPrediction(NamedTuple):
-    """A recording's label.
+    """Classification of a recording as one clip.
 
     Attributes:
-        prediction: the mean of what its pieces are.
-        decision: the most probable label that reaches its own threshold; None where none does.
+        prediction: Mean over the chunks of the recording.
+        decision: Most probable label that reaches its threshold; None if none does, or if there are no thresholds.
     """
 
     prediction: Prediction
@@ -38,142 +29,108 @@ PredictionRow = ClipPrediction | Event
 
 
 class Marker(Enum):
-    """Between windows: no more can be had until more sound comes; or the recording is over."""
+    """Marks between the windows of a recording: no more input for now, or the end of the recording."""
 
-    PAUSE = "pause"
+    FLUSH = "flush"
     END = "end"
 
 
 class Aggregator(Protocol):
-    """What takes the windows of one recording."""
+    """Computes the rows of one recording from the predictions for its windows."""
 
     def push(self, spans: Array, probabilities: Array) -> Sequence[PredictionRow]:
-        """Takes spans (windows, 2), s, and probabilities (windows, classes); gives out the rows that are known now."""
+        """Adds spans (windows, 2) in s and probabilities (windows, classes); returns the rows that are complete."""
 
     def finish(self) -> Sequence[PredictionRow]:
-        """The rows that the recording's end ends."""
-
-
-class PredictionTask(Protocol):
-    """How recordings are heard, one after another."""
-
-    def cut(self, blocks: Iterable[Chunk]) -> Iterator[Window | Marker]:
-        """Cuts a recording, int16 arrays (samples,), into windows; marks pauses."""
-
-    def reader(self) -> Aggregator:
-        """What takes the windows of the next recording."""
+        """Returns the remaining rows at the end of the recording."""
 
 
 class ClipTask:
-    """One label a recording; a longer one than any clip of the training is heard in pieces of that length.
+    """One label per recording; a recording longer than any training clip is classified in chunks of that length.
 
     Args:
-        predictor: whose pieces they are.
-        thresholds: (classes,), of tuned_thresholds; None for none.
+        predictor: Predictor that classifies the chunks.
+        thresholds: Detection threshold per class, (classes,), for a decision; None for no decision.
     """
 
     def __init__(self, predictor: Predictor, thresholds: Array | None) -> None:
         self.predictor, self.thresholds = predictor, thresholds
 
-    def cut(self, blocks: Iterable[Chunk]) -> Iterator[Window | Marker]:
-        """As `PredictionTask`."""
+    def split(self, blocks: Iterable[Chunk]) -> Iterator[Window]:
+        """Yields the chunks of a recording, given as blocks int16 (samples,)."""
         start = 0.0
-        for piece in split_into_chunks(blocks, self.predictor.window):
-            end = start + len(piece) / self.predictor.sample_rate
-            yield Window(start, end, piece)
+        for chunk in split_into_chunks(blocks, self.predictor.window):
+            end = start + len(chunk) / self.predictor.sample_rate
+            yield Window(start, end, chunk)
             start = end
 
-    def reader(self) -> Aggregator:
-        """As `PredictionTask`."""
-        return _Mean(self.predictor, self.thresholds)
+    def aggregator(self) -> Aggregator:
+        """Returns an aggregator for the next recording."""
+        return _ChunkMean(self.predictor, self.thresholds)
 
 
-class _Mean:
-    """The mean of probabilities, by the length of their pieces."""
+class _ChunkMean:
+    """Mean of the probabilities of chunks, weighted by their lengths."""
 
     def __init__(self, predictor: Predictor, thresholds: Array | None) -> None:
         self.predictor, self.thresholds = predictor, thresholds
-        self.weights = np.zeros(len(predictor.labels))
+        self.total, self.seconds = np.zeros(len(predictor.labels)), 0.0
 
     def push(self, spans: Array, probabilities: Array) -> Sequence[PredictionRow]:
-        self.weights += (spans[:, 1] - spans[:, 0]) @ probabilities
+        lengths = spans[:, 1] - spans[:, 0]
+        self.total += lengths @ probabilities
+        self.seconds += lengths.sum()
         return []
 
     def finish(self) -> Sequence[PredictionRow]:
-        prediction = self.predictor.prediction(self.weights)
+        prediction = self.predictor.to_prediction(self.total / self.seconds)
         if self.thresholds is None:
             return [ClipPrediction(prediction, None)]
-        of = dict(zip(self.predictor.labels, self.thresholds, strict=True))
-        reached = (label for label, value in prediction.probabilities.items() if value >= of[label])
+        thresholds = dict(zip(self.predictor.labels, self.thresholds, strict=True))
+        reached = (label for label, value in prediction.probabilities.items() if value >= thresholds[label])
         return [ClipPrediction(prediction, next(reached, None))]
 
 
 class DetectionTask:
-    """Windows that move along a recording, and the events that they tell.
+    """Events in sliding windows; without thresholds the most probable label of each window.
 
     Args:
-        predictor: of the recordings' rate.
-        window, hop: its length, and from one to the next, s.
-        detection: of events in what is said of the windows.
+        predictor: Predictor that classifies the windows.
+        settings: Windows and detection settings.
     """
 
-    def __init__(self, predictor: Predictor, window: float, hop: float, detection: DetectionSettings) -> None:
-        self.rate, self.labels, self.window, self.hop = predictor.sample_rate, predictor.labels, window, hop
-        self.detection = detection
+    def __init__(self, predictor: Predictor, settings: DetectionSettings) -> None:
+        self.labels, self.sample_rate, self.settings = predictor.labels, predictor.sample_rate, settings
 
-    def cut(self, blocks: Iterable[Chunk]) -> Iterator[Window | Marker]:
-        """As `PredictionTask`."""
-        windows = SlidingWindow(self.window, self.hop, self.rate)
+    def split(self, blocks: Iterable[Chunk]) -> Iterator[Window | Marker]:
+        """Yields the windows of a recording, given as blocks int16 (samples,), and a flush marker after each block."""
+        windows = SlidingWindow(self.settings.window, self.settings.hop, self.sample_rate)
         for block in blocks:
             yield from windows.push(block)
-            yield Marker.PAUSE
+            yield Marker.FLUSH
         yield from windows.finish()
 
-    def reader(self) -> Aggregator:
-        """As `PredictionTask`."""
-        return self.detection.detector(self.labels) or _WindowLabels(self.labels, self.detection.smoothing_windows)
+    def aggregator(self) -> Aggregator:
+        """Returns an aggregator for the next recording."""
+        return self.settings.detector(self.labels) or _WindowLabels(self.labels, self.settings.smoothing_windows)
+
+
+PredictionTask = ClipTask | DetectionTask
 
 
 class _WindowLabels:
-    """The most probable label of each window."""
+    """The most probable label of each window, after smoothing."""
 
     def __init__(self, labels: list[str], smoothing_windows: int) -> None:
-        self.labels, self.smoothed = labels, MovingAverage(smoothing_windows)
+        self.labels, self.average = labels, MovingAverage(smoothing_windows)
         self.spans: deque[tuple[float, float]] = deque()
 
     def push(self, spans: Array, probabilities: Array) -> Sequence[PredictionRow]:
         self.spans.extend(map(tuple, spans.tolist()))
-        return self._rows(self.smoothed.push(probabilities))
+        return self._rows(self.average.push(probabilities))
 
     def finish(self) -> Sequence[PredictionRow]:
-        return self._rows(self.smoothed.finish())
+        return self._rows(self.average.finish())
 
-    def _rows(self, means: Array) -> Sequence[PredictionRow]:
-        return [Event(*self.spans.popleft(), self.labels[mean.argmax()], float(mean.max())) for mean in means]
-
-
-@dataclass(kw_only=True)
-class ScanConfig(DetectionConfig):
-    """What the config of a command says of windows and events."""
-
-    window: Literal["model"] | WindowSeconds | None
-
-
-def scanning(config: ScanConfig, predictor: Predictor) -> DetectionTask:
-    """The scan that a config with a window asks for.
-
-    Raises:
-        UserError: settings that fit neither each other nor the model.
-    """
-    tuned_thresholds = predictor.tuned_thresholds
-    if isinstance(config.window, float):
-        window = config.window
-    elif tuned_thresholds:
-        window = tuned_thresholds.window
-    else:
-        raise UserError("window=model: the model file has no thresholds, and no window that they were chosen with")
-    hop = resolve_hop(config, window, tuned_thresholds, window / 2)
-    how = resolve_settings(config, predictor.labels, tuned_thresholds)
-    if tuned_thresholds and config.threshold == "model":
-        warn_if_settings_differ(window, hop, how.smoothing_windows, tuned_thresholds)
-    return DetectionTask(predictor, window, hop, how)
+    def _rows(self, averages: Array) -> Sequence[PredictionRow]:
+        return [Event(*self.spans.popleft(), self.labels[row.argmax()], float(row.max())) for row in averages]

@@ -1,283 +1,286 @@
-"""Where predictions go: a stream, a table that outlives a kill, or a folder with a file a recording."""
+"""Outputs of predictions: standard output, a table that can be resumed, or a folder with a file per recording."""
 
 import glob
+import json
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
-from spectrnn.data import stdin_audio
+from filelock import FileLock, Timeout
+
+from spectrnn.config.instantiate import format_value
+from spectrnn.data.stdin_audio import STDIN
 from spectrnn.errors import UserError
 from spectrnn.files import atomic_write, remove_stale_temporaries
 from spectrnn.inference.formats import RowContext, RowFormat
-from spectrnn.inference.journal import OutputPosition, ResumeJournal
-from spectrnn.inference.tasks import PredictionRow
+from spectrnn.inference.pipeline import RecordingResult, RecordingStatus
+
+_JOURNAL_FORMAT = 2
 
 
-class Writer(ABC):
-    """Takes rows, recording by recording.
+class Position(NamedTuple):
+    """Size in bytes, rows, and total length of the recordings in s, of a table up to its last completed recording."""
+
+    size: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+
+
+class ResumeJournal:
+    """Append-only journal next to an output, which makes it resumable. First line: settings; then one line per commit.
+
+    A commit is written after the output has reached the disk, so everything that it records is there.
+
+    Args:
+        out: Output, locked by the caller.
+        settings: Settings that determine the rows.
 
     Attributes:
-        done: recordings that an earlier process has written.
-    """
-
-    done: frozenset[str] | set[str] = frozenset()
-
-    def __enter__(self) -> Self:
-        return self
-
-    @abstractmethod
-    def write(self, path: str, rows: Sequence[PredictionRow]) -> None:
-        """Takes rows of the recording that is open; the first ones open it."""
-
-    @abstractmethod
-    def end(self, path: str, seconds: float) -> None:
-        """The open recording, of so many seconds, is over."""
-
-    @abstractmethod
-    def drop(self) -> None:
-        """The open recording breaks off: its rows do not count."""
-
-    @abstractmethod
-    def commit(self) -> None:
-        """None is open, and another process could go on from here."""
-
-    @abstractmethod
-    def finish(self) -> None:
-        """All is written."""
-
-    @abstractmethod
-    def __exit__(self, *_: object) -> None: ...
-
-
-class StreamWriter(Writer):
-    """Standard output, or what else takes text and cannot be gone back in.
-
-    Args:
-        file: where to.
-        form: of the rows.
-        path: of the file; None for standard output.
-    """
-
-    def __init__(self, file: TextIO, form: RowFormat, path: Path | None = None) -> None:
-        self.file, self.form, self.path = file, form, path
-        self.rows, self.before = 0, 0.0
-        with _writing(path):
-            file.write(form.header)
-
-    def write(self, path: str, rows: Sequence[PredictionRow]) -> None:
-        """As `Writer`; the reader gets them at once."""
-        with _writing(self.path):
-            for row in rows:
-                self.rows += 1
-                self.file.write(self.form.line(RowContext(path, self.rows, self.before), row))
-            self.file.flush()
-
-    def end(self, path: str, seconds: float) -> None:
-        """As `Writer`."""
-        self.before += seconds
-
-    def drop(self) -> None:
-        """What was written stays."""
-
-    def commit(self) -> None:
-        """Nobody goes on from here."""
-
-    def finish(self) -> None:
-        """As `Writer`."""
-        with _writing(self.path):
-            self.file.flush()
-
-    def __exit__(self, *_: object) -> None:
-        """Standard output is its owner's."""
-        if self.path is not None:
-            with suppress(OSError):  # of what could not be written, which was told
-                self.file.close()
-
-
-class TableWriter(Writer):
-    """A file of all recordings, with a journal. What was there before stays until the first rows come.
-
-    Args:
-        path: the file.
-        form: of the rows.
-        settings: what would change them, by key.
+        started: Whether the journal exists.
+        done: Recordings that an interrupted command has completed.
+        position: Position in the output after them.
+        pending: Recordings that have been completed since the last commit.
 
     Raises:
-        UserError: the file cannot be written, or was begun with other settings.
+        UserError: A damaged journal, or one of other settings.
     """
 
-    def __init__(self, path: Path, form: RowFormat, settings: dict[str, Any]) -> None:
-        self.path, self.form, self.ended = path, form, list[str]()
-        with _writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.journal = ResumeJournal(path, settings)
-        try:
-            with _writing(path):
-                path.open("ab").close()
-                self.file = path.open("r+b")
-            self.begun, self.done, self.at = self.journal.begun, self.journal.done, self.journal.position
-            if self.begun:
-                self._go_on()
-        except BaseException:
-            self.journal.close()
-            raise
+    def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
+        self.out, self.settings = out, {"journal_format": _JOURNAL_FORMAT, **settings}
+        self.path = out.absolute().with_name(f".{out.absolute().name}.journal")
+        self.restart_hint = f"delete {self.path} to start over"
+        self.done, self.position, self.pending = set[str](), Position(), list[str]()
+        # A command that did not start to write, or whose output was deleted, left nothing to resume from.
+        self.started = self.path.is_file() and out.exists()
+        if self.started:
+            self._read()
+        else:
+            self.delete()
 
-    def write(self, path: str, rows: Sequence[PredictionRow]) -> None:
-        """As `Writer`."""
-        if not rows:
-            return
-        with _writing(self.path):
-            self._begin()
-            for row in rows:
+    def start(self) -> None:
+        """Writes the settings, unless the journal exists."""
+        if not self.started:
+            with atomic_write(self.path) as temporary:
+                temporary.write_text(json.dumps(self.settings) + "\n")
+            self.started = True
+
+    def commit(self, position: Position) -> None:
+        """Records the pending recordings, if any, and the position in the output after them."""
+        if self.pending:
+            with self.path.open("a", encoding="ascii") as file:
+                file.write(json.dumps({"done": self.pending, **position._asdict()}) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            self.pending = []
+
+    def delete(self) -> None:
+        """Deletes the journal of a completed output."""
+        self.path.unlink(missing_ok=True)
+
+    def _read(self) -> None:
+        content = self.path.read_bytes()
+        complete = content[: content.rfind(b"\n") + 1]  # a kill may leave a partial line
+        try:
+            before, *commits = map(json.loads, complete.splitlines())
+            changed = [key for key in {**before, **self.settings} if before.get(key) != self.settings.get(key)]
+            for commit in commits if not changed else []:
+                self.done.update(commit.pop("done"))
+                self.position = Position(**commit)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(f"{self.path}: is damaged; {self.restart_hint}") from error
+        if changed:
+            then = ", ".join(f"{key}={format_value(before.get(key))}" for key in changed)
+            now = ", ".join(f"{key}={format_value(self.settings.get(key))}" for key in changed)
+            remedy = f"rerun the original command, or {self.restart_hint}"
+            raise UserError(f"out={self.out}: was started with {then}, but this command has {now}; {remedy}")
+        os.truncate(self.path, len(complete))
+
+
+class StreamWriter:
+    """Writes rows immediately, to standard output, a device or a pipe; rows of a failed recording stay.
+
+    Args:
+        file: Text stream, closed by the caller.
+        row_format: Format of the rows.
+    """
+
+    journal = None  # it cannot be resumed
+
+    def __init__(self, file: TextIO, row_format: RowFormat) -> None:
+        self.row_format = row_format
+        self.file, self.rows, self.seconds = file, 0, 0.0
+        file.write(row_format.header)
+
+    def write(self, group: list[RecordingResult]) -> None:
+        """Writes the new rows of a group."""
+        for result in group:
+            for row in result.rows:
                 self.rows += 1
-                line = self.form.line(RowContext(path, self.rows, self.at.before), row)
-                self.file.write(line.encode("utf-8", "surrogateescape"))
-            self.file.flush()  # a reader may follow a long recording
-
-    def end(self, path: str, seconds: float) -> None:
-        """As `Writer`."""
-        with _writing(self.path):
-            self._begin()
-            self.ended.append(path)
-            self.at = OutputPosition(self.file.tell(), self.rows, self.at.before + seconds)
-
-    def drop(self) -> None:
-        """As `Writer`."""
-        if self.begun:
-            with _writing(self.path):
-                self._back()
-
-    def commit(self) -> None:
-        """As `Writer`; whatever happens from now on, this is on disk."""
-        if self.ended:
-            with _writing(self.path):
-                self._sync()
-                self.journal.add(self.ended, self.at)
-            self.ended = []
-
-    def finish(self) -> None:
-        """As `Writer`; the journal has served."""
-        with _writing(self.path):
-            self._begin()
-            self._sync()
-            self.journal.remove()
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            with _writing(self.path):
-                self.file.close()
-                if not self.begun and not self.path.stat().st_size:
-                    self.path.unlink()
-        finally:
-            self.journal.close()
-
-    def _begin(self) -> None:
-        if not self.begun:
-            self.journal.begin()
-            self.begun = True
-            self._back()
-
-    def _go_on(self) -> None:
-        if self.path.stat().st_size < self.at.size:
-            raise UserError(
-                f"out={self.path}: is shorter than its journal says; delete {self.journal.path} to begin anew"
-            )
-        with _writing(self.path):
-            self._back()
-
-    def _back(self) -> None:
-        """To the end of the last recording that is over."""
-        self.file.seek(self.at.size)
-        self.file.truncate()
-        self.rows = self.at.rows
-        if not self.at.size:
-            self.file.write(self.form.header.encode())
-            self.at = OutputPosition(self.file.tell())
-
-    def _sync(self) -> None:
+                self.file.write(self.row_format.line(RowContext(result.path, self.rows, self.seconds), row))
+            if result.status is RecordingStatus.DONE:
+                self.seconds += result.seconds
         self.file.flush()
-        os.fsync(self.file.fileno())
 
 
-class DirectoryWriter(Writer):
-    """A file a recording, which appears whole or not at all; the folders of the recordings come again within.
+class TableWriter:
+    """Writes the rows of all recordings to one file. A previous file is kept until there is something to write.
 
     Args:
-        path: the folder.
-        form: of the rows.
-        settings: what would change them, by key.
-        named: the files, folders and globs that the recordings were found by; below what they share, names differ.
+        path: Output file.
+        row_format: Format of the rows.
+        journal: Journal of the output.
 
     Raises:
-        UserError: the folder cannot be written, or was begun with other settings.
+        UserError: A file that has been shortened since the interruption.
+        OSError: A file that cannot be written.
     """
 
-    def __init__(self, path: Path, form: RowFormat, settings: dict[str, Any], named: Iterable[str]) -> None:
-        self.path, self.form, self.ended = path, form, list[str]()
-        self.shared = os.path.commonpath([_folder_of(name) for name in named])
+    def __init__(self, path: Path, row_format: RowFormat, journal: ResumeJournal) -> None:
+        self.path, self.row_format, self.journal = path, row_format, journal
+        self.position, self.rows = journal.position, 0
+        self.file: BinaryIO | None = None
+        if path.exists():
+            path.open("ab").close()  # raises now if it cannot be written, and not after the first group
+        if journal.started:
+            if path.stat().st_size < self.position.size:
+                raise UserError(f"out={path}: is shorter than recorded in its journal; {journal.restart_hint}")
+            self._open()
+
+    def write(self, group: list[RecordingResult]) -> None:
+        """Writes the new rows of a group. Completed recordings are durable when the group ends with a recording."""
+        for result in group:
+            if result.status is RecordingStatus.FAILED:
+                self._truncate()
+            elif result.rows or result.status is RecordingStatus.DONE:
+                file = self.file or self._open()
+                for row in result.rows:
+                    self.rows += 1
+                    line = self.row_format.line(RowContext(result.path, self.rows, self.position.seconds), row)
+                    file.write(line.encode("utf-8", "surrogateescape"))
+                if result.status is RecordingStatus.DONE:
+                    self.journal.pending.append(result.path)
+                    self.position = Position(file.tell(), self.rows, self.position.seconds + result.seconds)
+        if self.file:
+            self.file.flush()  # for readers that follow a long recording
+            if group[-1].status is not RecordingStatus.IN_PROGRESS:
+                os.fsync(self.file.fileno())
+                self.journal.commit(self.position)
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self.file:
+            self.file.close()
+
+    def _open(self) -> BinaryIO:
+        self.journal.start()
+        self.path.touch()
+        self.file = self.path.open("r+b")
+        self._truncate()
+        return self.file
+
+    def _truncate(self) -> None:
+        """Truncates the file to the last completed recording."""
+        if self.file:
+            self.file.seek(self.position.size)
+            self.file.truncate()
+            self.rows = self.position.rows
+            if not self.position.size:
+                self.file.write(self.row_format.header.encode())
+                self.position = Position(self.file.tell())
+
+
+class DirectoryWriter:
+    """Writes a file per recording, atomically, in the folder structure of the recordings.
+
+    Args:
+        path: Output folder.
+        row_format, journal: As for `TableWriter`.
+        roots: Files, folders and globs that contain the recordings; outputs are relative to their common folder.
+    """
+
+    def __init__(self, path: Path, row_format: RowFormat, journal: ResumeJournal, roots: Iterable[str]) -> None:
+        self.path, self.row_format, self.journal = path, row_format, journal
         self.lines: list[str] = []
-        with _writing(path):
-            path.mkdir(parents=True, exist_ok=True)
-            self.journal = ResumeJournal(path, settings)
-            if self.journal.begun:
-                for folder in (path, *(below for below in path.rglob("*") if below.is_dir())):
-                    remove_stale_temporaries(folder)
-        self.done = self.journal.done
+        self.common = os.path.commonpath([_folder_of(root) for root in roots])
+        path.mkdir(exist_ok=True)
+        if journal.started:
+            for folder in (path, *(folder for folder in path.rglob("*") if folder.is_dir())):
+                remove_stale_temporaries(folder)
 
-    def write(self, path: str, rows: Sequence[PredictionRow]) -> None:
-        """As `Writer`."""
-        for row in rows:
-            self.lines.append(self.form.line(RowContext(path, len(self.lines) + 1, 0.0), row))
-
-    def end(self, path: str, seconds: float) -> None:
-        """As `Writer`."""
-        file = self.path / f"{os.path.relpath(path, self.shared) if path != stdin_audio.STDIN else 'stdin'}.txt"
-        with _writing(file):
-            if not self.journal.begun:
-                self.journal.begin()
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(file) as temporary:
-                text = self.form.header + "".join(self.lines)
-                temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
-        self.lines = []
-        self.ended.append(path)
-
-    def drop(self) -> None:
-        """As `Writer`."""
-        self.lines = []
-
-    def commit(self) -> None:
-        """As `Writer`."""
-        if self.ended:
-            with _writing(self.path):
-                self.journal.add(self.ended, OutputPosition())
-            self.ended = []
-
-    def finish(self) -> None:
-        """As `Writer`; the journal has served."""
-        self.journal.remove()
-
-    def __exit__(self, *_: object) -> None:
-        self.journal.close()
+    def write(self, group: list[RecordingResult]) -> None:
+        """Writes the recordings that a group completes; they are durable when it ends with a recording."""
+        for result in group:
+            for row in result.rows:
+                self.lines.append(self.row_format.line(RowContext(result.path, len(self.lines) + 1, 0.0), row))
+            if result.status is RecordingStatus.DONE:
+                self.journal.start()
+                name = "stdin" if result.path == STDIN else os.path.relpath(result.path, self.common)
+                path = self.path / f"{name}.txt"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with atomic_write(path) as temporary:
+                    text = self.row_format.header + "".join(self.lines)
+                    temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
+                self.journal.pending.append(result.path)
+            if result.status is not RecordingStatus.IN_PROGRESS:
+                self.lines = []
+        if group[-1].status is not RecordingStatus.IN_PROGRESS:
+            self.journal.commit(Position())
 
 
-def _folder_of(name: str) -> str:
-    """The folder that holds all that a file, folder or glob names."""
-    path = os.path.abspath(os.path.expanduser(name))
-    while not os.path.isdir(path) or (glob.has_magic(path) and not os.path.exists(path)):
-        path = os.path.dirname(path)
-    return path
+Writer = StreamWriter | TableWriter | DirectoryWriter
 
 
 @contextmanager
-def _writing(path: Path | None) -> Iterator[None]:
+def open_writer(
+    out: Path | None, row_format: RowFormat, paths: Collection[str], roots: Iterable[str], settings: Mapping[str, Any]
+) -> Iterator[Writer]:
+    """Opens an output; errors of the operating system within the block become a `UserError` that names it.
+
+    Args:
+        out: File, folder, device or named pipe; None for standard output.
+        row_format: Format of the rows.
+        paths: Recordings.
+        roots: Files, folders and globs that contain them; a folder of outputs has the same structure.
+        settings: Settings that determine the rows.
+
+    Raises:
+        UserError: An output that cannot be written, that another process is writing, or that was started with other
+            settings.
+    """
     try:
-        yield
-    except BrokenPipeError:  # the reader, such as head, has seen enough
+        with ExitStack() as stack:
+            if out is None:
+                yield StreamWriter(sys.stdout, row_format)
+            elif out.exists() and not out.is_file() and not out.is_dir():  # such as /dev/null
+                yield StreamWriter(stack.enter_context(out.open("w", encoding="utf-8", newline="")), row_format)
+            else:
+                out.parent.mkdir(parents=True, exist_ok=True)
+                lock = out.absolute().with_name(f".{out.absolute().name}.lock")
+                stack.enter_context(FileLock(lock, blocking=False))
+                stack.callback(lock.unlink, missing_ok=True)
+                journal = ResumeJournal(out, settings)
+                if row_format.single_recording and (len(paths) > 1 or out.is_dir()):
+                    yield DirectoryWriter(out, row_format, journal, roots)
+                else:
+                    table = TableWriter(out, row_format, journal)
+                    stack.callback(table.close)
+                    yield table
+    except BrokenPipeError:  # the reader, such as head, has exited
         raise
+    except Timeout as error:
+        reason = "another process is writing it" if lock.exists() else "cannot be written"
+        raise UserError(f"out={out}: {reason}") from error
     except OSError as error:
-        name = "standard output" if path is None else f"out={path}"
+        name = "standard output" if out is None else f"out={out}"
         raise UserError(f"{name}: cannot be written ({error.strerror})") from error
+
+
+def _folder_of(root: str) -> str:
+    """The folder that contains everything that a file, folder or glob refers to."""
+    path = os.path.abspath(os.path.expanduser(root))
+    while not os.path.isdir(path) or (glob.has_magic(path) and not os.path.exists(path)):
+        path = os.path.dirname(path)
+    return path

@@ -212,7 +212,6 @@ def validate_labels(labels: Any) -> list[str]:
     for label in labels:
         invalid = any(unicodedata.category(character) in ("Cc", "Cs") for character in label)
         if invalid or not 1 <= len(label) <= _MAX_LABEL_LENGTH:
-            raise UserError(
-                f"label {label[:40]!r}: should be 1 to {_MAX_LABEL_LENGTH} characters, no control characters"
-            )
+            limit = f"1 to {_MAX_LABEL_LENGTH} characters, no control characters"
+            raise UserError(f"label {label[:40]!r}: should be {limit}")
     return list(labels)

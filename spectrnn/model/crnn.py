@@ -1,6 +1,6 @@
-"""CNN + RNN encoders: convolutions that shorten time, and see no padding, in front of recurrent layers."""
+"""CNN + RNN encoders: convolutions that downsample time, independently of padding, followed by recurrent layers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -12,15 +12,15 @@ from spectrnn.errors import reject_settings
 from spectrnn.frontend.masking import length_mask
 from spectrnn.model.rnn import Encoder, RNNEncoder
 
-_NOT_CAUSAL = {"": "its convolutions look ahead; model=gru or lstm has none"}
+_MAX_CONVOLUTIONS = 100
 
 
 class ConvBlock(nn.Module):
     """Convolution, batch normalization over valid frames, ReLU; a clip's result does not depend on its padding.
 
     Args:
-        convolution: a Conv1d over (batch, channels, frames) or a Conv2d over (batch, channels, frames, bins), with an
-            odd kernel and a padding of half of it.
+        convolution: Conv1d over (batch, channels, frames) or Conv2d over (batch, channels, frames, bins), with an odd
+            kernel and a padding of half of it.
     """
 
     def __init__(self, convolution: nn.Conv1d | nn.Conv2d) -> None:
@@ -29,24 +29,20 @@ class ConvBlock(nn.Module):
         self.stride = convolution.stride[0]
         self.norm = MaskedBatchNorm(convolution.out_channels)
 
-    def forward(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, channels, frames, ...), valid frames (batch,) -> the same of ceil(frames / stride)."""
-        x = self.convolution(x * _mask(x, frames))
-        frames = (frames - 1) // self.stride + 1
-        return self.norm(x, _mask(x, frames)).relu(), frames
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, channels, frames, ...), lengths (batch,) -> the same with ceil(frames / stride) frames."""
+        x = self.convolution(x * _mask(x, lengths))
+        lengths = (lengths - 1) // self.stride + 1
+        return self.norm(x, _mask(x, lengths)).relu(), lengths
 
 
 class MaskedBatchNorm(nn.Module):
-    """Batch normalization (Ioffe & Szegedy, 2015) whose statistics are those of valid frames alone, of all processes.
-
-    Args:
-        channels: of the input.
-    """
+    """Batch normalization (Ioffe & Szegedy, 2015) with statistics of valid frames only, over all processes."""
 
     mean: Tensor
     variance: Tensor
 
-    _MOMENTUM, _EPSILON = 0.1, 1e-5
+    _MOMENTUM, _EPS = 0.1, 1e-5
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -57,29 +53,46 @@ class MaskedBatchNorm(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(batch, channels, frames, ...) with a mask that broadcasts to it -> the same shape."""
-        others = [dim for dim in range(x.dim()) if dim != 1]
-        shape = [-1 if dim == 1 else 1 for dim in range(x.dim())]
+        others, shape = [0, *range(2, x.dim())], [-1, *[1] * (x.dim() - 2)]
         mean, variance = self.mean, self.variance
         if self.training:
-            count = distributed.all_reduce_sum(mask.sum() * (x[0, 0, 0].numel()))
+            count = distributed.all_reduce_sum(mask.sum() * x[0, 0, 0].numel())
             mean = distributed.all_reduce_sum((x * mask).sum(others)) / count
             variance = distributed.all_reduce_sum(((x - mean.view(shape)) * mask).square().sum(others)) / count
             with torch.no_grad():
                 self.mean.lerp_(mean, self._MOMENTUM)
                 self.variance.lerp_(variance, self._MOMENTUM)
-        scale = self.weight * (variance + self._EPSILON).rsqrt()
+        scale = self.weight * (variance + self._EPS).rsqrt()
         return x * scale.view(shape) + (self.bias - mean * scale).view(shape)
 
 
-class CRNN(Encoder):
-    """A Conv2d stack over time and frequency, then recurrent layers over time.
+class ConvEncoder(Encoder):
+    """Base class of CNN + RNN encoders: blocks of convolutions, then recurrent layers."""
+
+    def __init__(self, blocks: Iterable[ConvBlock], rnn: RNNEncoder) -> None:
+        super().__init__()
+        self.blocks, self.rnn = nn.ModuleList(blocks), rnn
+        self.output_size, self.num_directions = rnn.output_size, rnn.num_directions
+        lookahead = "its convolutions need later frames; model=gru and model=lstm do not"
+        self.streaming_issues = {"": lookahead, **rnn.streaming_issues}
+
+    def encode(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, channels, frames, ...), lengths (batch,) -> (batch, frames', output_size), lengths' (batch,)."""
+        for block in self.blocks:
+            x, lengths = block(x, lengths)
+        return self.rnn(x.transpose(1, 2).flatten(2), lengths)
+
+
+class CRNN(ConvEncoder):
+    """Conv2d stack over time and frequency, then recurrent layers over time.
 
     Args:
-        input_size: bins of a frame.
-        channels: of each convolution.
-        kernel_size: of all, in both directions; odd.
-        time_strides, frequency_strides: of each convolution.
-        cell, hidden_size, num_layers, bidirectional, dropout: of the recurrent layers, as in `RNNEncoder`.
+        input_size: Number of bins.
+        channels: Number of output channels of each convolution.
+        kernel_size: Size of all kernels in both dimensions; odd.
+        time_strides: Stride in frames of each convolution.
+        frequency_strides: Stride in bins of each convolution.
+        cell, hidden_size, num_layers, bidirectional, dropout: Recurrent layers, as for `RNNEncoder`.
     """
 
     def __init__(
@@ -95,38 +108,27 @@ class CRNN(Encoder):
         bidirectional: bool,
         dropout: Fraction,
     ) -> None:
-        super().__init__()
         _check_stack(channels, kernel_size, time_strides=time_strides, frequency_strides=frequency_strides)
-        blocks, before, bins = [], 1, input_size
+        blocks, size, bins = [], 1, input_size
         for after, stride in zip(channels, zip(time_strides, frequency_strides, strict=True), strict=True):
-            blocks.append(ConvBlock(nn.Conv2d(before, after, kernel_size, stride, kernel_size // 2)))
-            before, bins = after, (bins - 1) // stride[1] + 1
-        self.blocks = nn.ModuleList(blocks)
-        self.rnn = RNNEncoder(before * bins, cell, hidden_size, num_layers, bidirectional, dropout)
-        self.output_size, self.num_directions = self.rnn.output_size, self.rnn.num_directions
+            blocks.append(ConvBlock(nn.Conv2d(size, after, kernel_size, stride, kernel_size // 2)))
+            size, bins = after, (bins - 1) // stride[1] + 1
+        super().__init__(blocks, RNNEncoder(size * bins, cell, hidden_size, num_layers, bidirectional, dropout))
 
-    @property
-    def streaming_issues(self) -> dict[str, str]:
-        """The convolutions, and what the recurrent layers say."""
-        return _NOT_CAUSAL | self.rnn.streaming_issues
-
-    def forward(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, frames, bins), valid frames (batch,) -> (batch, frames', output_size), frames' (batch,)."""
-        x = x[:, None]
-        for block in self.blocks:
-            x, frames = block(x, frames)
-        return self.rnn(x.transpose(1, 2).flatten(2), frames)
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, frames, bins), lengths (batch,) -> (batch, frames', output_size), lengths' (batch,)."""
+        return self.encode(x[:, None], lengths)
 
 
-class Conv1dRNN(Encoder):
-    """A Conv1d stack over time, with bins as channels, then recurrent layers.
+class Conv1dRNN(ConvEncoder):
+    """Conv1d stack over time, with bins as channels, then recurrent layers.
 
     Args:
-        input_size: bins of a frame.
-        channels: of each convolution.
-        kernel_size: frames; odd.
-        time_strides: of each convolution.
-        cell, hidden_size, num_layers, bidirectional, dropout: of the recurrent layers, as in `RNNEncoder`.
+        input_size: Number of bins.
+        channels: Number of output channels of each convolution.
+        kernel_size: Size of all kernels in frames; odd.
+        time_strides: Stride in frames of each convolution.
+        cell, hidden_size, num_layers, bidirectional, dropout: Recurrent layers, as for `RNNEncoder`.
     """
 
     def __init__(
@@ -141,43 +143,32 @@ class Conv1dRNN(Encoder):
         bidirectional: bool,
         dropout: Fraction,
     ) -> None:
-        super().__init__()
         _check_stack(channels, kernel_size, time_strides=time_strides)
-        sizes = zip([input_size, *channels], channels, time_strides, strict=False)
-        self.blocks = nn.ModuleList(
+        blocks = [
             ConvBlock(nn.Conv1d(before, after, kernel_size, stride, kernel_size // 2))
-            for before, after, stride in sizes
-        )
-        self.rnn = RNNEncoder(channels[-1], cell, hidden_size, num_layers, bidirectional, dropout)
-        self.output_size, self.num_directions = self.rnn.output_size, self.rnn.num_directions
+            for before, after, stride in zip([input_size, *channels], channels, time_strides, strict=False)
+        ]
+        super().__init__(blocks, RNNEncoder(channels[-1], cell, hidden_size, num_layers, bidirectional, dropout))
 
-    @property
-    def streaming_issues(self) -> dict[str, str]:
-        """The convolutions, and what the recurrent layers say."""
-        return _NOT_CAUSAL | self.rnn.streaming_issues
-
-    def forward(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, frames, bins), valid frames (batch,) -> (batch, frames', output_size), frames' (batch,)."""
-        x = x.transpose(1, 2)
-        for block in self.blocks:
-            x, frames = block(x, frames)
-        return self.rnn(x.transpose(1, 2), frames)
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, frames, bins), lengths (batch,) -> (batch, frames', output_size), lengths' (batch,)."""
+        return self.encode(x.transpose(1, 2), lengths)
 
 
-def _mask(x: Tensor, frames: Tensor) -> Tensor:
-    """Ones on valid frames: (batch, 1, frames, 1 ...), as many dimensions as x (batch, channels, frames, ...)."""
-    mask = length_mask(frames, x.shape[2]).to(x.dtype)
+def _mask(x: Tensor, lengths: Tensor) -> Tensor:
+    """Ones in valid frames, (batch, 1, frames, 1 ...), with as many dimensions as x (batch, channels, frames, ...)."""
+    mask = length_mask(lengths, x.shape[2]).to(x.dtype)
     return mask.view(mask.shape[0], 1, -1, *[1] * (x.dim() - 3))
 
 
 def _check_stack(channels: Sequence[int], kernel_size: int, **strides: Sequence[int]) -> None:
     count = len(channels)
     reject_settings(
-        channels=(count == 0 and "one or more convolutions are needed; for none take model=bigru")
-        or (count > 100 and f"{count} convolutions; at most 100"),
-        kernel_size=kernel_size % 2 == 0 and f"is even, and padding needs a middle; take {kernel_size + 1}",
-        **{
-            name: 0 < count != len(values) and f"{len(values)} strides for {count} convolutions; name one for each"
+        ("channels", count == 0, "one or more convolutions are needed; model=bigru has none"),
+        ("channels", count > _MAX_CONVOLUTIONS, f"{count} convolutions; at most {_MAX_CONVOLUTIONS}"),
+        ("kernel_size", kernel_size % 2 == 0, f"is even, but padding needs a center; use {kernel_size + 1}"),
+        *(
+            (name, 0 < count != len(values), f"should have one stride per convolution ({count}), not {len(values)}")
             for name, values in strides.items()
-        },
+        ),
     )

@@ -1,4 +1,4 @@
-"""The header of a model file: format, labels, config, splits and tuned_thresholds, as JSON. Read without torch."""
+"""The header of a model file: format, labels, config, splits and thresholds as JSON. Read without torch."""
 
 import json
 from pathlib import Path
@@ -8,53 +8,38 @@ from spectrnn.errors import UserError
 
 FORMAT = 4
 KEY = "spectrnn"  # in the metadata of the safetensors file
-MAX_HEADER_BYTES = 1 << 22  # bytes of a header: a few thousand labels and tensors are a tenth of that
+MAX_HEADER_BYTES = 1 << 22  # a few thousand labels and tensors take a tenth of it
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """Reads a model file's header, and none of its weights.
-
-    Args:
-        path: the file.
+    """Reads the header of a model file, without its weights.
 
     Returns:
-        ``format``, ``labels`` and ``config``; ``splits`` where the file says what it was trained on, and ``tuned_thresholds``
-        where thresholds were chosen for it.
+        ``format``, ``labels`` and ``config``; ``splits``, the checksums of the splits that it was trained with; and
+        ``tuned_thresholds`` if thresholds were tuned for it.
 
     Raises:
-        UserError: no such file, or not a model of ours.
+        UserError: No such file, or not a spectrnn model file of this format.
     """
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise UserError(f"{path}: no such model file")
     try:
-        _check_size(path)
+        with path.open("rb") as raw:
+            size = int.from_bytes(raw.read(8), "little")
+        if size > MAX_HEADER_BYTES:
+            raise ValueError(f"its header announces {size} bytes, but at most {MAX_HEADER_BYTES} are read")
         with safe_open(path, "np") as file:
             header = json.loads((file.metadata() or {})[KEY])
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is no model file ({error})") from error
+        raise UserError(f"{path}: is not a model file ({error})") from error
     except KeyError as error:
-        raise UserError(f"{path}: is a safetensors file, but holds no model of spectrnn") from error
-    _check_format(path, header.get("format") if isinstance(header, dict) else None)
-    config = header.get("config")
-    if not isinstance(header.get("labels"), list) or not isinstance(config, dict):
+        raise UserError(f"{path}: is a safetensors file, but not a spectrnn model") from error
+    version = header.get("format") if isinstance(header, dict) else None
+    if type(version) is not int or version != FORMAT:
+        remedy = "train it again" if isinstance(version, int) and version < FORMAT else "update spectrnn"
+        raise UserError(f"{path}: has format {version!r:.40}, but this version reads format {FORMAT}; {remedy}")
+    if not isinstance(header.get("labels"), list) or not isinstance(header.get("config"), dict):
         raise UserError(f"{path}: is incomplete; its header lacks the labels or the config")
     return header
-
-
-def _check_size(path: Path) -> None:
-    """Holds the header's length, which its first 8 bytes claim, against what headers need, before any of it is read."""
-    with path.open("rb") as file:
-        claimed = int.from_bytes(file.read(8), "little")
-    if claimed > MAX_HEADER_BYTES:
-        raise ValueError(f"its header claims {claimed} bytes, where at most {MAX_HEADER_BYTES} are read")
-
-
-def _check_format(path: Path, written: Any) -> None:
-    if type(written) is not int:
-        raise UserError(f"{path}: is of format {written!r:.40}, and this spectrnn reads format {FORMAT}")
-    if written > FORMAT:
-        raise UserError(f"{path}: is of format {written}, and this spectrnn reads format {FORMAT}: update spectrnn")
-    if written < FORMAT:
-        raise UserError(f"{path}: is of format {written}, and this spectrnn reads format {FORMAT}: train it again")

@@ -1,7 +1,7 @@
-"""The model file: weights and normalization as safetensors, the config and the labels in its header. No pickle.
+"""The model file: weights and normalization as safetensors, config and labels in its header. No pickle.
 
-A file may come from a stranger. Nothing is imported or called that is no stage of ours, and nothing is allocated before
-names, shapes and types of all tensors are those that the config asks for: a small file makes a small classifier.
+Files are not trusted. Only built-in stages and those of trusted packages are imported and instantiated, and nothing is
+allocated before names, shapes and types of all tensors match the config: a small file makes a small classifier.
 """
 
 import errno
@@ -25,7 +25,7 @@ from spectrnn.model.classifier import STAGES, Classifier, build_stages, validate
 from spectrnn.model.header import FORMAT, KEY, read_header
 
 _BUILTIN = ("spectrnn.frontend.", "spectrnn.model.")  # packages of the stages that an untrusted file may use
-_DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # as safetensors calls them
+_DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # names in safetensors
 
 
 def save(
@@ -80,7 +80,7 @@ def load(
     Args:
         path: Model file.
         device: Device of the classifier.
-        trust: Packages, besides spectrnn, whose classes the file may instantiate.
+        trust: Packages or modules, besides spectrnn, whose stages the file may instantiate.
 
     Returns:
         The classifier, in evaluation mode, and the config of the run that trained it.
@@ -106,22 +106,19 @@ def load(
 def require_trusted_stages(config: Mapping[str, Any], trust: Sequence[str] = ()) -> None:
     """Rejects a config whose stages are neither built in nor from a trusted package, before anything is imported.
 
-    Args:
-        config: Config of a model file, plain containers.
-        trust: Trusted packages.
-
     Raises:
         UserError: A stage that is not trusted.
     """
-    for name, kind in STAGES.items():
-        node = config.get(name)
-        target = node.get("_target_") if isinstance(node, Mapping) else None
-        package = str(target).partition(".")[0]
-        if package not in trust and not _is_builtin(target, kind):
-            remedy = (
-                f"; if you trust this file and that package, add trust=[{package}]" if package != "spectrnn" else ""
-            )
-            raise UserError(f"{name}._target_={target!r:.200} is not a built-in stage{remedy:.200}")
+    for key, kind in STAGES.items():
+        node = config.get(key)
+        value = node.get("_target_") if isinstance(node, Mapping) else None
+        target = str(value)
+        if not _is_builtin(target, kind) and not any(target.startswith(f"{module}.") for module in trust):
+            package, _, name = target.partition(".")
+            remedy = f"; if you trust this file and that package, add trust=[{package}]"
+            is_foreign = name and package != "spectrnn" and package.isidentifier() and len(package) <= 100
+            # As repr: a terminal would interpret control characters of an untrusted file.
+            raise UserError(f"{key}._target_={value!r:.200} is not a built-in stage{remedy if is_foreign else ''}")
 
 
 def stage_packages(config: Mapping[str, Any]) -> list[str]:
@@ -129,44 +126,44 @@ def stage_packages(config: Mapping[str, Any]) -> list[str]:
     return sorted({config[name]["_target_"].partition(".")[0] for name in STAGES})
 
 
-def _is_builtin(target: Any, base: type[nn.Module]) -> bool:
-    """Whether it names a class of that kind in a built-in package, as opposed to a function or a class imported there."""
-    module, _, name = str(target).rpartition(".")
+def _is_builtin(target: str, kind: type[nn.Module]) -> bool:
+    """Whether a target is a concrete class of a kind in a built-in package."""
+    module, _, name = target.rpartition(".")
     if not module.startswith(_BUILTIN):
         return False
     try:
         found = getattr(import_module(module), name, None)
     except ImportError:
         return False
-    return isinstance(found, type) and issubclass(found, base) and not inspect.isabstract(found)
+    return isinstance(found, type) and issubclass(found, kind) and not inspect.isabstract(found)
 
 
-def _tensors(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The file's tensors, read after their names, types and shapes were found to be those that are wanted."""
+def _tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Reads the file's tensors, after their names, types and shapes have been compared with the expected ones."""
     with safe_open(path, "pt") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         found = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
-        for name in sorted(found.keys() | wanted.keys()):
-            asked = (_DTYPES[wanted[name].dtype], tuple(wanted[name].shape)) if name in wanted else None
-            if found.get(name) != asked:
-                raise UserError(f"its weights do not fit its config ({name} is {found.get(name)}, not {asked})")
-        # Clones, because the others are windows on the file, which could change or shrink below them.
+        for name in sorted(found.keys() | expected.keys()):
+            needed = (_DTYPES[expected[name].dtype], tuple(expected[name].shape)) if name in expected else None
+            if found.get(name) != needed:
+                raise UserError(f"its weights do not fit its config ({name} is {found.get(name)}, not {needed})")
+        # Cloned, as the tensors are views of the file, which could change or shrink.
         tensors = {name: file.get_tensor(name).clone() for name in found}
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
-            raise UserError(f"its weights are damaged ({name} holds values that are not finite)")
+            raise UserError(f"its weights are damaged ({name} contains non-finite values)")
     return tensors
 
 
 @torch.inference_mode()
 def _smoke_test(classifier: Classifier) -> None:
-    """Runs the classifier on silence and on a ramp of a few frames."""
-    longest = int(classifier.max_train_samples)
-    if not 1 <= longest <= MAX_CLIP_SECONDS * classifier.sample_rate:
-        raise UserError(f"its longest clip has {longest} samples, not 1 to {MAX_CLIP_SECONDS} s of them")
+    """Checks the buffers, and runs the classifier on silence and on a ramp of a few frames."""
+    max_samples = int(classifier.max_train_samples)
+    if not 1 <= max_samples <= MAX_CLIP_SECONDS * classifier.sample_rate:
+        raise UserError(f"its longest clip has {max_samples} samples, not 1 sample to {MAX_CLIP_SECONDS} s")
     if not 0 < float(classifier.temperature) < float("inf"):
         raise UserError(f"its temperature is {float(classifier.temperature)}, not above 0")
     samples = classifier.features.window_size + 4 * classifier.features.hop_size
     waveform = torch.stack([torch.zeros(samples), torch.linspace(-1, 1, samples)])
     if not classifier(waveform, torch.tensor([samples, samples])).isfinite().all():
-        raise UserError("its weights are damaged (what it says of silence or a ramp is not finite)")
+        raise UserError("its weights are damaged (its output for silence or a ramp is not finite)")

@@ -1,1 +1,1 @@
-"""Streaming: classification and event detection on live audio."""
+"""Classification of live audio, and detection of events in it."""

@@ -1,111 +1,83 @@
-"""From answers to what there is to tell of a stream, and how it is written."""
+"""From the predictions for a stream to event updates, and their output formats."""
 
-import csv
-import io
-import json
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from spectrnn.detection.events import Event, EventDetector
+from spectrnn.inference.formats import csv_line, event_cells, event_values, json_line
 from spectrnn.streaming.rolling import StreamPrediction
 
 
 class EventUpdate(NamedTuple):
-    """What there is to tell.
-
-    Attributes:
-        event: it; while it lasts, as far as it was heard.
-        over: whether it has ended.
-    """
+    """An event that has started, up to now, or that has ended."""
 
     event: Event
-    over: bool
+    is_final: bool
 
 
 class StreamDecoder:
-    """From answers to what there is to tell.
+    """Tracks events over the predictions for a stream.
 
-    An answer speaks for the middle of the stretch that it is for: from the middle of the one before to its own.
+    A prediction applies to the center of its segment: to the time from the center of the previous one to its own.
 
     Args:
-        labels: the classes.
-        rate: of the samples that answers count, Hz.
-        detector: what hears events; None to tell the most probable class of each answer.
+        labels: Class names.
+        sample_rate: Sample rate of the stream in Hz.
+        detector: Event detector; None to report the most probable class of each prediction.
     """
 
-    def __init__(self, labels: list[str], rate: int, detector: EventDetector | None) -> None:
-        self.labels, self.rate, self.detector = labels, rate, detector
+    def __init__(self, labels: list[str], sample_rate: int, detector: EventDetector | None) -> None:
+        self.labels, self.sample_rate, self.detector = labels, sample_rate, detector
         self.last: StreamPrediction | None = None
-        self.told_until = 0.0  # s
+        self.decoded_until = 0.0  # s
 
-    def push(self, answer: StreamPrediction) -> list[EventUpdate]:
-        """What an answer tells."""
-        self.last = answer
-        return self._push(answer, (answer.start + answer.end) / 2 / self.rate)
+    def push(self, prediction: StreamPrediction) -> list[EventUpdate]:
+        """Returns the updates after the next prediction."""
+        self.last = prediction
+        return self._push(prediction, (prediction.start + prediction.end) / 2 / self.sample_rate)
 
     def finish(self) -> list[EventUpdate]:
-        """What there is to tell at the end of the stream, for whose last part the last answer speaks."""
-        told = self._push(self.last, self.last.end / self.rate) if self.last else []
-        return told + [EventUpdate(event, True) for event in (self.detector.finish() if self.detector else [])]
+        """Returns the updates at the end of the stream; the last prediction applies to its last part."""
+        updates = self._push(self.last, self.last.end / self.sample_rate) if self.last else []
+        return updates + [EventUpdate(event, True) for event in (self.detector.finish() if self.detector else [])]
 
-    def _push(self, answer: StreamPrediction, end: float) -> list[EventUpdate]:
-        span, self.told_until = (self.told_until, end), end
-        probabilities = answer.probabilities.double().cpu().numpy()
+    def _push(self, prediction: StreamPrediction, end: float) -> list[EventUpdate]:
+        span, self.decoded_until = (self.decoded_until, end), end
+        probabilities = prediction.probabilities.double().cpu().numpy()
         if self.detector is None:
             best = int(probabilities.argmax())
             return [EventUpdate(Event(*span, self.labels[best], float(probabilities[best])), True)]
-        over = self.detector.push(np.array([span]), probabilities[None])
-        return [
-            *(EventUpdate(event, True) for event in over),
-            *(EventUpdate(event, False) for event in self.detector.begun()),
-        ]
+        ended = self.detector.push(np.array([span]), probabilities[None])
+        started = self.detector.new_onsets()
+        return [EventUpdate(event, True) for event in ended] + [EventUpdate(event, False) for event in started]
 
-    def line(self, answer: StreamPrediction) -> str:
+    def status_line(self, prediction: StreamPrediction) -> str:
         """The most probable class, for a terminal."""
-        probability, best = answer.probabilities.max(0)
-        return f"{answer.end / self.rate:8.1f} s  {'█' * round(20 * float(probability)):<20} {self.labels[int(best)]}"
+        probability, best = prediction.probabilities.max(0)
+        bar = "█" * round(20 * float(probability))
+        return f"{prediction.end / self.sample_rate:8.1f} s  {bar:<20} {self.labels[int(best)]}"
 
 
-class StreamFormat(NamedTuple):
-    """How it is written.
-
-    Attributes:
-        header: the first line; None where there is none.
-        line: what to write; None for nothing.
-    """
-
-    header: str | None
-    line: Callable[[EventUpdate], str | None]
+def _text_line(update: EventUpdate) -> str:
+    event = update.event
+    time, sign = (event.end, "-") if update.is_final else (event.start, "+")
+    return f"{time:10.2f} s  {sign} {event.probability:.2f}  {event.label}\n"
 
 
-def _text(told: EventUpdate) -> str:
-    event = told.event
-    time, sign = (event.end, "-") if told.over else (event.start, "+")
-    return f"{time:10.2f} s  {sign} {event.probability:.2f}  {event.label}"
+def _csv_line(update: EventUpdate) -> str:
+    return csv_line(event_cells(update.event)) if update.is_final else ""
 
 
-def _csv(told: EventUpdate) -> str | None:
-    start, end, label, probability = told.event
-    return _row(f"{start:.3f}", f"{end:.3f}", label, f"{probability:.6f}") if told.over else None
+def _json_line(update: EventUpdate) -> str:
+    values = event_values(update.event)
+    return json_line(values if update.is_final else {key: value for key, value in values.items() if key != "end"})
 
 
-def _json(told: EventUpdate) -> str:
-    start, end, label, probability = told.event
-    over: dict[str, Any] = {"end": round(end, 3)} if told.over else {}
-    content = {"start": round(start, 3), **over, "label": label, "probability": round(probability, 6)}
-    return json.dumps(content, ensure_ascii=False)
-
-
-def _row(*cells: str) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(cells)
-    return text.getvalue()
-
-
-FORMATS = {
-    "text": StreamFormat(None, _text),
-    "csv": StreamFormat(_row("start", "end", "label", "probability"), _csv),
-    "jsonl": StreamFormat(None, _json),
+# Header, and function that returns the line of an update; with their line ends, empty for no line.
+FORMATS: dict[str, tuple[str, Callable[[EventUpdate], str]]] = {
+    "text": ("", _text_line),
+    "csv": (csv_line(Event._fields), _csv_line),
+    "jsonl": ("", _json_line),
 }

@@ -1,21 +1,16 @@
-"""Answers to a sound that never ends: always for its last stretch, as if that were a clip."""
+"""Classification of an endless stream: each output is for the last window of audio, as if that were a clip."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from spectrnn.frontend.masking import StreamState
+from spectrnn.frontend.streaming import StreamState
 from spectrnn.streaming.classifier import StreamingClassifier
 
 
 class StreamPrediction(NamedTuple):
-    """What a classifier says of a stretch of sound.
-
-    Attributes:
-        start, end: the stretch, in samples since the stream's beginning.
-        probabilities: (classes,).
-    """
+    """Probabilities (classes,) for a segment of a stream, whose start and end count samples from that of the stream."""
 
     start: int
     end: int
@@ -23,81 +18,81 @@ class StreamPrediction(NamedTuple):
 
 
 class RollingClassifier:
-    """Several listeners to one stream, which begin anew in turn; the one that has listened longest answers.
+    """Staggered replicas of a streaming classifier, reset in turn; the one reset longest ago provides the output.
 
-    A classifier was trained on clips. A listener that never began anew would pool over hours, and no longer notice a
-    word. With listeners as rows of one batch over the same features, all but the products of the encoder is done once.
-    Packets wait until an answer is due: ten frames at once cost far less than one after another.
+    A replica that is never reset would pool over hours, and no longer respond to a word. The replicas are rows of one
+    batch over the same features. Blocks are collected until an output is due, as ten frames at once take far less time
+    than one by one.
 
     Args:
-        classifier: what listens.
-        window: samples that a listener hears before it begins anew, about: what is not a frame for each is left out.
-            An answer is for the window's last part, from ``1 - 1 / listeners`` of it to the whole.
-        num_replicas: how many.
-        every: frames from one answer to the next.
+        classifier: Streaming classifier.
+        window: Number of samples after which a replica is reset, rounded to whole frames per replica. An output is for
+            the last ``1 - 1 / num_replicas`` of it, at least.
+        num_replicas: Number of replicas.
+        output_stride: Number of frames per output.
     """
 
-    def __init__(self, classifier: StreamingClassifier, window: int, num_replicas: int, every: int) -> None:
-        self.classifier, self.num_replicas, self.every = classifier, num_replicas, every
-        self.layout = classifier.classifier.features
-        frames = int(self.layout.num_frames(torch.tensor(window)))
-        self.period = max(1, frames // num_replicas)  # frames from a new beginning to the next
-        self.frames = 0  # that were heard
-        self.waiting: list[Tensor] = []  # packets (1, samples)
-        self.missing = (every - 1) * self.layout.hop_size + self.layout.window_size  # samples to the next answer
-        unread, *self.fresh = classifier.initial(1)
-        self.unread: StreamState = (unread,)
-        self.state = tuple(classifier.initial(num_replicas)[1:])
+    def __init__(self, classifier: StreamingClassifier, window: int, num_replicas: int, output_stride: int) -> None:
+        self.classifier, self.num_replicas, self.output_stride = classifier, num_replicas, output_stride
+        features = classifier.classifier.features
+        self.hop_size, self.window_size = features.hop_size, features.window_size
+        self.reset_stride = max(1, int(features.num_frames(torch.tensor(window))) // num_replicas)  # frames per reset
+        self.frames = 0  # processed
+        self.blocks: list[Tensor] = []  # collected, (1, samples) each
+        self.samples_until_output = (output_stride - 1) * self.hop_size + self.window_size
+        pending, *self.initial_state = classifier.initial_state(1)
+        self.pending: StreamState = (pending,)
+        self.state = classifier.initial_state(num_replicas)[1:]
 
     @torch.inference_mode()
-    def hear(self, waveform: Tensor) -> list[StreamPrediction]:
-        """Takes a packet of float32 (samples,), of any size, and gives the answers that are due."""
-        self.waiting.append(waveform[None])
-        self.missing -= len(waveform)
-        if self.missing > 0:
+    def push(self, waveform: Tensor) -> list[StreamPrediction]:
+        """Adds a block float32 (samples,) of any size, and returns the predictions that are due."""
+        self.blocks.append(waveform[None])
+        self.samples_until_output -= len(waveform)
+        if self.samples_until_output > 0:
             return []
-        between = self.every * self.layout.hop_size
-        self.missing = between - -self.missing % between
-        return self._heard()
+        stride = self.output_stride * self.hop_size
+        self.samples_until_output = stride - -self.samples_until_output % stride
+        return self._process()
 
     @torch.inference_mode()
     def finish(self) -> list[StreamPrediction]:
-        """The stream is over: what is due, and an answer for the rest, unless that is no whole frame."""
-        rest = torch.cat(self.waiting, 1) if self.waiting else torch.zeros(1, 0)
-        answers = self._heard() if self.waiting else []
-        if self.frames % self.every:
-            answers.append(self._answer((self.frames - 1) // self.period))
-        elif not self.frames and rest.shape[1]:  # shorter than a frame, and padded to one as such a clip is
-            device = self.unread[0].device
-            probabilities, _ = self.classifier(rest.to(device), self.classifier.initial(1))
-            answers.append(StreamPrediction(0, rest.shape[1], probabilities[0]))
-        return answers
+        """Returns the remaining predictions at the end of the stream, for whole frames."""
+        rest = torch.cat(self.blocks, 1) if self.blocks else torch.zeros(1, 0)
+        predictions = self._process() if self.blocks else []
+        if self.frames % self.output_stride:
+            predictions.append(self._predict())
+        elif not self.frames and rest.shape[1]:  # shorter than a frame: padded to one, like a short clip
+            probabilities, _ = self.classifier(rest.to(self.pending[0].device), self.classifier.initial_state(1))
+            predictions.append(StreamPrediction(0, rest.shape[1], probabilities[0]))
+        return predictions
 
-    def _heard(self) -> list[StreamPrediction]:
-        """The answers due in the packets that waited."""
-        waveform, self.waiting = torch.cat(self.waiting, 1), []
-        answers = []
-        x, self.unread = self.classifier.features(waveform.to(self.unread[0].device), self.unread)
+    def _process(self) -> list[StreamPrediction]:
+        """Processes the collected blocks up to each reset and output."""
+        waveform, self.blocks = torch.cat(self.blocks, 1), []
+        predictions = []
+        x, self.pending = self.classifier.features(waveform.to(self.pending[0].device), self.pending)
         while x.shape[1]:
-            turn, passed = divmod(self.frames, self.period)
-            if not passed:
-                self._begin_anew(turn % self.num_replicas)
-            due = self.every - self.frames % self.every
-            part, x = x[:, : min(due, self.period - passed)], x[:, min(due, self.period - passed) :]
+            resets, frames_since_reset = divmod(self.frames, self.reset_stride)
+            if not frames_since_reset:
+                self._reset_replica(resets % self.num_replicas)
+            frames_until_output = self.output_stride - self.frames % self.output_stride
+            size = min(frames_until_output, self.reset_stride - frames_since_reset)
+            part, x = x[:, :size], x[:, size:]
             self.state = self.classifier.step(part.expand(self.num_replicas, -1, -1), self.state)
             self.frames += part.shape[1]
-            if part.shape[1] == due:
-                answers.append(self._answer(turn))
-        return answers
+            if part.shape[1] == frames_until_output:
+                predictions.append(self._predict())
+        return predictions
 
-    def _begin_anew(self, listener: int) -> None:
-        for state, fresh in zip(self.state, self.fresh, strict=True):
-            state[listener] = fresh[0]
+    def _reset_replica(self, replica: int) -> None:
+        for state, initial in zip(self.state, self.initial_state, strict=True):
+            state[replica] = initial[0]
 
-    def _answer(self, turn: int) -> StreamPrediction:
-        """That of the listener whose turn is next, at the end of what was heard."""
-        oldest = (turn + 1) % self.num_replicas
-        begun = max(0, turn + 1 - self.num_replicas) * self.period
-        hop, window = self.layout.hop_size, self.layout.window_size
+    def _predict(self) -> StreamPrediction:
+        """Output of the replica that is reset next, for the frames so far."""
+        resets = 1 + (self.frames - 1) // self.reset_stride
+        oldest, first_frame = resets % self.num_replicas, max(0, resets - self.num_replicas) * self.reset_stride
         probabilities = self.classifier.probabilities(tuple(state[oldest : oldest + 1] for state in self.state))
-        return StreamPrediction(begun * hop, (self.frames - 1) * hop + window, probabilities[0])
+        end = (self.frames - 1) * self.hop_size + self.window_size
+        return StreamPrediction(first_frame * self.hop_size, end, probabilities[0])

@@ -1,9 +1,10 @@
-"""`spectrnn stream`: the events of a live sound, told as they happen."""
+"""`spectrnn stream`: detects events in live audio, and prints them as they occur."""
 
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,102 +13,91 @@ from annotated_types import Le
 from omegaconf import DictConfig
 
 from spectrnn.config.instantiate import to_container, validate_kwargs
-from spectrnn.config.types import NonNegativeInt, PositiveFloat, PositiveInt, SampleRate, WindowSeconds
-from spectrnn.detection.settings import DetectionConfig, resolve_hop, resolve_settings, warn_if_settings_differ
-from spectrnn.detection.thresholds import TunedThresholds, read_thresholds
+from spectrnn.config.types import NonNegativeInt, PositiveFloat, PositiveInt, SampleRate
+from spectrnn.data.audio import FloatSamples
+from spectrnn.detection.settings import DetectionConfig, DetectionSettings
+from spectrnn.detection.thresholds import read_thresholds
 from spectrnn.devices import pick_device
 from spectrnn.errors import ErrorCollector, UserError
-from spectrnn.model import serialization as model_file
+from spectrnn.model import serialization
 from spectrnn.progress import progress_bar
 from spectrnn.runs import find_model
-from spectrnn.streaming.audio_input import AudioChunk, audio_chunks
+from spectrnn.streaming.audio_input import audio_chunks
 from spectrnn.streaming.classifier import StreamingClassifier
 from spectrnn.streaming.output import FORMATS, EventUpdate, StreamDecoder
-from spectrnn.streaming.rolling import RollingClassifier, StreamPrediction
+from spectrnn.streaming.rolling import RollingClassifier
 
 log = logging.getLogger(__name__)
 
-_HOP = 0.1  # s, where no thresholds were chosen
+_DEFAULT_HOP = 0.1  # s, for models without tuned thresholds
 
 
 @dataclass(kw_only=True)
 class StreamConfig(DetectionConfig):
-    """stream.yaml."""
+    """Top level of stream.yaml."""
 
     run: str
     source: str | NonNegativeInt
     block_ms: PositiveFloat
     raw_sample_rate: SampleRate | None
-    window: WindowSeconds | None
     num_replicas: Annotated[PositiveInt, Le(64)]
     format: Literal["text", "csv", "jsonl"]
     device: str
+    trust: list[str]
 
 
 def stream(node: DictConfig) -> None:
-    """Listens until the sound or Ctrl-C ends it, and prints what it hears at once.
+    """Detects events until the audio ends or Ctrl-C is pressed, and prints each update immediately.
 
     Args:
-        node: as stream.yaml composes it.
+        node: Config as stream.yaml composes it.
 
     Raises:
-        UserError: a mistake in the config, a model that cannot be loaded or cannot stream, or no sound to be had.
+        UserError: An error in the config, a model that cannot be loaded or cannot process a stream, or no audio.
     """
     config = StreamConfig(**validate_kwargs(to_container(node, ""), StreamConfig, ""))
     errors = ErrorCollector()
     path: Path = errors.collect(find_model, config.run)
     device: torch.device = errors.collect(pick_device, config.device)
     errors.raise_if_any()
-    torch.set_num_threads(1)  # a packet is too small to be shared
-    classifier, trained = model_file.load(path, device)
-    rolling, ears = _build(config, StreamingClassifier(classifier, trained), read_thresholds(path))
-    header, written = FORMATS[config.format]
-    sound = audio_chunks(str(config.source), classifier.sample_rate, config.block_ms, config.raw_sample_rate)
-    with progress_bar(None, "", "", disable=not sys.stderr.isatty(), bar_format="{desc}") as line:
-        if header:
-            line.write(header, sys.stdout)
-            sys.stdout.flush()
-        for told in _event_updates(sound, rolling, ears, lambda answer: line.set_description_str(ears.line(answer))):
-            if (text := written(told)) is not None:
-                line.write(text, sys.stdout)
+    torch.set_num_threads(1)  # a block is too small for several
+    classifier, trained = serialization.load(path, device, config.trust)
+    streaming = StreamingClassifier(classifier, trained)
+    labels, rate = classifier.labels, classifier.sample_rate
+    longest = int(classifier.max_train_samples) / rate
+    settings = DetectionSettings.resolve(config, labels, read_thresholds(path), longest, _DEFAULT_HOP)
+    output_stride = max(1, round(settings.hop * rate / classifier.features.hop_size))
+    rolling = RollingClassifier(streaming, round(settings.window * rate), config.num_replicas, output_stride)
+    decoder = StreamDecoder(labels, rate, settings.detector(labels))
+    blocks = audio_chunks(str(config.source), rate, config.block_ms, config.raw_sample_rate)
+    header, to_line = FORMATS[config.format]
+    with progress_bar(None, "", "", disable=not sys.stderr.isatty(), bar_format="{desc}") as bar:
+        updates = _event_updates(blocks, rolling, decoder, bar.set_description_str)
+        for text in chain([header], map(to_line, updates)):
+            if text:
+                bar.write(text, sys.stdout, end="")
                 sys.stdout.flush()
 
 
-def _build(
-    config: StreamConfig, classifier: StreamingClassifier, tuned_thresholds: TunedThresholds | None
-) -> tuple[RollingClassifier, StreamDecoder]:
-    """The listeners and the ears that a config asks for; what it leaves open is as thresholds were chosen."""
-    offline = classifier.classifier
-    rate = offline.sample_rate
-    window = config.window or (tuned_thresholds.window if tuned_thresholds else int(offline.max_train_samples) / rate)
-    hop = resolve_hop(config, window, tuned_thresholds, min(_HOP, window))
-    how = resolve_settings(config, offline.labels, tuned_thresholds)
-    if tuned_thresholds and config.threshold == "model":
-        warn_if_settings_differ(window, hop, how.smoothing_windows, tuned_thresholds)
-    every = max(1, round(hop * rate / offline.features.hop_size))
-    ears = StreamDecoder(offline.labels, rate, how.detector(offline.labels))
-    return RollingClassifier(classifier, round(window * rate), config.num_replicas, every), ears
-
-
 def _event_updates(
-    sound: Iterable[AudioChunk],
+    blocks: Iterable[FloatSamples],
     rolling: RollingClassifier,
-    ears: StreamDecoder,
-    show: Callable[[StreamPrediction], None],
+    decoder: StreamDecoder,
+    show_status: Callable[[str], None],
 ) -> Iterator[EventUpdate]:
-    """What there is to tell, as it happens. Ctrl-C ends the sound as its own end does."""
-    broken = None
+    """Yields updates as they occur. Ctrl-C or broken audio ends the stream, and what was detected until then counts."""
+    failure = None
     try:
-        for packet in sound:
-            for answer in rolling.hear(torch.from_numpy(packet)):
-                show(answer)
-                yield from ears.push(answer)
+        for block in blocks:
+            for prediction in rolling.push(torch.from_numpy(block)):
+                show_status(decoder.status_line(prediction))
+                yield from decoder.push(prediction)
     except KeyboardInterrupt:
         log.info("interrupted")
-    except UserError as error:  # a sound that breaks off; what was heard of it counts
-        broken = error
-    for answer in rolling.finish():
-        yield from ears.push(answer)
-    yield from ears.finish()
-    if broken:
-        raise broken
+    except UserError as error:
+        failure = error
+    for prediction in rolling.finish():
+        yield from decoder.push(prediction)
+    yield from decoder.finish()
+    if failure:
+        raise failure

@@ -19,12 +19,7 @@ _MUTABLE_KEYS = {
 
 
 def save(state: dict[str, Any], config: dict[str, Any], folder: Path) -> None:
-    """Writes the checkpoint of a run.
-
-    Args:
-        state: State of the trainer.
-        config: Resolved config of the run, plain containers.
-        folder: Folder of the run.
+    """Writes the checkpoint of a run: the state of its trainer and its resolved config, plain containers.
 
     Raises:
         UserError: A checkpoint that cannot be written, such as to a full disk.
@@ -38,14 +33,11 @@ def save(state: dict[str, Any], config: dict[str, Any], folder: Path) -> None:
 
 
 def load(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
-    """Reads the trainer state of a checkpoint.
+    """Reads the trainer state of a checkpoint; None if the run has no checkpoint yet.
 
     Args:
         folder: Folder of the run.
         config: Resolved config of the resumed run; keys that determine its result must be unchanged.
-
-    Returns:
-        The state; None if the run has no checkpoint yet.
 
     Raises:
         UserError: A damaged checkpoint, or one of another config.

@@ -26,7 +26,8 @@ class GracefulInterrupt:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._restore()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
 
     def received(self, collective: bool) -> int | None:
         """Returns the signal that this process, or else another one, has recorded.
@@ -42,11 +43,7 @@ class GracefulInterrupt:
 
     def _record(self, number: int, _: FrameType | None) -> None:
         self.signal = number
-        self._restore()
+        self.__exit__()  # a second signal acts as if it were the first
         # Not through Python's streams, which the signal may have interrupted.
         name = signal.Signals(number).name
         os.write(2, f"\nfinishing this step and saving the run; a second {name} ends it at once\n".encode())
-
-    def _restore(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)

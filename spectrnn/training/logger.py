@@ -48,8 +48,7 @@ class RunLogger:
 
     def progress(self, epoch: int, epochs: int, clips: int, seen: int) -> "tqdm[Any]":
         """Returns the progress bar of an epoch, in clips, of which some may have been seen before an interruption."""
-        width = len(str(epochs))
-        return progress_bar(clips, f"epoch {epoch + 1:>{width}}/{epochs}", "clip", initial=seen)
+        return progress_bar(clips, f"epoch {epoch + 1:>{len(str(epochs))}}/{epochs}", "clip", initial=seen)
 
     def log_step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Logs metrics within an epoch: loss and accuracy so far, learning rate, gradient norm."""
@@ -80,7 +79,8 @@ class RunLogger:
         """
         original = Batch(*(tensor[:_NUM_CLIPS] for tensor in batch))
         training = classifier.training
-        augmented = classifier.train().augment.waveform(original)
+        targets = classifier.task.encode(original.targets)
+        augmented = classifier.train().augment.waveform(original._replace(targets=targets))
         after = _per_clip(*classifier.frontend(augmented.waveform, augmented.lengths))
         before = _per_clip(*classifier.eval().frontend(original.waveform, original.lengths))
         classifier.train(training)
@@ -95,13 +95,9 @@ class RunLogger:
 
     @torch.no_grad()
     def log_attention(self, classifier: Classifier, batch: Batch, titles: Sequence[str], step: int) -> None:
-        """Logs the attention weights for the first clips of a batch; nothing for a pooling without attention.
+        """Logs attention weights, if the pooling has any, for the first clips of a batch; arguments as in `log_batch`.
 
-        Args:
-            classifier: Classifier in evaluation mode.
-            batch: Batch of clips.
-            titles: Title of each clip.
-            step: Number of clips seen.
+        The classifier is in evaluation mode.
         """
         x = classifier.trace(batch.waveform[:_NUM_CLIPS], batch.lengths[:_NUM_CLIPS])
         if x.attention is not None:
@@ -115,13 +111,7 @@ class RunLogger:
         self.writer.add_figure(f"{split}/confusion", confusion_figure(matrix, labels), step)
 
     def log_result(self, hyperparameters: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
-        """Logs hyperparameters and final metrics for TensorBoard's HPARAMS tab.
-
-        Args:
-            hyperparameters: Names and scalars.
-            metrics: Metrics of the best classifier, which a split's curve does not end with.
-            step: Number of clips seen.
-        """
+        """Logs hyperparameters, and the final metrics of the best classifier, for TensorBoard's HPARAMS tab."""
         # The writer's own add_hparams would create a second run in a folder of its own.
         file_writer = self.writer.file_writer
         assert file_writer is not None
@@ -154,13 +144,3 @@ class NullLogger(RunLogger):
 def _per_clip(x: Tensor, lengths: Tensor) -> list[Array]:
     """(batch, frames, size), valid frames (batch,) -> an array (valid frames, size) per clip."""
     return [clip[: int(length)].float().cpu().numpy() for clip, length in zip(x, lengths, strict=True)]
-
-
-def metrics_table(rows: Mapping[str, Mapping[str, float]]) -> str:
-    """Formats metrics as text: a row per split, a column per metric."""
-    columns = list(dict.fromkeys(name for metrics in rows.values() for name in metrics))
-    lines = [" " * 6 + "".join(f"{name:>19}" for name in columns)]
-    for split, metrics in rows.items():
-        cells = (f"{metrics[name]:19.4f}" if name in metrics else " " * 19 for name in columns)
-        lines.append(f"{split:<6}" + "".join(cells))
-    return "\n".join(lines)

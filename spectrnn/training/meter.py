@@ -68,8 +68,7 @@ class Meter:
 
     def first_nonfinite_batch(self) -> int:
         """Returns the first batch, from 1, with a non-finite value in any process, or 0 (collective)."""
-        numbers = [number for number in distributed.all_gather(int(self.first_nonfinite)) if number]
-        return min(numbers, default=0)
+        return min(filter(None, distributed.all_gather(int(self.first_nonfinite))), default=0)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the sums when last read, and the training time of the epoch."""

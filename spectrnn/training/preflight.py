@@ -16,18 +16,18 @@ from spectrnn.config.instantiate import (
     to_container,
     unknown_name,
     validate_kwargs,
-    with_full_keys,
 )
 from spectrnn.config.types import NonNegativeInt
 from spectrnn.data.clips import DataSource
 from spectrnn.devices import autocast_dtype, pick_device
-from spectrnn.errors import ErrorCollector, SettingError, UserError
+from spectrnn.errors import ErrorCollector, UserError
 from spectrnn.evaluation.metrics import Metric, metrics_of
 from spectrnn.frontend.augmentation import Augmentations, SpectrogramAugmentation, WaveformAugmentation
 from spectrnn.model.classifier import Stages, build_stages
 from spectrnn.training.schedules import LRSchedule
 from spectrnn.training.trainer import TrainerConfig
 
+_NUM_BINS = 64  # input size of the encoder if features is invalid; its output size does not depend on it
 _MAX_FRAMES = 1000  # of the dummy clip that the encoder is tested with
 
 
@@ -55,18 +55,22 @@ class RunComponents(NamedTuple):
     """Components of a run that do not depend on its dataset.
 
     Attributes:
+        config: Resolved config, plain containers.
         trainer: Config group ``trainer``.
         source: Data source.
         augment: Augmentations.
         metrics: Metrics of the user, by name, in addition to those of the task.
         device: Device of the run.
+        precision: Type for autocast; None for float32 throughout.
     """
 
+    config: dict[str, Any]
     trainer: TrainerConfig
     source: DataSource
     augment: Augmentations
     metrics: Mapping[str, Metric]
     device: torch.device
+    precision: torch.dtype | None
 
 
 def preflight(config: DictConfig) -> RunComponents:
@@ -80,18 +84,27 @@ def preflight(config: DictConfig) -> RunComponents:
             would be valid.
     """
     errors = ErrorCollector()
-    nodes = {str(name): errors.collect(_resolve, config, str(name)) for name in config}
+    nodes: dict[str, Any] = {}
+    for name in map(str, config):
+        nodes[name] = None
+        with errors.catch():
+            nodes[name] = _resolve(config, name)
     unresolved = {key.split(".", maxsplit=1)[0] for key in errors.by_key}
     resolved = {name: node for name, node in nodes.items() if name not in unresolved}
-    errors.collect(validate_kwargs, resolved, TrainConfig, "", given=dict.fromkeys(unresolved))
+    with errors.catch():
+        validate_kwargs(resolved, TrainConfig, "", given=dict.fromkeys(unresolved))
 
     def build(node: Any, key: str, kind: type | tuple[type, ...], **context: Any) -> Any:
+        if key == "model" and context["input_size"] is None:
+            context["input_size"] = _NUM_BINS  # so that pooling is validated even if features is invalid
         is_reported = "." not in key and not isinstance(node, dict)  # by the validation of the top level
-        return None if is_reported else errors.collect(instantiate, node, key, kind, **context)
+        with errors.catch():
+            return None if is_reported else instantiate(node, key, kind, **context)
 
     def build_each(group: str, kind: type | tuple[type, ...]) -> dict[str, Any]:
-        options = nodes.get(group) if isinstance(nodes.get(group), dict) else {}
-        return {name: build(node, f"{group}.{name}", kind) for name, node in options.items()}
+        options = nodes.get(group)
+        items = options.items() if isinstance(options, dict) else ()
+        return {name: build(node, f"{group}.{name}", kind) for name, node in items}
 
     trainer = build(nodes.get("trainer"), "trainer", TrainerConfig)
     source = build(nodes.get("data"), "data", DataSource)
@@ -100,14 +113,14 @@ def preflight(config: DictConfig) -> RunComponents:
     optimizer = build(nodes.get("optimizer"), "optimizer", Optimizer, params=[nn.Parameter(torch.zeros(1))])
     build(nodes.get("scheduler"), "scheduler", LRSchedule, optimizer=optimizer, steps=1)
     metrics = build_each("metrics", Metric)
-    device = errors.collect(_pick_device, nodes, errors)
+    device, precision = _pick_device(nodes, errors)
     _check_sample_rates(nodes, errors)
     _check_max_seconds(nodes, stages, errors)
     if trainer and stages.task and trainer.metric not in (known := metrics_of(stages.task, metrics)):
         errors.add(f"trainer.metric={trainer.metric}: no such metric; {unknown_name(trainer.metric, known)}")
     _sort(errors, config)
     errors.raise_if_any()
-    return RunComponents(trainer, source, Augmentations([*augment.values()]), metrics, device)
+    return RunComponents(nodes, trainer, source, Augmentations([*augment.values()]), metrics, device, precision)
 
 
 def _resolve(config: DictConfig, name: str) -> Any:
@@ -124,20 +137,19 @@ def _setting(nodes: Mapping[str, Any], errors: ErrorCollector, key: str) -> Any:
     return node.get(name) if isinstance(node, dict) and key not in errors.by_key else None
 
 
-def _pick_device(nodes: Mapping[str, Any], errors: ErrorCollector) -> torch.device | None:
-    """Picks the device, and checks that it supports the precision and holds the data if that is requested."""
+def _pick_device(nodes: Mapping[str, Any], errors: ErrorCollector) -> tuple[torch.device, torch.dtype | None]:
+    """Picks device and precision, and checks that the device holds the data if that is requested."""
     name, precision = _setting(nodes, errors, "trainer.device"), _setting(nodes, errors, "trainer.precision")
+    device, dtype = torch.device("cpu"), None
     if name is None:
-        return None
-    device = pick_device(name, "trainer.device")
-    if precision is not None:
-        try:
-            autocast_dtype(precision, device)
-        except SettingError as error:
-            errors.add(str(with_full_keys(error, {"precision": precision}, "trainer")))
-    if _setting(nodes, errors, "data.storage") == "gpu" and device.type != "cuda":
-        errors.add("data.storage=gpu: the run has no GPU; use auto, ram or disk")
-    return device
+        return device, dtype
+    with errors.catch():
+        device = pick_device(name, "trainer.device")
+        if _setting(nodes, errors, "data.storage") == "gpu" and device.type != "cuda":
+            errors.add("data.storage=gpu: the run has no GPU; use auto, ram or disk")
+        if precision is not None:
+            dtype = autocast_dtype(precision, device, "trainer.precision")
+    return device, dtype
 
 
 def _check_sample_rates(nodes: Mapping[str, Any], errors: ErrorCollector) -> None:
@@ -184,10 +196,9 @@ def _sort(errors: ErrorCollector, config: DictConfig) -> None:
         return is_value and OmegaConf.is_interpolation(node, name)
 
     kept = {key: message for key, message in errors.by_key.items() if not is_interpolated(key, message)}
-    groups = [str(name) for name in config]
+    positions = {str(name): position for position, name in enumerate(config)}
 
-    def group_index(key: str) -> int:
-        group = key.split(".", maxsplit=1)[0]
-        return groups.index(group) if group in groups else len(groups)
+    def position(item: tuple[str, str]) -> int:
+        return positions.get(item[0].split(".", maxsplit=1)[0], len(positions))
 
-    errors.by_key = dict(sorted((kept or errors.by_key).items(), key=lambda item: group_index(item[0])))
+    errors.by_key = dict(sorted((kept or errors.by_key).items(), key=position))

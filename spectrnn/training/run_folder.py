@@ -11,22 +11,17 @@ from omegaconf import OmegaConf
 from safetensors import SafetensorError
 
 from spectrnn import distributed
-from spectrnn.data.batches import Batch
 from spectrnn.evaluation.calibration import apply_temperature, fit_temperature
 from spectrnn.evaluation.evaluate import compute_metrics, predict_batches
-from spectrnn.evaluation.metrics import (
-    Array,
-    classification_metrics,
-    confusion_matrix,
-    expected_calibration_error,
-)
+from spectrnn.evaluation.metrics import Array, classification_metrics, confusion_matrix, expected_calibration_error
 from spectrnn.evaluation.report.html import EvaluationResult, write_page
+from spectrnn.evaluation.report.text import format_table
 from spectrnn.files import write_json
 from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
 from spectrnn.runs import MODEL, commit_resumed_config
 from spectrnn.training import checkpoint
-from spectrnn.training.logger import RunLogger, metrics_table
+from spectrnn.training.logger import RunLogger
 from spectrnn.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -59,7 +54,9 @@ class RunFolder:
     def __init__(self, path: Path, config: dict[str, Any], trainer: Trainer, logger: RunLogger) -> None:
         self.path, self.config, self.trainer, self.logger = path, config, trainer, logger
         self.classifier, self.dataset = trainer.classifier, trainer.dataset
-        self.preview = _preview_batch(trainer)
+        # For TensorBoard: the largest of the first batches, and its labels.
+        batch = max(islice(trainer.train.epoch(0), 8), key=lambda batch: len(batch.rows))
+        self.preview = batch, [self.dataset.clips[int(row)].label for row in batch.rows]
 
     def start(self, is_new: bool) -> None:
         """Writes the resolved config and, for a new run, a checkpoint of the state before the first step."""
@@ -122,9 +119,11 @@ class RunFolder:
         if trainer.config.report and results:
             with trainer.clock.measure("report"):
                 split = list(results)[-1]
-                self._write_report(best, split, results[split][0])
+                self._write_report(best, split, *results[split])
         log.info("\ntime breakdown\n%s", trainer.clock.table())
-        log.info("\n%s\n", metrics_table(scores))
+        head = ["", *(trainer.metrics[name].title for name in trainer.metrics)]
+        rows = [[split, *(f"{value:.4f}" for value in score.values())] for split, score in scores.items()]
+        log.info("\n%s\n", format_table(head, rows))
         log.info("%.0f clips/s; the run is in %s", speed, self.path)
         return metrics
 
@@ -158,15 +157,15 @@ class RunFolder:
 
     def _save_model(self, classifier: Classifier) -> None:
         try:
-            serialization.save(classifier, self.config, self.path / MODEL, self.dataset.fingerprints)
+            serialization.save(classifier, self.config, self.path / MODEL, self.dataset.split_checksums)
         except SafetensorError as error:
             raise OSError(f"{self.path / MODEL} cannot be written: {error}") from error
 
-    def _write_report(self, classifier: Classifier, split: str, probabilities: Array) -> None:
-        path, config, dataset = self.path / "report.html", self.trainer.config, self.dataset
-        metrics = compute_metrics(probabilities, dataset.targets(dataset.rows(split)), classifier.labels)
+    def _write_report(self, classifier: Classifier, split: str, probabilities: Array, targets: Array) -> None:
+        path, config = self.path / "report.html", self.trainer.config
+        metrics = compute_metrics(probabilities, targets, classifier.labels, self.trainer.metrics)
         result = EvaluationResult(
-            classifier, dataset, split, probabilities, metrics, config.batch_size, self.path / MODEL, [], True
+            classifier, self.dataset, split, probabilities, metrics, config.batch_size, self.path / MODEL, [], True
         )
         write_page(result, path, config.report_max_mb)
         log.info("the report of the %s split is %s", split, path)
@@ -185,15 +184,9 @@ def hyperparameters(config: Mapping[str, Any], choices: Mapping[str, str]) -> di
     return {**values, "seed": config["seed"]}
 
 
-def _preview_batch(trainer: Trainer) -> tuple[Batch, list[str]]:
-    """The batch that TensorBoard shows, and its labels: the largest of the first eight."""
-    batch = max(islice(trainer.train.epoch(0), 8), key=lambda batch: len(batch.rows))
-    return batch, [trainer.dataset.clips[int(row)].label for row in batch.rows]
-
-
 def _log_summary(trainer: Trainer) -> None:
     dataset = trainer.dataset
-    seconds = float(dataset.store.lengths.mean()) / dataset.store.sample_rate
+    seconds = float(dataset.cache.lengths.mean()) / dataset.cache.sample_rate
     stages = trainer.classifier.summary(min(seconds, dataset.max_seconds or seconds))
     log.info("%s parameters; output shapes for a clip of average length:", f"{sum(s.parameters for s in stages):,}")
     for stage in stages:

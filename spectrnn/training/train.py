@@ -12,11 +12,10 @@ from omegaconf import DictConfig
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from spectrnn import distributed
-from spectrnn.config.instantiate import instantiate, to_container
+from spectrnn.config.instantiate import instantiate
 from spectrnn.config.types import MAX_CLIP_SECONDS
 from spectrnn.data.dataset import Dataset, open_dataset
 from spectrnn.errors import TrainingInterrupted, UserError
-from spectrnn.evaluation.metrics import metrics_of
 from spectrnn.files import remove_stale_temporaries
 from spectrnn.model.classifier import Classifier, build_stages
 from spectrnn.progress import Stopwatch
@@ -69,13 +68,12 @@ def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[
     """
     clock = Stopwatch()
     run = preflight(config)
-    plain_config = to_container(config, "")
     with distributed.process_group(run.device):
         folder = distributed.broadcast_object(folder)
-        state = checkpoint.load(folder, plain_config)
+        state = checkpoint.load(folder, run.config)
         dataset = open_dataset(run.source, run.device)
         log.info("%s", dataset.describe())
-        trainer = build_trainer(plain_config, run, dataset, clock, is_new=state is None)
+        trainer = build_trainer(run, dataset, clock, is_new=state is None)
         if state is not None:
             trainer.load_state_dict(state)
             within = f", batch {trainer.batches_done}" if trainer.batches_done else ""
@@ -84,7 +82,7 @@ def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[
         clock.mark_startup("start")
         try:
             with NullLogger() if distributed.rank() else RunLogger(folder, run.trainer.metric, resumed_at) as logger:
-                run_folder = RunFolder(folder, plain_config, trainer, logger)
+                run_folder = RunFolder(folder, run.config, trainer, logger)
                 run_folder.start(is_new=state is None)
                 trainer.fit(logger, run_folder.save)
                 return run_folder.finish(choices)
@@ -96,14 +94,11 @@ def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[
             raise UserError(f"{place}: {reason}; resume={folder} continues from {CHECKPOINT}") from error
 
 
-def build_trainer(
-    config: dict[str, Any], run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new: bool
-) -> Trainer:
+def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new: bool) -> Trainer:
     """Builds the classifier, its optimizer and schedule, and the trainer.
 
     Args:
-        config: Resolved config of the run, plain containers.
-        run: Components that `preflight` returned for it.
+        run: Components that `preflight` returned.
         dataset: Dataset of the run.
         clock: Stopwatch of the run.
         is_new: Whether to fit the normalization to the training split; a resumed run restores it.
@@ -111,7 +106,8 @@ def build_trainer(
     Raises:
         UserError: A training clip that is too long, or settings that do not fit the dataset.
     """
-    trainer, seed, shard = run.trainer, config["seed"], (distributed.rank(), distributed.world_size())
+    config, trainer = run.config, run.trainer
+    seed, shard = config["seed"], (distributed.rank(), distributed.world_size())
     seed_everything(seed, 0)
     stages = build_stages(config, len(dataset.labels))
     classifier = Classifier(stages, dataset.labels, run.augment).to(run.device)
@@ -121,21 +117,20 @@ def build_trainer(
             classifier.normalization.fit(classifier.features(x.waveform, x.lengths) for x in batches.epoch())
     distributed.broadcast_tensors(classifier.buffers())  # DistributedDataParallel broadcasts the parameters
 
-    train_batches = dataset.batches("train", trainer.batch_size, run.device, seed, shard)
-    max_samples = int(train_batches.lengths.max())
+    train = dataset.batches("train", trainer.batch_size, run.device, seed, shard)
+    max_samples = int(train.lengths.max())
     if max_samples > MAX_CLIP_SECONDS * classifier.sample_rate:
         seconds = max_samples / classifier.sample_rate
         raise UserError(f"data.max_seconds: a clip of {seconds:.0f} s is too long; at most {MAX_CLIP_SECONDS}")
     classifier.max_train_samples.fill_(max_samples)
-    classifier.task.fit(torch.bincount(torch.from_numpy(train_batches.targets), minlength=len(dataset.labels)))
+    classifier.task.fit(torch.bincount(torch.from_numpy(train.targets), minlength=len(dataset.labels)))
     classifier.task.to(run.device)
     has_val = len(dataset.rows("val")) > 0
-    val_batches = dataset.batches("val", trainer.batch_size, run.device, shard=shard) if has_val else None
+    val = dataset.batches("val", trainer.batch_size, run.device, shard=shard) if has_val else None
 
-    metrics = metrics_of(classifier.task, run.metrics)
     optimizer = instantiate(config["optimizer"], "optimizer", params=classifier.parameters())
-    steps = trainer.epochs * -(-len(train_batches) // trainer.grad_accum_steps)
+    steps = trainer.epochs * -(-len(train) // trainer.grad_accum_steps)
     schedule = instantiate(config["scheduler"], "scheduler", optimizer=optimizer, steps=steps)
     return Trainer(
-        trainer, classifier, optimizer, schedule, train_batches, val_batches, dataset, metrics, seed, clock
+        trainer, classifier, optimizer, schedule, train, val, dataset, run.metrics, run.precision, seed, clock
     )

@@ -18,10 +18,9 @@ from spectrnn import distributed
 from spectrnn.config.types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, ReportMegabytes
 from spectrnn.data.batches import Batch, BucketedBatches
 from spectrnn.data.dataset import Dataset
-from spectrnn.devices import autocast_dtype
 from spectrnn.errors import TrainingInterrupted, UserError
 from spectrnn.evaluation.evaluate import predict_batches
-from spectrnn.evaluation.metrics import Metric, classification_metrics
+from spectrnn.evaluation.metrics import Metric, classification_metrics, metrics_of
 from spectrnn.model.classifier import Classifier
 from spectrnn.progress import Stopwatch
 from spectrnn.runs import CHECKPOINT
@@ -69,7 +68,8 @@ class Trainer:
         train: Batches of the training split.
         val: Batches of the validation split; None if it is empty: then every epoch counts as the best one.
         dataset: Dataset that the batches come from.
-        metrics: Metrics of the validation split, by name.
+        metrics: Metrics of the user, by name, in addition to those of the task.
+        precision: Type for autocast; None for float32 throughout.
         seed: Seed of the run; together with epoch, batch and rank it seeds dropout and augmentation.
         clock: Stopwatch for data loading, steps, evaluation and saving.
 
@@ -77,9 +77,7 @@ class Trainer:
         epoch: Number of finished epochs.
         batches_done: Number of finished batches of the current epoch.
         history: Metrics of the finished epochs.
-
-    Raises:
-        SettingError: A precision that the device does not support.
+        metrics: Metrics of the validation split, by name.
     """
 
     def __init__(
@@ -92,13 +90,14 @@ class Trainer:
         val: BucketedBatches | None,
         dataset: Dataset,
         metrics: Mapping[str, Metric],
+        precision: torch.dtype | None,
         seed: int,
         clock: Stopwatch,
     ) -> None:
         self.config, self.classifier, self.optimizer, self.schedule = config, classifier, optimizer, schedule
-        self.train, self.val, self.dataset, self.metrics = train, val, dataset, metrics
-        self.seed, self.clock, self.device = seed, clock, train.device
-        self.precision = autocast_dtype(config.precision, self.device)
+        self.train, self.val, self.dataset = train, val, dataset
+        self.metrics = metrics_of(classifier.task, metrics)
+        self.precision, self.seed, self.clock, self.device = precision, seed, clock, train.device
         # For bf16 too: autocast runs cuDNN's recurrent layers in fp16 in either case.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is not None)
         self.ema = None if config.ema_decay is None else ExponentialMovingAverage(classifier, config.ema_decay)
@@ -129,7 +128,7 @@ class Trainer:
 
         Args:
             logger: Logger of the run.
-            save: Function that saves the run; its argument tells whether the classifier is the best so far.
+            save: Function that saves the run; its argument states whether the classifier is the best so far.
 
         Raises:
             UserError: A non-finite loss or gradient.
@@ -159,7 +158,9 @@ class Trainer:
                 is_reading = is_last or self.batches_done % config.log_every_n_steps == 0
                 with self.clock.measure("step"):
                     if not self.train_step(batch):
-                        log.warning("skipped, with a non-finite loss or gradient: %s", self._describe_batch(self.batches_done))
+                        log.warning(
+                            "skipped, with a non-finite loss or gradient: %s", self._describe_batch(self.batches_done)
+                        )
                     progress.update(len(batch.rows))
                     if is_reading:
                         metrics = {**self._read_meter(), "learning_rate": self.optimizer.param_groups[0]["lr"]}
@@ -198,7 +199,7 @@ class Trainer:
         # Processes exchange gradients once per update.
         parallel = isinstance(self.model, DistributedDataParallel)
         with self.model.no_sync() if parallel and not is_update else nullcontext():  # type: ignore[operator]
-            batch = self.classifier.augment.waveform(batch)
+            batch = self.classifier.augment.waveform(batch._replace(targets=task.encode(batch.targets)))
             with torch.autocast(self.device.type, self.precision) if self.precision else nullcontext():
                 logits = self.model(batch.waveform, batch.lengths)
             loss = task.loss(logits, batch.targets)
@@ -274,7 +275,7 @@ class Trainer:
 
     def _describe_batch(self, number: int) -> str:
         """Names a batch of this epoch, counted from 1, and its clips."""
-        paths = "".join(f"\n  {self.dataset.clips[row].path}" for row in self.train.clips_of(self.epoch, number))
+        paths = "".join(f"\n  {self.dataset.clips[row].path}" for row in self.train.rows_of_batch(self.epoch, number))
         return f"batch {number} of epoch {self.epoch + 1}:{paths}"
 
     def _progress_text(self, metrics: Mapping[str, float]) -> str:
@@ -317,7 +318,7 @@ class Trainer:
             raise UserError(f"resume: {CHECKPOINT} does not fit the run ({str(error).splitlines()[0]})") from error
 
     def _dataset_identity(self) -> dict[str, Any]:
-        return {"labels": self.dataset.labels, "splits": self.dataset.fingerprints}
+        return {"labels": self.dataset.labels, "splits": self.dataset.split_checksums}
 
 
 def seed_everything(*position: int) -> None:

@@ -1,79 +1,65 @@
-"""From a URL to a folder: resumed where it broke off, checked before it is opened, there as a whole or not at all."""
+"""Download of archives: resumed after an interruption, verified before they are unpacked, and unpacked atomically."""
 
 import hashlib
 import logging
-import lzma
 import tarfile
 import time
 import zipfile
-import zlib
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPMessage, HTTPResponse, InvalidURL
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from http.client import HTTPException, HTTPResponse, InvalidURL
+from pathlib import Path
 from ssl import SSLError
-from typing import IO, BinaryIO
 from urllib.error import HTTPError, URLError
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import Request, urlopen
 
 from filelock import FileLock
-from tqdm import tqdm
 
 from spectrnn.errors import UserError
 from spectrnn.files import atomic_directory
 from spectrnn.progress import progress_bar
 
-ATTEMPTS = 5  # connections in a row that break off at the same place
-PAUSE = 1.0  # s before the second attempt; doubles with each further one
-TIMEOUT = 60.0  # s of silence after which a connection counts as broken
-SLACK = 1 << 20  # bytes
-MOST_SENT = 2  # times an archive's size that are taken from a server: the disk is the user's
-MOST_UNPACKED = 20  # times an archive's size that its members may take: audio does not shrink so far
-MEMBER = 512  # bytes that a member counts for at least, as in a tar
-BLOCK = 1 << 16  # bytes read at a time: what a breaking connection can lose
+ATTEMPTS = 5  # interrupted connections in a row without progress
+PAUSE = 1.0  # s before the second attempt, doubled for each further one
+TIMEOUT = 60.0  # s without data
+BLOCK = 1 << 16  # bytes per read
+_MAX_SIZE_RATIO = 2  # of what the server sends to the archive's approximate size
 
-_SCHEMES = ("http://", "https://")
-_BUSY = {408, 429, 500, 502, 503, 504}  # HTTP codes that ask to come back later
-# What the libraries raise for archives that are none: RuntimeError and NotImplementedError for zips with passwords or
-# methods of compression that they lack, ValueError for names with a NUL, OverflowError for dates beyond all clocks.
-_DAMAGED = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    OverflowError,
-)
-_BROKEN = (URLError, HTTPException, ConnectionError, TimeoutError, SSLError)
+_RETRY_CODES = {408, 429, 500, 502, 503, 504}  # HTTP status codes
+_INTERRUPTED = (URLError, HTTPException, ConnectionError, TimeoutError, SSLError)
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """A published dataset as one file to download."""
+    """An archive of a published dataset.
 
-    name: str  # in messages
-    url: str  # http(s); ends in .zip, or names a tar
-    checksum: str  # "sha256:<hex>" or "md5:<hex>"
-    size: int  # bytes, about; a multiple of it bounds what is taken from the server and the archive
+    Attributes:
+        name: Name for messages.
+        url: HTTP(S) address of a .zip or tar file.
+        checksum: ``sha256:<hex>`` or ``md5:<hex>``.
+        size: Approximate size in bytes; twice as much ends the download.
+    """
+
+    name: str
+    url: str
+    checksum: str
+    size: int
 
 
 def fetch(archive: Archive, folder: Path) -> None:
-    """Downloads an archive and unpacks it as a folder.
+    """Downloads an archive and unpacks it into a folder, unless the folder has contents.
 
-    A download that broke off lies beside the folder as a ``.part`` file, and the next call goes on from there. Several
-    processes may ask for the same folder: one downloads, the others wait. A folder that holds anything is left alone.
+    An interrupted download is kept next to the folder as a ``.part`` file, and resumed by the next call. If several
+    processes need the same folder, one downloads and the others wait.
 
     Args:
-        archive: what to download.
-        folder: where its contents shall lie; a single folder at the archive's top is left out.
+        archive: Archive to download.
+        folder: Folder for its contents, without a single top-level folder of the archive.
 
     Raises:
-        UserError: the server refuses, keeps breaking off or sends far too much, the checksum is wrong, a member of the
-            archive would be written outside the folder, the members are far too large, or the disk is full. The folder
-            does not exist then.
+        UserError: A server that refuses, keeps disconnecting or sends too much; a wrong checksum; an archive that
+            cannot be unpacked; or a full disk. The folder does not exist then.
     """
     folder = folder.absolute()
     part = folder.with_name(f"{folder.name}-{archive.url.rpartition('/')[2]}.part")
@@ -84,169 +70,93 @@ def fetch(archive: Archive, folder: Path) -> None:
                 return
             _download(archive, part)
             _verify(archive, part)
-            with atomic_directory(folder) as fresh:
-                _unpack(archive, part, fresh)
+            with atomic_directory(folder) as temporary:
+                _unpack(archive, part, temporary)
             part.unlink()
     except OSError as error:
         raise UserError(f"{folder}: {archive.name} cannot be stored here: {error.strerror or error}") from error
 
 
 def _download(archive: Archive, part: Path) -> None:
-    """Completes `part`, however often the connection breaks, as long as it gets further."""
+    """Completes `part`, with any number of connections as long as each makes progress."""
     furthest, failures = _size(part), 0
     while True:
         try:
             return _resume(archive, part)
-        except _BROKEN as error:
+        except _INTERRUPTED as error:
             reached = _size(part)
             failures = 1 if reached > furthest else failures + 1
             furthest = max(furthest, reached)
             if failures == ATTEMPTS:
                 raise UserError(
-                    f"{archive.url}: {ATTEMPTS} connections in a row broke off at {reached / 1e6:.1f} MB ({error}); "
-                    f"the same command goes on from there"
+                    f"{archive.url}: {ATTEMPTS} connections in a row were interrupted at {reached / 1e6:.1f} MB "
+                    f"({error}); the same command resumes the download"
                 ) from error
-            log.warning("%s broke off at %.1f MB (%s), going on", archive.url, reached / 1e6, error)
+            log.warning("%s: interrupted at %.1f MB (%s); resuming", archive.url, reached / 1e6, error)
             time.sleep(PAUSE * 2 ** (failures - 1))
 
 
 def _resume(archive: Archive, part: Path) -> None:
-    """One connection: goes on where `part` stops, to the end or to one of the errors in _BROKEN."""
-    present = _size(part)
-    response = _request(archive.url, present)
-    if response is None:
-        return
+    """Resumes `part` with one connection, to the end or to one of the errors in _INTERRUPTED."""
+    present, max_size = _size(part), _MAX_SIZE_RATIO * archive.size
+    headers = {"User-Agent": "spectrnn"} | ({"Range": f"bytes={present}-"} if present else {})
+    try:
+        response = urlopen(Request(archive.url, headers=headers), timeout=TIMEOUT)
+        if not isinstance(response, HTTPResponse):
+            raise ValueError(f"{response.url} is not HTTP")
+    except HTTPError as error:
+        if error.code == 416 and present:  # there are no more bytes, or even fewer, which the checksum detects
+            return
+        if error.code in _RETRY_CODES:
+            raise
+        raise UserError(f"{archive.url}: the server returned {error.code} {error.reason}") from error
+    except (ValueError, InvalidURL) as error:
+        raise UserError(f"{archive.url}: leads to an invalid address ({error})") from error
     with response, part.open("r+b" if present else "wb") as file:
-        start = _start(response, present)
+        start = present if response.status == 206 else 0  # 0 for a server that ignores Range
         file.seek(start)
         file.truncate()
-        promised = response.length
-        total = archive.size if promised is None else start + promised
-        with progress_bar(total, archive.name, "B", initial=start, unit_scale=True) as progress:
-            _copy(response, file, MOST_SENT * archive.size + SLACK, progress)
-        if promised is not None and file.tell() < total:
-            # http.client takes an early end for the end.
+        total = None if response.length is None else start + response.length
+        with progress_bar(total or archive.size, archive.name, "B", initial=start, unit_scale=True) as progress:
+            while block := response.read(BLOCK):
+                if file.tell() + len(block) > max_size:
+                    file.truncate(0)
+                    limit = f"{max_size / 1e6:.1f} MB"
+                    raise UserError(f"{archive.url}: sends more than {limit}, so it is not {archive.name}")
+                file.write(block)
+                progress.update(len(block))
+        if total is not None and file.tell() < total:  # http.client does not report an early end
             raise ConnectionError(f"closed after {file.tell()} of {total} bytes")
 
 
-def _request(url: str, present: int) -> HTTPResponse | None:
-    """The answer to a request for the bytes from `present` on; None where there are no more.
-
-    A ``.part`` that is longer than the file is refused too, and fails the checksum later.
-    """
-    if not url.startswith(_SCHEMES):
-        raise UserError(f"{url}: only http and https addresses can be downloaded")
-    headers = {"User-Agent": "spectrnn"} | ({"Range": f"bytes={present}-"} if present else {})
-    try:
-        response: HTTPResponse = build_opener(_HTTPOnlyRedirects).open(Request(url, headers=headers), timeout=TIMEOUT)
-        return response
-    except HTTPError as error:
-        if error.code == 416 and present:
-            return None
-        if error.code in _BUSY:
-            raise
-        raise UserError(f"{url}: the server answers {error.code} {error.reason}") from error
-    except (ValueError, InvalidURL) as error:
-        raise UserError(f"{url}: the server redirects to an address that is none ({error})") from error
-
-
-class _HTTPOnlyRedirects(HTTPRedirectHandler):
-    """Follows redirects to http and https; the library would follow those to ftp."""
-
-    def redirect_request(
-        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> Request | None:
-        if not newurl.lower().startswith(_SCHEMES):
-            raise UserError(f"{req.full_url}: redirects to {newurl!r:.200}; only http and https can be downloaded")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _start(response: HTTPResponse, present: int) -> int:
-    """The position in the file of the answer's first byte. A server that ignores Range sends the whole file."""
-    if response.status != 206:
-        return 0
-    _, _, where = response.headers.get("Content-Range", "").partition("bytes ")
-    first = where.partition("-")[0]
-    if not (first.isascii() and first.isdigit() and len(first) < 20 and int(first) <= present):
-        raise ConnectionError(f"asked for the bytes from {present} on, got {where or 'no range'!r:.100}")
-    return int(first)
-
-
-def _copy(response: HTTPResponse, file: BinaryIO, most: int, progress: "tqdm[None]") -> None:
-    while block := response.read(BLOCK):
-        if file.tell() + len(block) > most:
-            file.truncate(0)
-            raise UserError(f"{response.url}: sends more than {most / 1e6:.1f} MB, which is no longer this dataset")
-        file.write(block)
-        progress.update(len(block))
-
-
 def _verify(archive: Archive, part: Path) -> None:
-    """Deletes `part` where its checksum is wrong."""
+    """Deletes `part` if its checksum is wrong."""
     algorithm, _, expected = archive.checksum.partition(":")
     with part.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
-    if found != expected:
+        actual = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+    if actual != expected:
         part.unlink()
         raise UserError(
-            f"{archive.url}: its {algorithm} checksum is {found}, {expected} was expected; the download has been "
-            f"deleted. Try again, or unpack a copy that you trust as data.root"
+            f"{archive.url}: its {algorithm} checksum is {actual}, but {expected} was expected; the download was "
+            f"deleted. Try again, or unpack a trusted copy as data.root"
         )
 
 
 def _unpack(archive: Archive, file: Path, folder: Path) -> None:
-    """Unpacks a tar or zip, and leaves a single folder at its top out."""
-    budget = _SizeLimit(MOST_UNPACKED * archive.size + SLACK)
+    """Unpacks a verified tar or zip, without its single top-level folder."""
+    description = f"{archive.name}: unpacking"
     try:
         if archive.url.endswith(".zip"):
             with zipfile.ZipFile(file) as zipped:
-                for member in zipped.infolist():
-                    _require_inside(member.filename)
-                    budget.take(member.filename, member.file_size)
-                zipped.extractall(
-                    folder, progress_bar(None, f"{archive.name}: unpacking", "file", iterable=zipped.namelist())
-                )
+                zipped.extractall(folder, progress_bar(None, description, "file", iterable=zipped.namelist()))
         else:
             with tarfile.open(file) as tar:
-                members = progress_bar(None, f"{archive.name}: unpacking", "file", iterable=tar)
-                tar.extractall(folder, members, filter=budget.inside)
-    except _DAMAGED as error:
+                tar.extractall(folder, progress_bar(None, description, "file", iterable=tar), filter="data")
+    except (tarfile.TarError, zipfile.BadZipFile) as error:
         raise UserError(f"{archive.url}: cannot be unpacked: {error}") from error
-    _strip_top_directory(folder)
-
-
-def _require_inside(name: str) -> None:
-    # zipfile would quietly rename such a member.
-    path = PureWindowsPath(name)  # which takes both slashes for one, and knows drives
-    if path.anchor or ".." in path.parts:
-        raise zipfile.BadZipFile(f"{name!r} would be written outside the folder")
-
-
-class _SizeLimit:
-    """What an archive may still unpack to, in bytes."""
-
-    def __init__(self, size: int) -> None:
-        self.left = size
-
-    def take(self, name: str, size: int) -> None:
-        """Counts a member."""
-        self.left -= max(size, MEMBER)
-        if self.left < 0:
-            raise zipfile.BadZipFile(f"{name!r:.100} and those before it are larger than such a dataset could be")
-
-    def inside(self, member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
-        """A filter of `tarfile`."""
-        # The data filter refuses `..`, links that lead out and devices, but quietly renames absolute members.
-        if PurePosixPath(member.name).is_absolute():
-            raise tarfile.AbsolutePathError(member)
-        self.take(member.name, member.size)
-        return tarfile.data_filter(member, folder)
-
-
-def _strip_top_directory(folder: Path) -> None:
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     if len(entries) == 1 and entries[0].is_dir():
-        top = entries[0].rename(folder / ".top")  # out of the way of a member of the same name
+        top = entries[0].rename(folder / ".top")  # its members may have the same name
         for entry in top.iterdir():
             entry.rename(folder / entry.name)
         top.rmdir()

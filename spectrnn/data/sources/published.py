@@ -1,4 +1,4 @@
-"""Published datasets that know their own splits: spoken digits, speech commands, environmental and urban sounds."""
+"""Published datasets with their official splits: spoken digits, speech commands, environmental and urban sounds."""
 
 import csv
 import math
@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import soundfile
-
+from spectrnn.data.audio import open_audio
 from spectrnn.data.clips import SPLITS, Clip, DataSource
 from spectrnn.data.sources.download import Archive, fetch
-from spectrnn.data.sources.local import subfolders
+from spectrnn.data.sources.local import require_columns, subfolders
 from spectrnn.errors import UserError, reject_settings
 
-# The later v1.0.10 adds a sixth speaker, lucas; of v1.0.9 the checksum is known (TensorFlow Datasets, spoken_digit).
+# v1.0.10 adds a sixth speaker, lucas; the checksum of v1.0.9 is published (TensorFlow Datasets, spoken_digit).
 _FSDD_ARCHIVE = Archive(
     name="the Free Spoken Digit Dataset",
     url="https://github.com/Jakobovski/free-spoken-digit-dataset/archive/v1.0.9.tar.gz",
@@ -37,8 +36,8 @@ SPEECH_COMMANDS = {
         size=2_428_923_189,
     ),
 }
-# Of the next two, the publishers name an md5 alone. It tells of damage, and nobody can yet make another file with a
-# given md5, which takes a second preimage; only who chose the archive could have made two of them.
+# The publishers of the next two give an MD5 only. It detects damage, and a second preimage is infeasible; only the
+# publisher could have made two files with the same MD5.
 _ESC50_ARCHIVE = Archive(
     name="ESC-50",
     # Not master.zip, whose checksum changes with every edit of the README (soundata, issue 208).
@@ -59,99 +58,90 @@ WORDS_V1 = {*COMMANDS, *DIGITS, "bed", "bird", "cat", "dog", "happy", "house", "
 WORDS = {1: WORDS_V1, 2: WORDS_V1 | {"backward", "follow", "forward", "learn", "visual"}}
 
 _NOISE = "_background_noise_"
-_NOISE_TENTHS = {"train": (0, 8), "val": (8, 9), "test": (9, 10)}  # of every noise recording, from and to
+_NOISE_SPLIT_TENTHS = {"train": (0, 8), "val": (8, 9), "test": (9, 10)}  # part of each noise recording
 
 
 @dataclass(kw_only=True)
 class PublishedDataset(DataSource):
-    """A published dataset in a folder of its own.
+    """Base class of published datasets.
 
     Args:
-        root: the folder.
-        download: fetch the dataset into `root` where that is missing or empty.
+        root: Folder of the dataset.
+        download: Whether to download the dataset if the folder is missing or empty.
     """
 
     root: str
     download: bool
 
-    def located(self, archive: Archive, *contents: str) -> Path:
-        """`root` as a path, downloaded where it is to be.
+    def resolve_root(self, archive: Archive, *contents: str) -> Path:
+        """Returns the folder of the dataset, after downloading it if requested.
 
         Args:
-            archive: the dataset as a download.
-            contents: glob patterns below `root`; each must find a file.
+            archive: Archive to download.
+            contents: Glob patterns, each of which must match a file in the folder.
 
         Raises:
-            UserError: the folder or some of its contents are missing, or the download fails.
+            UserError: A folder or contents that are missing, or a download that fails.
         """
         root = Path(self.root).expanduser()
-        missing = _missing(root, contents)
-        if missing and self.download:
+        if self.download and not all(any(root.glob(pattern)) for pattern in contents):
             fetch(archive, root)
-            missing = _missing(root, contents)
-        offer = f"data.download=true fetches {archive.name} ({archive.size / 1e6:,.0f} MB)"
+        missing = [pattern for pattern in contents if not any(root.glob(pattern))]
+        offer = f"data.download=true downloads {archive.name} ({archive.size / 1e6:,.0f} MB)"
         if not root.is_dir():
             raise UserError(f"data.root={self.root}: no such folder; {offer}")
         if missing:
-            raise UserError(f"data.root={self.root}: holds no {' and no '.join(missing)}; {offer} into a new folder")
+            raise UserError(f"data.root={self.root}: contains no {' and no '.join(missing)}; {offer} into a new folder")
         return root
-
-
-def _missing(root: Path, patterns: Sequence[str]) -> list[str]:
-    return [pattern for pattern in patterns if next(root.glob(pattern), None) is None]
 
 
 @dataclass(kw_only=True)
 class FSDD(PublishedDataset):
     """Free Spoken Digit Dataset (Jackson et al., 2018, doi:10.5281/zenodo.1342401): ten digits, a few speakers, 8 kHz.
 
-    The labels are the digits as words. Without a fold the split is the official one: of every speaker and digit, the
-    recordings 0 to 4 test and the rest train; all speakers are on both sides. With ``fold=<speaker>`` that speaker
-    tests, the others train, and the speakers are the groups.
+    The labels are the digits as words. Without a fold the splits are the official ones: recordings 0 to 4 of every
+    speaker and digit for testing, the others for training; all speakers are in both. With ``fold=<speaker>`` that
+    speaker is for testing, the others are for training, and the speakers are the groups.
     """
 
     def clips(self) -> list[Clip]:
-        """The clip table, sorted by name: ``{digit}_{speaker}_{index}.wav`` in ``root/recordings``, or in `root`."""
-        root = self.located(_FSDD_ARCHIVE, "**/*.wav")
-        files = sorted(root.glob("recordings/[!.]*.wav")) or sorted(root.glob("[!.]*.wav"))
-        if not files:
-            raise UserError(f"data.root={self.root}: holds no recordings/*.wav and no *.wav")
-        recordings = [(path, *_digit_speaker_index(path)) for path in files]
-        if self.fold is None:
-            return [
-                Clip(str(path), DIGITS[digit], "test" if index < 5 else "train") for path, digit, _, index in recordings
-            ]
-        speakers = sorted({speaker for _, _, speaker, _ in recordings})
-        if str(self.fold) not in speakers:
+        """Returns the clip table, sorted by name: ``<digit>_<speaker>_<index>.wav`` in `root` or in its recordings."""
+        root = self.resolve_root(_FSDD_ARCHIVE, "**/*.wav")
+        paths = sorted(root.glob("recordings/[!.]*.wav")) or sorted(root.glob("[!.]*.wav"))
+        if not paths:
+            raise UserError(f"data.root={self.root}: contains no recordings/*.wav and no *.wav")
+        clips = []
+        for path in paths:
+            match = re.fullmatch(r"([0-9])_([^_]+)_([0-9]+)\.wav", path.name)
+            if match is None:
+                raise UserError(f"{path}: the name should be <digit>_<speaker>_<index>.wav")
+            digit, speaker, index = int(match[1]), match[2], int(match[3])
+            clip = Clip(str(path), DIGITS[digit], "test" if index < 5 else "train")
+            clips.append(clip if self.fold is None else clip._replace(split=None, fold=speaker, group=speaker))
+        speakers = sorted({str(clip.fold) for clip in clips})
+        if self.fold is not None and str(self.fold) not in speakers:
             raise UserError(f"data.fold={self.fold}: no such speaker; the speakers are {', '.join(speakers)}")
-        return [Clip(str(path), DIGITS[digit], fold=speaker, group=speaker) for path, digit, speaker, _ in recordings]
-
-
-def _digit_speaker_index(path: Path) -> tuple[int, str, int]:
-    match = re.fullmatch(r"([0-9])_([^_]+)_([0-9]+)\.wav", path.name)
-    if match is None:
-        raise UserError(f"{path}: the name should be <digit>_<speaker>_<index>.wav")
-    return int(match[1]), match[2], int(match[3])
+        return clips
 
 
 @dataclass(kw_only=True)
 class SpeechCommands(PublishedDataset):
     """Speech Commands (Warden, 2018, arXiv:1804.03209): one-second words, 16 kHz, split by the official lists.
 
-    The groups are the speakers, by the hash in the file names. With all 35 words (V1: 30) every word is a class. The 12
-    classes are ten commands, ``unknown`` and ``silence``. In each split, n is a tenth of its command clips, rounded up:
+    The groups are the speakers, from the hash in the file names. With all 35 words (V1: 30) every word is a class. The
+    12 classes are ten commands, ``unknown`` and ``silence``. With n, a tenth of a split's command clips, rounded up:
 
-    - ``unknown`` is n clips of the other words, drawn by `split_seed`, once and for all;
-    - ``silence`` is n excerpts of 1 s from the recordings in ``_background_noise_`` (of 10 s or more), spread evenly
-      and as loud as they are. Training takes them from the first 80 % of every recording, validation from the next
-      10 %, testing from the last 10 %. They overlap within a split, never between two.
+    - ``unknown`` consists of n clips of the other words, drawn by `split_seed`;
+    - ``silence`` consists of n excerpts of 1 s of the recordings in ``_background_noise_`` (of 10 s or more), evenly
+      spaced, at their original level: from the first 80 % of each recording for training, the next 10 % for validation,
+      and the last 10 % for testing. They overlap within a split, but never between two.
 
-    The sizes are the paper's (V2 tests on 408 clips of either class). Its own choice of unknown and silent test clips
-    is a separate download, and not used.
+    The sizes are those of the paper (V2 has 408 test clips of either class). Its own selection of unknown and silent
+    test clips is a separate download, and not used.
 
     Args:
-        version: of the dataset.
-        classes: 12, or all words of the version: 30 or 35.
+        version: Version of the dataset.
+        classes: Number of classes: 12, or all words of the version, 30 or 35.
     """
 
     version: Literal[1, 2]
@@ -159,20 +149,17 @@ class SpeechCommands(PublishedDataset):
 
     def __post_init__(self) -> None:
         words = len(WORDS[self.version])
-        reject_settings(classes=self.classes not in (12, words) and f"version={self.version} has 12 or {words} classes")
+        message = f"version={self.version} has 12 or {words} classes"
+        reject_settings(("classes", self.classes not in (12, words), message))
 
     def clips(self) -> list[Clip]:
-        """The clip table, sorted by word and file name; with 12 classes by split first."""
+        """Returns the clip table, sorted by word and file name; with 12 classes by split first."""
         noises = [f"{_NOISE}/*.wav"] if self.classes == 12 else []
-        root = self.located(SPEECH_COMMANDS[self.version], "validation_list.txt", "testing_list.txt", *noises)
-        words = self._words(root)
-        return _twelve_class_task(words, sorted(root.glob(noises[0])), self.split_seed) if noises else words
-
-    def _words(self, root: Path) -> list[Clip]:
+        root = self.resolve_root(SPEECH_COMMANDS[self.version], "validation_list.txt", "testing_list.txt", *noises)
         words = {folder.name for folder in subfolders(root)} - {_NOISE}
         if words != WORDS[self.version]:
-            odd = ", ".join(sorted(words ^ WORDS[self.version]))
-            raise UserError(f"data.root={self.root}: its words differ from those of data.version={self.version}: {odd}")
+            difference = f"data.version={self.version}: {', '.join(sorted(words ^ WORDS[self.version]))}"
+            raise UserError(f"data.root={self.root}: its words differ from those of {difference}")
         lists = {"val": root / "validation_list.txt", "test": root / "testing_list.txt"}
         listed = {line: split for split, path in lists.items() for line in path.read_text("utf-8").split()}
         clips = []
@@ -183,12 +170,13 @@ class SpeechCommands(PublishedDataset):
                     raise UserError(f"{root / word / name}: the name should be <speaker>_nohash_<number>.wav")
                 clips.append(Clip(str(root / word / name), word, listed.pop(f"{word}/{name}", "train"), group=speaker))
         if listed:
-            raise UserError(f"data.root={self.root}: lacks {len(listed)} files of its own lists, such as {min(listed)}")
-        return clips
+            missing = f"{len(listed)} files of its own lists are missing, such as {min(listed)}"
+            raise UserError(f"data.root={self.root}: {missing}")
+        return _twelve_class_task(clips, sorted(root.glob(noises[0])), self.split_seed) if noises else clips
 
 
 def _twelve_class_task(words: Sequence[Clip], noises: Sequence[Path], seed: int) -> list[Clip]:
-    """The ten commands of every split, and as many unknown words and silences as an average command has clips."""
+    """The ten commands of every split, and as many unknown words and silences as the average command has clips."""
     clips: list[Clip] = []
     for split in SPLITS:
         commands = [clip for clip in words if clip.split == split and clip.label in COMMANDS]
@@ -202,75 +190,64 @@ def _twelve_class_task(words: Sequence[Clip], noises: Sequence[Path], seed: int)
 
 
 def _silence_clips(noises: Sequence[Path], split: str, count: int) -> list[Clip]:
-    """Clips of 1 s, spread evenly over the split's stretch of every noise recording in turn."""
-    begin, end = _NOISE_TENTHS[split]
-    # In whole milliseconds: the end of one split is then exactly the start of the next, and not almost.
-    durations = [(path, _milliseconds(path)) for path in noises]
-    long_enough = [(path, duration) for path, duration in durations if duration >= 10_000]
-    if not long_enough:
-        raise UserError(f"{noises[0].parent}: holds no recording of 10 s or more to cut silence from")
+    """Clips of 1 s, evenly spaced over the split's part of each noise recording in turn."""
+    durations = []  # in integer milliseconds, so that the end of one split is exactly the start of the next
+    for path in noises:
+        with open_audio(path) as file:
+            milliseconds = int(1000 * (file.frames / file.samplerate))
+        if milliseconds >= 10_000:
+            durations.append((path, milliseconds))
+    if not durations:
+        raise UserError(f"{noises[0].parent}: contains no recording of 10 s or more for the class silence")
+    begin, end = _NOISE_SPLIT_TENTHS[split]
     clips = []
     for number in range(count):
-        path, duration = long_enough[number % len(long_enough)]
+        path, duration = durations[number % len(durations)]
         first, last = duration * begin // 10, duration * end // 10 - 1000
         start = first + (last - first) * number // max(count - 1, 1)
         clips.append(Clip(str(path), "silence", split, start=start / 1000, end=(start + 1000) / 1000))
     return clips
 
 
-def _milliseconds(path: Path) -> int:
-    try:
-        return int(1000 * soundfile.info(path).duration)
-    except soundfile.SoundFileError as error:
-        raise UserError(f"{path}: cannot be read as audio ({error})") from error
-
-
 @dataclass(kw_only=True)
 class ESC50(PublishedDataset):
     """ESC-50 (Piczak, 2015, doi:10.1145/2733373.2806390): 50 environmental sounds, 5 s each, 44.1 kHz, 5 folds.
 
-    The groups are the Freesound recordings that the clips were cut from.
+    The groups are the Freesound recordings that the clips are excerpts of.
     """
 
     def clips(self) -> list[Clip]:
-        """The clip table, in the order of ``meta/esc50.csv``."""
-        root = self.located(_ESC50_ARCHIVE, "meta/esc50.csv", "audio/*.wav")
+        """Returns the clip table, in the order of ``meta/esc50.csv``."""
+        root = self.resolve_root(_ESC50_ARCHIVE, "meta/esc50.csv", "audio/*.wav")
         rows = _table(root / "meta/esc50.csv", "filename", "category", "fold", "src_file")
-        return [
-            Clip(str(root / "audio" / name), category, fold=fold, group=recording)
-            for name, category, fold, recording in rows
-        ]
+        return [Clip(str(root / "audio" / name), label, fold=fold, group=group) for name, label, fold, group in rows]
 
 
 @dataclass(kw_only=True)
 class UrbanSound8K(PublishedDataset):
-    """UrbanSound8K (Salamon, Jacoby and Bello, 2014, doi:10.1145/2647868.2655045): 10 sounds of the street, 10 folds.
+    """UrbanSound8K (Salamon, Jacoby and Bello, 2014, doi:10.1145/2647868.2655045): 10 urban sounds, 10 folds.
 
-    The clips are up to 4 s long, at many sample rates. The groups are the Freesound recordings they were cut from.
+    Clips of up to 4 s at many sample rates. The groups are the Freesound recordings that the clips are excerpts of.
     """
 
     def clips(self) -> list[Clip]:
-        """The clip table, in the order of ``metadata/UrbanSound8K.csv``."""
-        root = self.located(URBANSOUND8K, "metadata/UrbanSound8K.csv", "audio/fold*/*.wav")
+        """Returns the clip table, in the order of ``metadata/UrbanSound8K.csv``."""
+        root = self.resolve_root(URBANSOUND8K, "metadata/UrbanSound8K.csv", "audio/fold*/*.wav")
         rows = _table(root / "metadata/UrbanSound8K.csv", "slice_file_name", "class", "fold", "fsID")
-        return [
-            Clip(str(root / "audio" / f"fold{fold}" / name), sound, fold=fold, group=recording)
-            for name, sound, fold, recording in rows
-        ]
+        audio = root / "audio"
+        return [Clip(str(audio / f"fold{n}" / name), label, fold=n, group=group) for name, label, n, group in rows]
 
 
 def _table(path: Path, *columns: str) -> list[list[str]]:
-    """The given columns of a CSV file, row by row."""
+    """Reads columns of a CSV file, row by row."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
-        missing = [column for column in columns if column not in (reader.fieldnames or ())]
-        if missing:
-            raise UserError(f"{path}: no column {' and no column '.join(missing)}")
+        require_columns(reader.fieldnames or (), columns, str(path))
         rows = []
         for row in reader:
             if not all(row[column] for column in columns):
                 raise UserError(f"{path}, line {reader.line_num}: is incomplete")
             rows.append([row[column] for column in columns])
     if not rows:
-        raise UserError(f"{path}: holds no clips")
+        raise UserError(f"{path}: contains no clips")
     return rows

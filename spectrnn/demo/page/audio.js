@@ -1,109 +1,110 @@
-// Sound as the model takes it: mono, at its rate, float32 in [-1, 1). From files and from the microphone.
+// Audio as the model takes it: mono, float32 in [-1, 1), at the model's sample rate; from files and the microphone.
 
-const SLOWEST = 8000, FASTEST = 96000; // Hz that every browser's audio contexts take
-const CROSSINGS = 16; // of the sinc on either side, in the resampler
+const MIN_RATE = 8000, MAX_RATE = 96000; // sample rates in Hz that the audio contexts of all browsers support
+const ZERO_CROSSINGS = 16; // on each side of the resampler's sinc
 
-/** The sound of a file's bytes (ArrayBuffer): (samples,) at `rate` Hz. Throws a sentence. */
+/** Decodes the bytes of a file (ArrayBuffer) to samples (samples,) at `rate` Hz. */
 export async function decode(bytes, rate) {
-  const near = Math.min(Math.max(rate, SLOWEST), FASTEST);
-  let sound;
+  const contextRate = Math.min(Math.max(rate, MIN_RATE), MAX_RATE);
+  let audio;
   try {
-    sound = await new OfflineAudioContext(1, 1, near).decodeAudioData(bytes); // resamples to the context's rate
+    audio = await new OfflineAudioContext(1, 1, contextRate).decodeAudioData(bytes); // resamples to the context's rate
   } catch {
-    throw new Error("cannot be decoded here: the browser reads WAV, MP3, FLAC, and mostly Ogg and M4A");
+    throw new Error("the browser cannot decode it. Supported are WAV, MP3 and FLAC, in most browsers also Ogg and M4A");
   }
-  const samples = new Float32Array(sound.length);
-  for (let channel = 0; channel < sound.numberOfChannels; channel++) {
-    const data = sound.getChannelData(channel);
-    for (let at = 0; at < data.length; at++) samples[at] += data[at] / sound.numberOfChannels;
+  const samples = new Float32Array(audio.length);
+  for (let channel = 0; channel < audio.numberOfChannels; channel++) {
+    const data = audio.getChannelData(channel);
+    for (let i = 0; i < data.length; i++) samples[i] += data[i] / audio.numberOfChannels;
   }
-  if (!samples.length) throw new Error("holds no sound");
-  return resample(samples, near, rate);
+  if (!samples.length) throw new Error("the file contains no audio");
+  return resample(samples, contextRate, rate);
 }
 
-/** Band-limited resampling by a windowed sinc: (samples,) at `from` Hz -> (samples,) at `to` Hz. */
+/** Resamples with a Hann-windowed sinc: (samples,) at `from` Hz -> (samples,) at `to` Hz. */
 export function resample(samples, from, to) {
   if (from === to) return samples;
-  const cutoff = Math.min(1, to / from); // of the slower rate's half
-  const reach = CROSSINGS / cutoff;
+  const cutoff = Math.min(1, to / from); // relative to the Nyquist frequency of `from`
+  const halfWidth = ZERO_CROSSINGS / cutoff;
   const result = new Float32Array(Math.max(1, Math.round(samples.length * to / from)));
-  for (let at = 0; at < result.length; at++) {
-    const centre = at * from / to;
-    const last = Math.min(samples.length - 1, Math.floor(centre + reach));
+  for (let i = 0; i < result.length; i++) {
+    const center = i * from / to;
+    const last = Math.min(samples.length - 1, Math.floor(center + halfWidth));
     let sum = 0;
-    for (let near = Math.max(0, Math.ceil(centre - reach)); near <= last; near++) {
-      const x = (near - centre) * cutoff, angle = Math.PI * x;
-      const hann = 0.5 + 0.5 * Math.cos(angle / CROSSINGS);
-      sum += samples[near] * hann * (x === 0 ? 1 : Math.sin(angle) / angle);
+    for (let j = Math.max(0, Math.ceil(center - halfWidth)); j <= last; j++) {
+      const x = (j - center) * cutoff, angle = Math.PI * x;
+      const hann = 0.5 + 0.5 * Math.cos(angle / ZERO_CROSSINGS);
+      sum += samples[j] * hann * (x === 0 ? 1 : Math.sin(angle) / angle);
     }
-    result[at] = sum * cutoff;
+    result[i] = sum * cutoff;
   }
   return result;
 }
 
-/** The last `size` samples of what is appended. */
-export class Ring {
-  #samples; #heard = 0;
+/** Ring buffer of the last `size` samples. */
+export class RingBuffer {
+  #samples; #count = 0; // count: of all samples appended so far
 
   constructor(size) {
     this.#samples = new Float32Array(size);
   }
 
   append(block) {
-    for (const sample of block) this.#samples[this.#heard++ % this.#samples.length] = sample;
+    for (const sample of block) this.#samples[this.#count++ % this.#samples.length] = sample;
   }
 
-  /** In their order; fewer in the beginning. */
+  /** The last samples in order; fewer than `size` at the start. */
   latest() {
-    const split = this.#heard % this.#samples.length;
-    const samples = new Float32Array(Math.min(this.#heard, this.#samples.length));
-    if (this.#heard > split) samples.set(this.#samples.subarray(split)); // older than the newest round
+    const split = this.#count % this.#samples.length;
+    const samples = new Float32Array(Math.min(this.#count, this.#samples.length));
+    if (this.#count > split) samples.set(this.#samples.subarray(split)); // older than those at the start of the buffer
     samples.set(this.#samples.subarray(0, split), samples.length - split);
     return samples;
   }
 }
 
-/** The microphone's last `seconds`. */
+/** Records the last `seconds` of the microphone. */
 export class Microphone {
-  #context; #stream; #ring;
+  #context; #stream; #buffer;
 
-  /** Asks for the microphone; `onend` is called when it is taken away. Throws a sentence. */
-  static async open(rate, seconds, onend) {
-    if (!navigator.mediaDevices) throw new Error("The microphone needs a page from https, or from this machine.");
-    const raw = { echoCancellation: false, noiseSuppression: false, autoGainControl: false }; // as the model was trained
+  /** Requests the microphone; calls `onended` if it is disconnected or the permission is revoked. */
+  static async open(rate, seconds, onended) {
+    if (!navigator.mediaDevices) throw new Error("The microphone is only available on pages served by HTTPS or from localhost.");
+    // Without processing, as the training data.
+    const audio = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
     let stream;
     try {
-      stream = await navigator.mediaDevices.getUserMedia({ audio: raw });
+      stream = await navigator.mediaDevices.getUserMedia({ audio });
     } catch (error) {
       throw new Error({
-        NotAllowedError: "The browser does not let this page hear the microphone: allow it beside the address, and listen again.",
-        NotFoundError: "There is no microphone: connect one, or open a file.",
+        NotAllowedError: "The browser does not allow microphone access. Allow it in the address bar and try again.",
+        NotFoundError: "No microphone found. Connect one, or open a file.",
       }[error.name] ?? `The microphone cannot be opened: ${error.message}`);
     }
     const microphone = new Microphone();
     try {
-      await microphone.#begin(stream, rate, seconds);
+      await microphone.#start(stream, rate, seconds);
     } catch (error) {
       await microphone.close();
       throw error;
     }
-    stream.getAudioTracks()[0].addEventListener("ended", onend);
+    stream.getAudioTracks()[0].addEventListener("ended", onended);
     return microphone;
   }
 
-  async #begin(stream, rate, seconds) {
+  async #start(stream, rate, seconds) {
     this.#stream = stream;
-    const source = this.#connected(stream, rate);
-    this.#ring = new Ring(Math.ceil(seconds * this.#context.sampleRate));
+    const source = this.#createSource(stream, rate);
+    this.#buffer = new RingBuffer(Math.ceil(seconds * this.#context.sampleRate));
     await this.#context.audioWorklet.addModule("recorder.js");
     const recorder = new AudioWorkletNode(this.#context, "recorder", { numberOfOutputs: 0 });
-    recorder.port.onmessage = ({ data }) => this.#ring.append(data);
+    recorder.port.onmessage = ({ data }) => this.#buffer.append(data);
     source.connect(recorder);
     await this.#context.resume();
   }
 
-  /** Chromium resamples the microphone to a context's rate; a browser that refuses keeps its own, and we resample. */
-  #connected(stream, rate) {
+  /** Chromium resamples the microphone to the context's rate. Other browsers may refuse; `latest` resamples there. */
+  #createSource(stream, rate) {
     try {
       this.#context = new AudioContext({ sampleRate: rate });
       return this.#context.createMediaStreamSource(stream);
@@ -114,9 +115,9 @@ export class Microphone {
     }
   }
 
-  /** What was heard last, at `rate` Hz; shorter than `seconds` in the beginning. */
+  /** The last `seconds` of audio at `rate` Hz; less at the start. */
   latest(rate) {
-    return resample(this.#ring.latest(), this.#context.sampleRate, rate);
+    return resample(this.#buffer.latest(), this.#context.sampleRate, rate);
   }
 
   async close() {

@@ -1,21 +1,22 @@
-// The page: what is pressed, dropped and played, and who is told.
+// The page: controls, files, microphone, playback and results.
 
 import { decode, Microphone } from "./audio.js";
-import { Bars } from "./bars.js";
+import { BarChart } from "./bars.js";
 import { Model } from "./model.js";
 import { Spectrogram } from "./spectrogram.js";
-import { MOST, Timeline } from "./timeline.js";
+import { MAX_ROWS, Timeline } from "./timeline.js";
 
-const LEAST_HEARD = 0.1; // s of live sound before the model is asked
-const QUIET = 1e-3; // of full scale: below this level nothing is named
+const MIN_LIVE_SECONDS = 0.1; // length of live audio from which it is classified
+const SILENCE_LEVEL = 1e-3; // RMS of full scale below which no label is shown
+const MAX_LISTED_LABELS = 12; // in the description
 
-const on = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
+const ui = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
 const main = document.querySelector("main");
-let model, bars, spectrogram, timeline;
+let model, barChart, spectrogram, timeline;
 let microphone = null;
-let frame = 0; // of the cursors' loop
-let turn = 0; // counts what is listened to, so that what is left behind falls silent
-let shown = null; // the recording: its samples, the windows' first samples, and the window that is seen
+let animationFrame = 0; // of the playback cursors
+let session = 0; // incremented with each new audio source, so that results of the previous one are discarded
+let recording = null; // the open file: its samples, the first samples of its windows, and the index of the shown window
 
 start();
 
@@ -23,228 +24,234 @@ async function start() {
   try {
     model = await Model.load();
   } catch (error) {
-    on.about.textContent = "There is no model to listen with.";
+    ui.description.textContent = "No model is loaded.";
     main.setAttribute("aria-busy", "false");
-    const local = location.protocol === "file:";
-    return tell(local ? "A browser loads no model from file://: put this folder on a web server."
+    showError(location.protocol === "file:"
+      ? "Browsers do not load models from file://. Serve this folder with a web server, such as python -m http.server."
       : `The model cannot be loaded: ${error.message}`);
+    return;
   }
-  on.about.textContent = description(model);
-  bars = new Bars(on.bars, model.labels, model.thresholds);
-  spectrogram = new Spectrogram(on.spectrogram, model.centres);
-  timeline = new Timeline(on.timeline, model.labels);
+  ui.description.textContent = describe(model);
+  barChart = new BarChart(ui.bars, model.labels, model.thresholds);
+  spectrogram = new Spectrogram(ui.spectrogram, model.center_frequencies);
+  timeline = new Timeline(ui.timeline, model.labels);
   spectrogram.span = model.window_seconds;
   spectrogram.draw();
-  offer(model.examples);
-  wire();
-  on.listen.disabled = on.choose.disabled = false;
+  addExamples(model.examples);
+  addListeners();
+  ui.microphone.disabled = ui.open.disabled = false;
   main.setAttribute("aria-busy", "false");
 }
 
-function description({ labels, sample_rate, window_seconds }) {
-  const few = labels.slice(0, 12).join(", ") + (labels.length > 12 ? ", …" : "");
-  return `The model tells ${labels.length} sounds apart (${few}), ${+window_seconds.toFixed(2)} s at a time, at ${sample_rate / 1000} kHz.`;
+function describe({ labels, sample_rate, window_seconds }) {
+  const listed = labels.slice(0, MAX_LISTED_LABELS).join(", ") + (labels.length > MAX_LISTED_LABELS ? ", …" : "");
+  return `${labels.length} classes (${listed}), windows of ${+window_seconds.toFixed(2)}\u00a0s, ${sample_rate / 1000}\u00a0kHz.`;
 }
 
-function offer(examples) {
-  on.examples.hidden = !examples.length;
-  if (examples.length) on.examples.append("Examples");
+function addExamples(examples) {
+  ui.examples.hidden = !examples.length;
   for (const { file, label } of examples) {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = label;
-    button.addEventListener("click", () => open(fetch(file).then((answer) => answer.blob()), `example of “${label}”`));
-    on.examples.append(button);
+    button.addEventListener("click", () => openFile(fetch(file).then((response) => response.blob()), `Example of “${label}”`));
+    ui.examples.append(button);
   }
 }
 
-function wire() {
-  on.listen.addEventListener("click", () => (microphone ? stop() : listen()));
-  on.choose.addEventListener("click", () => {
-    on.file.value = ""; // or the same file, chosen again, would be no change
-    on.file.click();
+function addListeners() {
+  ui.microphone.addEventListener("click", () => (microphone ? stopMicrophone() : startMicrophone()));
+  ui.open.addEventListener("click", () => {
+    ui.file.value = ""; // otherwise choosing the same file again would not be a change
+    ui.file.click();
   });
-  on.file.addEventListener("change", () => on.file.files[0] && open(on.file.files[0], on.file.files[0].name));
-  on.attention.addEventListener("change", () => {
-    spectrogram.overlay = on.attention.checked;
+  ui.file.addEventListener("change", () => ui.file.files[0] && openFile(ui.file.files[0], ui.file.files[0].name));
+  ui.attention.addEventListener("change", () => {
+    spectrogram.showAttention = ui.attention.checked;
     spectrogram.draw();
   });
   document.addEventListener("keydown", (event) => {
     if (event.key !== " " || event.repeat || event.target.closest("button, input, audio")) return;
     event.preventDefault();
-    on.listen.click();
+    ui.microphone.click();
   });
-  wireDrops();
-  for (const event of ["play", "seeked"]) on.audio.addEventListener(event, follow);
-  on.spectrogram.addEventListener("click", ({ offsetX }) => shown && seek(spectrogram.start + spectrogram.time(offsetX)));
-  on.timeline.addEventListener("click", ({ offsetX }) => shown && seek(timeline.time(offsetX)));
+  addDropListeners();
+  for (const event of ["play", "seeked"]) ui.audio.addEventListener(event, followPlayback);
+  ui.spectrogram.addEventListener("click", ({ offsetX }) => recording && seek(spectrogram.start + spectrogram.timeAt(offsetX)));
+  ui.timeline.addEventListener("click", ({ offsetX }) => recording && seek(timeline.timeAt(offsetX)));
 }
 
-function wireDrops() {
-  const dragging = (is) => document.body.classList.toggle("dragging", is);
+function addDropListeners() {
+  const setDragging = (dragging) => document.body.classList.toggle("dragging", dragging);
   document.addEventListener("dragover", (event) => {
     event.preventDefault();
-    dragging(true);
+    setDragging(true);
   });
-  document.addEventListener("dragleave", (event) => event.relatedTarget || dragging(false));
+  document.addEventListener("dragleave", (event) => event.relatedTarget || setDragging(false));
   document.addEventListener("drop", (event) => {
     event.preventDefault();
-    dragging(false);
+    setDragging(false);
     const file = event.dataTransfer.files[0];
-    if (file) open(file, file.name); else tell("That is no file.");
+    if (file) openFile(file, file.name); else showError("Only audio files can be dropped here.");
   });
 }
 
-/** Listens to a file's sound: a Blob, or the promise of one. */
-async function open(promised, name) {
-  await stop();
-  const own = ++turn;
-  tell("");
+/** Classifies a file: a Blob, or a promise of one. */
+async function openFile(blob, name) {
+  await stopMicrophone();
+  const own = ++session;
+  showError("");
   main.setAttribute("aria-busy", "true");
   try {
-    const file = await promised, samples = await decode(await file.arrayBuffer(), model.sample_rate);
-    if (own === turn) await listenTo(samples, file, name, own);
+    const file = await blob, samples = await decode(await file.arrayBuffer(), model.sample_rate);
+    if (own === session) await classifyRecording(samples, file, name, own);
   } catch (error) {
-    if (own === turn) tell(`${name}: ${error.message}.`);
+    if (own === session) showError(`${name}: ${error.message}.`);
   }
-  if (own === turn) main.setAttribute("aria-busy", "false");
+  if (own === session) main.setAttribute("aria-busy", "false");
 }
 
-async function listenTo(samples, file, name, own) {
-  const seconds = samples.length / model.sample_rate, starts = model.starts(samples.length);
-  shown = { samples, starts, at: null };
-  URL.revokeObjectURL(on.audio.src);
-  on.audio.src = URL.createObjectURL(file);
-  on.player.hidden = false;
-  on.of.textContent = `${name}, ${seconds.toFixed(2)} s`;
-  on.course.hidden = starts.length === 1;
-  on.rows.textContent = model.labels.length > MOST ? `the ${MOST} classes that are most probable anywhere, of ${model.labels.length}` : "";
+async function classifyRecording(samples, file, name, own) {
+  const seconds = samples.length / model.sample_rate, starts = model.windowStarts(samples.length);
+  recording = { samples, starts, shownWindow: null };
+  URL.revokeObjectURL(ui.audio.src);
+  ui.audio.src = URL.createObjectURL(file);
+  ui.player.hidden = false;
+  ui.source.textContent = `${name}, ${seconds.toFixed(2)} s`;
+  ui.recording.hidden = starts.length === 1;
+  ui.rows.textContent = model.labels.length > MAX_ROWS
+    ? `The ${MAX_ROWS} of ${model.labels.length} classes with the highest maximum probability.` : "";
   spectrogram.cursor = timeline.cursor = 0;
-  await show(0, own);
+  await showWindow(0, own);
   if (starts.length === 1) return;
-  timeline.begin(starts.map((start) => start / model.sample_rate), model.window_seconds, seconds);
-  for (const [at, start] of starts.entries()) {
-    const { probabilities } = await model.run(samples.slice(start, start + model.window));
-    if (own !== turn) return;
-    timeline.add(probabilities);
-    if (at % 16 === 0 || at === starts.length - 1) timeline.draw();
+  timeline.reset(starts.map((first) => first / model.sample_rate), model.window_seconds, seconds);
+  for (const [index, first] of starts.entries()) {
+    const { probabilities } = await model.run(samples.slice(first, first + model.window));
+    if (own !== session) return;
+    timeline.append(probabilities);
+    if (index % 16 === 0 || index === starts.length - 1) timeline.draw();
   }
 }
 
 /** Shows a window of the recording. */
-async function show(at, own) {
-  if (shown.at === at) return;
-  shown.at = at;
-  const start = shown.starts[at];
-  const heard = await model.run(shown.samples.slice(start, start + model.window));
-  if (own !== turn || shown.at !== at) return;
-  spectrogram.start = start / model.sample_rate;
-  spectrogram.span = heard.seconds;
-  present(heard, heard.probabilities, false);
+async function showWindow(index, own) {
+  if (recording.shownWindow === index) return;
+  recording.shownWindow = index;
+  const first = recording.starts[index];
+  const result = await model.run(recording.samples.slice(first, first + model.window));
+  if (own !== session || recording.shownWindow !== index) return;
+  spectrogram.start = first / model.sample_rate;
+  spectrogram.span = result.seconds;
+  showResult(result, result.probabilities);
 }
 
-/** The cursors go with the player, in one loop however often it is called. */
-function follow() {
-  cancelAnimationFrame(frame);
-  if (!shown) return;
-  const time = on.audio.currentTime, own = turn;
-  const middle = time * model.sample_rate - model.window / 2;
-  const at = shown.starts.reduce((best, start, index) =>
-    (Math.abs(start - middle) < Math.abs(shown.starts[best] - middle) ? index : best), 0);
-  show(at, own);
+/** Moves the cursors with the playback, in a single loop however often it is called. */
+function followPlayback() {
+  cancelAnimationFrame(animationFrame);
+  if (!recording) return;
+  const time = ui.audio.currentTime;
+  showWindow(nearestWindow(time), session);
   spectrogram.cursor = timeline.cursor = time;
   spectrogram.draw();
   timeline.draw();
-  if (!on.audio.paused) frame = requestAnimationFrame(follow);
+  if (!ui.audio.paused) animationFrame = requestAnimationFrame(followPlayback);
+}
+
+/** Index of the window whose center is nearest to a time in s. */
+function nearestWindow(time) {
+  const { starts } = recording, distance = (first) => Math.abs(first + model.window / 2 - time * model.sample_rate);
+  return starts.reduce((best, first, index) => (distance(first) < distance(starts[best]) ? index : best), 0);
 }
 
 function seek(time) {
-  on.audio.currentTime = Math.min(time, on.audio.duration || time);
+  ui.audio.currentTime = Math.min(time, ui.audio.duration || time);
 }
 
-async function listen() {
-  on.listen.disabled = true;
-  const before = turn; // what is listened to goes on until there is a microphone
-  tell("");
-  on.audio.pause();
+async function startMicrophone() {
+  ui.microphone.disabled = true;
+  const before = session; // the current audio stays until the browser grants access
+  showError("");
+  ui.audio.pause();
   let opened;
   try {
     opened = await Microphone.open(model.sample_rate, model.window_seconds, () => {
-      stop();
-      tell("The microphone was taken away.");
+      stopMicrophone();
+      showError("The microphone was disconnected.");
     });
   } catch (error) {
-    on.listen.disabled = false;
-    return tell(error.message);
+    showError(error.message);
+    return;
+  } finally {
+    ui.microphone.disabled = false;
   }
-  on.listen.disabled = false;
-  if (before !== turn) return opened.close(); // while the browser asked, a file was opened
-  const own = ++turn;
+  if (before !== session) return opened.close(); // a file was opened in the meantime
+  const own = ++session;
   main.setAttribute("aria-busy", "false");
   microphone = opened;
-  shown = null;
-  on.player.hidden = on.course.hidden = true;
-  on.of.textContent = "the microphone, now";
+  recording = null;
+  ui.player.hidden = ui.recording.hidden = true;
+  ui.source.textContent = "Microphone";
   [spectrogram.start, spectrogram.span, spectrogram.cursor] = [0, model.window_seconds, null];
-  listening(true);
-  live(own);
+  updateMicrophoneButton();
+  classifyLive(own);
 }
 
-/** Asks the model again and again, and shows the mean of what it said last, as `stream` does. */
-async function live(own) {
-  const said = [];
-  while (microphone && own === turn) {
+/** Classifies the latest window every `hop_seconds`, and shows the mean of the last results, like `spectrnn stream`. */
+async function classifyLive(own) {
+  const history = [];
+  while (microphone && own === session) {
     const began = performance.now(), samples = microphone.latest(model.sample_rate);
-    if (samples.length >= LEAST_HEARD * model.sample_rate) {
-      let heard;
+    if (samples.length >= MIN_LIVE_SECONDS * model.sample_rate) {
+      let result;
       try {
-        heard = await model.run(samples);
+        result = await model.run(samples);
       } catch (error) {
-        await stop();
-        return tell(`The model failed: ${error.message}.`);
+        await stopMicrophone();
+        return showError(`The model failed: ${error.message}.`);
       }
-      if (own !== turn) return;
-      said.push(heard.probabilities);
-      if (said.length > model.smoothing_windows) said.shift();
-      const mean = heard.probabilities.map((_, label) => said.reduce((sum, one) => sum + one[label], 0) / said.length);
-      present(heard, mean, true, level(samples) < QUIET);
+      if (own !== session) return;
+      history.push(result.probabilities);
+      if (history.length > model.smoothing_windows) history.shift();
+      const mean = result.probabilities.map((_, label) => history.reduce((sum, past) => sum + past[label], 0) / history.length);
+      showResult(result, mean, { smooth: true, silent: rms(samples) < SILENCE_LEVEL });
     }
-    await new Promise((resolve) => setTimeout(resolve, Math.max(10, 1000 * model.hop_seconds - (performance.now() - began))));
+    const remaining = 1000 * model.hop_seconds - (performance.now() - began); // ms
+    await new Promise((resolve) => setTimeout(resolve, Math.max(10, remaining)));
   }
 }
 
-async function stop() {
+async function stopMicrophone() {
   if (!microphone) return;
   const closing = microphone;
   microphone = null;
-  turn++;
-  listening(false);
-  on.of.textContent = "the microphone, as it was heard last";
+  session++;
+  updateMicrophoneButton();
+  ui.source.textContent = "Microphone, last window";
   await closing.close();
 }
 
-function listening(is) {
-  on.listen.textContent = is ? "Stop" : "Listen";
-  on.listen.setAttribute("aria-pressed", String(is));
+function updateMicrophoneButton() {
+  ui.microphone.textContent = microphone ? "Stop microphone" : "Start microphone";
+  ui.microphone.setAttribute("aria-pressed", String(microphone !== null));
 }
 
-/** Shows a window: its picture, the probabilities, and the class that is heard. */
-function present(heard, probabilities, steady, quiet = false) {
-  spectrogram.show(heard, steady);
-  bars.show(probabilities);
-  on.overlay.hidden = !heard.attention;
+/** Shows a result of `Model.run` with (smoothed) probabilities: spectrogram, bars and label. */
+function showResult(result, probabilities, { smooth = false, silent = false } = {}) {
+  spectrogram.show(result, smooth);
+  barChart.show(probabilities);
+  ui.overlay.hidden = !result.attention;
   const best = probabilities.indexOf(Math.max(...probabilities));
-  const sure = probabilities[best] >= (model.thresholds ? model.thresholds[best] ?? Infinity : 0.5);
-  const text = quiet ? "…" : model.labels[best];
-  if (on.label.textContent !== text) on.label.textContent = text; // or a screen reader would say it again
-  on.label.classList.toggle("unsure", quiet || !sure);
-  on.sure.textContent = quiet ? "" : `${(100 * probabilities[best]).toFixed(1)} %${sure ? "" : ", not sure"}`;
+  const confident = probabilities[best] >= (model.thresholds ? model.thresholds[best] ?? Infinity : 0.5);
+  const label = silent ? "…" : model.labels[best];
+  if (ui.label.textContent !== label) ui.label.textContent = label; // screen readers announce each assignment
+  ui.label.classList.toggle("uncertain", silent || !confident);
+  ui.confidence.textContent = silent ? "" : `${(100 * probabilities[best]).toFixed(1)} %${confident ? "" : ", uncertain"}`;
 }
 
-function level(samples) {
+function rms(samples) {
   return Math.sqrt(samples.reduce((sum, sample) => sum + sample * sample, 0) / samples.length);
 }
 
-function tell(sentence) {
-  on.problem.textContent = sentence;
+function showError(message) {
+  ui.error.textContent = message;
 }

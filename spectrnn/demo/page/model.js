@@ -1,65 +1,65 @@
-// The model as the page sees it: samples in, what the classifier says out.
+// The exported model and its settings.
 
 export class Model {
   #worker = new Worker("worker.js", { type: "module" });
-  #waiting = new Map();
-  #asked = 0;
+  #pending = new Map(); // requests to the worker by id
+  #lastId = 0;
+  #ready = new Promise((resolve, reject) => this.#pending.set(0, { resolve, reject }));
 
-  /** Loads model.json and model.onnx. */
+  /** Loads model.json, whose entries become properties, and model.onnx. */
   static async load() {
-    const answer = await fetch("model.json");
-    if (!answer.ok) throw new Error(`model.json: ${answer.status} ${answer.statusText}`);
-    const model = Object.assign(new Model(), await answer.json());
+    const response = await fetch("model.json");
+    if (!response.ok) throw new Error(`model.json: ${response.status} ${response.statusText}`);
+    const model = Object.assign(new Model(), await response.json());
     await model.#ready;
     return model;
   }
 
-  #ready = new Promise((resolve, reject) => this.#waiting.set(0, { resolve, reject }));
-
   constructor() {
-    this.#worker.onmessage = ({ data: { id, results, error } }) => {
-      const { resolve, reject } = this.#waiting.get(id);
-      this.#waiting.delete(id);
-      if (error) reject(new Error(error)); else resolve(results);
+    this.#worker.onmessage = ({ data: { id, outputs, error } }) => {
+      const { resolve, reject } = this.#pending.get(id);
+      this.#pending.delete(id);
+      if (error) reject(new Error(error)); else resolve(outputs);
     };
     this.#worker.onerror = (event) => {
-      for (const { reject } of this.#waiting.values()) reject(new Error(event.message ?? "it cannot be loaded"));
-      this.#waiting.clear();
+      for (const { reject } of this.#pending.values()) reject(new Error(event.message ?? "the worker cannot be started"));
+      this.#pending.clear();
     };
   }
 
-  /** Samples of the window that is classified at once. */
+  /** Window length in samples. */
   get window() {
     return Math.round(this.window_seconds * this.sample_rate);
   }
 
   /**
-   * Classifies a window: (samples,) at the model's rate.
-   * Returns probabilities (classes,), features as rows of frames, and the attention of each head, or null.
+   * Classifies a window: (samples,) at the model's sample rate.
+   * Returns its length in `seconds`, `probabilities` (classes,), `features` (frames of bins), and the `attention`
+   * weights (heads of states), or null without attention pooling.
    */
   async run(samples) {
-    const id = ++this.#asked;
-    const results = await new Promise((resolve, reject) => {
-      this.#waiting.set(id, { resolve, reject });
+    const id = ++this.#lastId;
+    const outputs = await new Promise((resolve, reject) => {
+      this.#pending.set(id, { resolve, reject });
       this.#worker.postMessage({ id, samples });
     });
     return {
       seconds: samples.length / this.sample_rate,
-      probabilities: results.probabilities.data,
-      features: rows(results.features),
-      attention: results.attention ? rows(results.attention) : null,
+      probabilities: outputs.probabilities.data,
+      features: toRows(outputs.features),
+      attention: outputs.attention ? toRows(outputs.attention) : null,
     };
   }
 
-  /** The first samples of the windows of a recording, at half steps; the last one ends with it. */
-  starts(samples) {
+  /** First samples of a recording's windows, which overlap by half; the last window ends with the recording. */
+  windowStarts(length) {
     const step = Math.max(1, Math.round(this.window / 2)), starts = [];
-    for (let start = 0; start + this.window < samples; start += step) starts.push(start);
-    return samples > this.window ? [...starts, samples - this.window] : [0];
+    for (let start = 0; start + this.window < length; start += step) starts.push(start);
+    return length > this.window ? [...starts, length - this.window] : [0];
   }
 }
 
-/** (1, rows, columns) -> an array of rows. */
-function rows({ data, dims: [, count, columns] }) {
+/** Splits a tensor (1, rows, columns) into an array of rows. */
+function toRows({ data, dims: [, count, columns] }) {
   return Array.from({ length: count }, (_, row) => data.subarray(row * columns, (row + 1) * columns));
 }

@@ -1,14 +1,14 @@
-// Runs on the audio thread: hands the sound on, mono, some 20 ms at a time.
+// Audio worklet: posts the microphone's samples to the page, mono, in blocks of 20 ms.
 
 class Recorder extends AudioWorkletProcessor {
   #block = new Float32Array(Math.ceil(sampleRate / 50));
   #filled = 0;
 
   process([channels]) {
-    const samples = channels.length ? channels[0].length : 0;
-    for (let at = 0; at < samples; at++) {
+    const count = channels.length ? channels[0].length : 0;
+    for (let i = 0; i < count; i++) {
       let sum = 0;
-      for (const channel of channels) sum += channel[at];
+      for (const channel of channels) sum += channel[i];
       this.#block[this.#filled++] = sum / channels.length;
       if (this.#filled === this.#block.length) {
         this.port.postMessage(this.#block);

@@ -1,11 +1,12 @@
-// The probabilities of a long recording: a row a class, time to the right, darker is more probable.
+// Heat map of the class probabilities over a recording: a row per class, time on the horizontal axis.
 
-export const MOST = 12; // rows
-const ROW = 26, AXIS = 24; // CSS pixels
+export const MAX_ROWS = 12;
+const ROW_HEIGHT = 26, AXIS_HEIGHT = 24; // CSS pixels
+const FONT = "13px system-ui, sans-serif";
 
 export class Timeline {
-  #canvas; #labels; #starts = []; #window = 0; #seconds = 0; #found = [];
-  cursor = 0; // s
+  #canvas; #labels; #starts = []; #window = 0; #seconds = 0; #results = [];
+  cursor = 0; // playback position in s
 
   constructor(canvas, labels) {
     [this.#canvas, this.#labels] = [canvas, labels];
@@ -13,87 +14,92 @@ export class Timeline {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
 
-  /** Begins with a recording: where its windows begin, their length and its own, s. */
-  begin(starts, window, seconds) {
-    [this.#starts, this.#window, this.#seconds, this.#found] = [starts, window, seconds, []];
-    this.#canvas.style.height = `${ROW * Math.min(MOST, this.#labels.length) + AXIS}px`;
+  /** Starts a recording: `starts` of its windows, length of a `window`, and of the recording, all in s. */
+  reset(starts, window, seconds) {
+    [this.#starts, this.#window, this.#seconds, this.#results] = [starts, window, seconds, []];
+    this.#canvas.style.height = `${ROW_HEIGHT * Math.min(MAX_ROWS, this.#labels.length) + AXIS_HEIGHT}px`;
     this.draw();
   }
 
-  /** The probabilities (classes,) of the next window. */
-  add(probabilities) {
-    this.#found.push(probabilities);
+  /** Appends the probabilities (classes,) of the next window. */
+  append(probabilities) {
+    this.#results.push(probabilities);
   }
 
-  /** Where in the recording a pixel's column lies, s. */
-  time(x) {
-    const { left, width } = this.#box();
+  /** Time in the recording in s at a horizontal position in pixels. */
+  timeAt(x) {
+    const { left, width } = this.#plotArea();
     return Math.min(1, Math.max(0, (x - left) / width)) * this.#seconds;
-  }
-
-  #box() {
-    const pen = this.#canvas.getContext("2d"), widest = Math.max(...this.#labels.map((label) => pen.measureText(label).width));
-    const left = Math.min(0.3 * this.#canvas.clientWidth, widest + 16);
-    return { left, width: this.#canvas.clientWidth - left - 4 };
   }
 
   draw() {
     const { clientWidth, clientHeight } = this.#canvas, style = getComputedStyle(this.#canvas), scale = devicePixelRatio;
     [this.#canvas.width, this.#canvas.height] = [clientWidth * scale, clientHeight * scale];
     if (!this.#seconds) return;
-    const pen = this.#canvas.getContext("2d");
-    pen.scale(scale, scale);
-    pen.font = "13px system-ui, sans-serif";
-    const { left, width } = this.#box();
-    pen.textBaseline = "middle";
-    this.#shown().forEach((label, row) => {
-      pen.fillStyle = style.color;
-      pen.fillText(clipped(pen, this.#labels[label], left - 12), 0, ROW * (row + 0.5));
-      pen.fillStyle = style.getPropertyValue("--track");
-      pen.fillRect(left, ROW * row + 3, width, ROW - 6);
-      pen.fillStyle = style.getPropertyValue("--bar");
-      this.#found.forEach((probabilities, at) => {
-        const [begin, end] = this.#span(at);
-        pen.globalAlpha = probabilities[label];
-        const x = Math.round(left + width * begin), right = Math.round(left + width * end);
-        pen.fillRect(x, ROW * row + 3, right - x, ROW - 6);
+    const context = this.#canvas.getContext("2d");
+    context.scale(scale, scale);
+    const { left, width } = this.#plotArea();
+    context.textBaseline = "middle";
+    this.#shownClasses().forEach((label, row) => {
+      const top = ROW_HEIGHT * row + 3, height = ROW_HEIGHT - 6;
+      context.fillStyle = style.color;
+      context.fillText(ellipsize(context, this.#labels[label], left - 12), 0, ROW_HEIGHT * (row + 0.5));
+      context.fillStyle = style.getPropertyValue("--track");
+      context.fillRect(left, top, width, height);
+      context.fillStyle = style.getPropertyValue("--bar");
+      this.#results.forEach((probabilities, index) => {
+        const [start, end] = this.#interval(index).map((fraction) => Math.round(left + width * fraction));
+        context.globalAlpha = probabilities[label];
+        context.fillRect(start, top, end - start, height);
       });
-      pen.globalAlpha = 1;
+      context.globalAlpha = 1;
     });
-    this.#axis(pen, style.color, left, width);
+    this.#drawAxis(context, style.color, left, width);
   }
 
-  /** The classes that are most probable anywhere. */
-  #shown() {
-    const most = this.#labels.map((_, label) => this.#found.reduce((most, found) => Math.max(most, found[label]), 0));
-    const ranked = [...most.keys()].sort((a, b) => most[b] - most[a]).slice(0, MOST);
+  /** Horizontal extent of the rows, to the right of the labels. */
+  #plotArea() {
+    const context = this.#canvas.getContext("2d");
+    context.font = FONT;
+    const labelWidth = Math.max(...this.#labels.map((label) => context.measureText(label).width));
+    const left = Math.min(0.3 * this.#canvas.clientWidth, labelWidth + 16);
+    return { left, width: this.#canvas.clientWidth - left - 4 };
+  }
+
+  /** Indices of the classes with the highest maximum probability. */
+  #shownClasses() {
+    const peaks = this.#labels.map((_, label) =>
+      this.#results.reduce((peak, probabilities) => Math.max(peak, probabilities[label]), 0));
+    const ranked = [...peaks.keys()].sort((a, b) => peaks[b] - peaks[a]).slice(0, MAX_ROWS);
     return ranked.sort((a, b) => a - b);
   }
 
-  /** A window speaks for its middle, from halfway to the one before it to halfway to the next; shares of the whole. */
-  #span(at) {
-    const middle = (index) => this.#starts[index] + this.#window / 2;
-    const begin = at === 0 ? 0 : (middle(at - 1) + middle(at)) / 2;
-    const end = at === this.#starts.length - 1 ? this.#seconds : (middle(at) + middle(at + 1)) / 2;
-    return [begin / this.#seconds, end / this.#seconds];
+  /** Interval that a window colors, as fractions of the recording: around its center, halfway to its neighbors. */
+  #interval(index) {
+    const center = (at) => this.#starts[at] + this.#window / 2;
+    const start = index === 0 ? 0 : (center(index - 1) + center(index)) / 2;
+    const end = index === this.#starts.length - 1 ? this.#seconds : (center(index) + center(index + 1)) / 2;
+    return [start / this.#seconds, end / this.#seconds];
   }
 
-  #axis(pen, ink, left, width) {
-    const bottom = this.#canvas.clientHeight;
+  #drawAxis(context, color, left, width) {
+    const height = this.#canvas.clientHeight;
     const step = [0.5, 1, 2, 5, 10, 30, 60, 300, 600].find((s) => width * s / this.#seconds > 60) ?? 3600;
-    pen.fillStyle = ink;
+    context.fillStyle = color;
     for (let time = 0; time <= this.#seconds; time += step) {
       const x = left + width * time / this.#seconds;
-      const text = time < 60 || step % 60 ? `${+time.toFixed(1)} s` : `${time / 60} min`, wide = pen.measureText(text).width;
-      pen.fillText(text, Math.min(Math.max(left, x - wide / 2), left + width - wide), bottom - AXIS / 2 + 2);
+      const text = time < 60 || step % 60 ? `${+time.toFixed(1)} s` : `${time / 60} min`;
+      const textWidth = context.measureText(text).width;
+      const textX = Math.min(Math.max(left, x - textWidth / 2), left + width - textWidth);
+      context.fillText(text, textX, height - AXIS_HEIGHT / 2 + 2);
     }
-    pen.fillRect(left + width * Math.min(1, this.cursor / this.#seconds) - 1, 0, 2, bottom - AXIS);
+    context.fillRect(left + width * Math.min(1, this.cursor / this.#seconds) - 1, 0, 2, height - AXIS_HEIGHT);
   }
 }
 
-function clipped(pen, text, width) {
-  if (pen.measureText(text).width <= width) return text;
+function ellipsize(context, text, maxWidth) {
+  if (context.measureText(text).width <= maxWidth) return text;
   let end = text.length;
-  while (end > 1 && pen.measureText(`${text.slice(0, end)}…`).width > width) end--;
+  while (end > 1 && context.measureText(`${text.slice(0, end)}…`).width > maxWidth) end--;
   return `${text.slice(0, end)}…`;
 }

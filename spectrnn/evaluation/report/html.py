@@ -1,4 +1,4 @@
-"""Builds report.html: the figures, the clips, and the page that shows them, in one file of bounded size."""
+"""Builds report.html: results, clips, and the page that shows them, in one file of bounded size."""
 
 import base64
 import hashlib
@@ -9,217 +9,202 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from annotated_types import Ge
 
 from spectrnn.data.clips import Clip
 from spectrnn.data.dataset import Dataset
-from spectrnn.errors import UserError
 from spectrnn.evaluation.metrics import Array
-from spectrnn.evaluation.report.media import MAX_AUDIO_SECONDS, media
+from spectrnn.evaluation.report.media import MAX_AUDIO_SECONDS, render_clips
 from spectrnn.evaluation.report.tables import accuracy_by_group, accuracy_by_quantile, reliability
-from spectrnn.files import atomic_write
+from spectrnn.files import atomic_write, reporting_write_errors
 from spectrnn.model.classifier import Classifier
 from spectrnn.version import __version__
 
-ReportMegabytes = Annotated[float, Ge(1)]  # 10^6 bytes
-
 _SCRIPTS = ("page.js", "figures.js", "clips.js")
-_RESERVE = 2000  # bytes for the sentences on what was left out
-_MOST_CLIPS = 20_000  # that are listed
-_CLIPS_SHARE = 0.4  # of the file, that the list may take
-_MOST_CLASSES, _WIDEST = 500, 40  # in the table of classes, and in the confusion matrix
-_TOP = 5  # probabilities of a clip
-_SILENCE = -100.0  # dBFS: what digital silence is written as
+_NOTES_BYTES = 2000  # reserved for the notes on omissions
+_MAX_CLIPS = 20_000  # listed
+_MAX_LIST_FRACTION = 0.4  # of the file, for the list of clips
+_MAX_CLASSES, _MAX_MATRIX = 500, 40  # in the table of classes; in the confusion matrix
+_TOP_K = 5  # probabilities per clip
+_SILENCE_DBFS = -100.0  # level of digital silence
 
 
 class EvaluationResult(NamedTuple):
-    """What a classifier said of a split.
+    """The result of a classifier on a split.
 
     Attributes:
-        classifier: in evaluation mode.
-        dataset: on the classifier's device.
-        split: train, val, test or all.
-        probabilities: float (clips, classes), in the order of the split's rows.
-        figures: of them, as `evaluate.full_report` gives them.
-        batch_size: clips that are computed at once.
-        model: the classifier's file.
-        notes: sentences that a reader must know.
-        fresh: whether the classifier was trained on none of the clips.
+        classifier: Classifier in evaluation mode.
+        dataset: Dataset on the classifier's device.
+        split: Name of the split: train, val, test or all.
+        probabilities: Probabilities float (clips, classes), in the order of the split's rows.
+        metrics: Metrics as `evaluate.compute_metrics` returns them.
+        batch_size: Number of clips per batch.
+        model: Model file.
+        notes: Sentences that a reader must know.
+        is_held_out: Whether the classifier was trained on none of the clips.
     """
 
     classifier: Classifier
     dataset: Dataset
     split: str
     probabilities: Array
-    figures: dict[str, Any]
+    metrics: dict[str, Any]
     batch_size: int
     model: Path
     notes: list[str]
-    fresh: bool
+    is_held_out: bool
 
 
-def write_page(evaluation: EvaluationResult, path: Path, megabytes: float) -> None:
+def write_page(result: EvaluationResult, path: Path, max_mb: float) -> None:
     """Writes the report, atomically.
 
     Args:
-        evaluation: what it is about.
-        path: the file.
-        megabytes: that it may take. The errors get sound and picture first, the most confident ones before the others,
-            then the clips that were right, the least confident ones first; the page says what was left out.
+        result: Result of an evaluation.
+        path: File to write.
+        max_mb: Maximum size in 10^6 bytes. Errors get audio and spectrogram first, the most confident ones before the
+            others, then correct clips, the least confident ones first; the page notes what was omitted.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: A file that cannot be written.
     """
-    page = build_page(evaluation, round(megabytes * 1e6))
-    try:
-        with atomic_write(path) as temporary:
-            temporary.write_bytes(page)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    page = build_page(result, round(max_mb * 1e6))
+    with reporting_write_errors(str(path)), atomic_write(path) as temporary:
+        temporary.write_bytes(page)
 
 
-def build_page(evaluation: EvaluationResult, limit: int) -> bytes:
-    """The report as `write_page` writes it, of at most `limit` bytes."""
-    rows = evaluation.dataset.rows(evaluation.split)
-    targets, probabilities = evaluation.dataset.targets(rows), evaluation.probabilities
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == targets
-    order = np.lexsort((np.where(right, confidence, -confidence), right))
-    seconds, levels = _lengths_and_levels(evaluation)
-    groups = [evaluation.dataset.clips[row].group for row in rows]
-    data = _summary(evaluation) | {
-        "reliability": reliability(confidence, right),
-        "lengths": accuracy_by_quantile(seconds, right),
-        "levels": accuracy_by_quantile(levels, right),
-        "groups": accuracy_by_group(groups, right),
+def build_page(result: EvaluationResult, max_bytes: int) -> bytes:
+    """Builds the report as `write_page` writes it, with at most `max_bytes` bytes."""
+    rows = result.dataset.rows(result.split)
+    targets, probabilities = result.dataset.targets(rows), result.probabilities
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == targets
+    order = np.lexsort((np.where(correct, confidence, -confidence), correct))
+    seconds, levels = _lengths_and_levels(result)
+    groups = [result.dataset.clips[row].group for row in rows]
+    data = _summary(result) | {
+        "reliability": reliability(confidence, correct),
+        "lengths": accuracy_by_quantile(seconds, correct),
+        "levels": accuracy_by_quantile(levels, correct),
+        "groups": accuracy_by_group(groups, correct),
         "group_count": len({group for group in groups if group is not None}),
     }
-    room = limit - len(_render(data, [])) - _RESERVE
-    folder, names = _names([evaluation.dataset.clips[row] for row in rows])
-    clips, taken = [], 0
-    for index in order[:_MOST_CLIPS].tolist():
-        top = np.argsort(-probabilities[index], kind="stable")[:_TOP].tolist()
-        clip = [
-            names[index],
-            groups[index],
-            int(targets[index]),
-            seconds[index],
-            levels[index],
-            [[label, round(float(probabilities[index, label]), 4)] for label in top],
-        ]
-        taken += len(_json(clip)) + 1
-        if taken > _CLIPS_SHARE * room:
+    budget = max_bytes - len(_render(data, [])) - _NOTES_BYTES
+    folder, names = _relative_names([result.dataset.clips[row] for row in rows])
+    clips, used = [], 0
+    for index in order[:_MAX_CLIPS].tolist():
+        top = np.argsort(-probabilities[index], kind="stable")[:_TOP_K].tolist()
+        scores = [[label, round(float(probabilities[index, label]), 4)] for label in top]
+        clip = [names[index], groups[index], int(targets[index]), seconds[index], levels[index], scores]
+        used += len(_json(clip)) + 1
+        if used > _MAX_LIST_FRACTION * budget:
             break
         clips.append(clip)
-    blocks = _media(evaluation, rows[order[: len(clips)]], room - taken)
-    data |= {
-        "folder": folder,
-        "clips": clips,
-        "notes": evaluation.notes + _omission_notes(len(rows), len(clips), len(blocks), limit, seconds),
-    }
+    blocks = _media_blocks(result, rows[order[: len(clips)]], budget - used)
+    notes = _omission_notes(len(rows), len(clips), len(blocks), max_bytes, seconds)
+    data |= {"folder": folder, "clips": clips, "notes": result.notes + notes}
     return _render(data, blocks)
 
 
-def _summary(evaluation: EvaluationResult) -> dict[str, Any]:
-    """What the page tells of the whole split, and of the classifier."""
-    figures, classifier = evaluation.figures, evaluation.classifier
-    counts = np.array(figures["confusion"]["counts"])
-    table = [
-        [number, *(round(row[name], 4) for name in ("precision", "recall", "f1")), row["support"]]
-        for number, row in enumerate(figures["per_class"].values())
-        if row["support"] or counts[:, number].any()
+def _summary(result: EvaluationResult) -> dict[str, Any]:
+    """The page's data on the split as a whole, and on the classifier."""
+    metrics, classifier = result.metrics, result.classifier
+    counts = np.array(metrics["confusion"]["counts"])
+    classes = [
+        [index, *(round(row[name], 4) for name in ("precision", "recall", "f1")), row["support"]]
+        for index, row in enumerate(metrics["per_class"].values())
+        if row["support"] or counts[:, index].any()
     ]
-    worst = np.argsort(np.diag(counts) * 2 - counts.sum(0) - counts.sum(1), kind="stable")[:_WIDEST]
-    stages = (classifier.features, classifier.normalization, classifier.encoder, classifier.pooling)
+    errors = counts.sum(0) + counts.sum(1) - 2 * np.diag(counts)
+    shown = np.sort(np.argsort(-errors, kind="stable")[:_MAX_MATRIX])
     return {
-        "split": evaluation.split,
-        "fresh": evaluation.fresh,
-        "model": str(evaluation.model),
+        "split": result.split,
+        "is_held_out": result.is_held_out,
+        "model": str(result.model),
         "version": __version__,
-        "stages": [type(stage).__name__ for stage in stages],
+        "stages": [type(stage).__name__ for name, stage in classifier.stages.items() if name not in ("head", "task")],
         "parameters": sum(p.numel() for p in classifier.parameters()),
-        "count": figures["clips"],
-        "right": int(np.trace(counts)),
-        "headline": {
-            name: [figures[name], *figures["intervals_95"].get(name, [])]
-            for name in ("accuracy", "balanced_accuracy", "macro_f1", "loss", "top_3", "ece")
-            if name in figures
-        },
+        "count": metrics["clips"],
+        "correct": int(np.trace(counts)),
+        "metrics": [
+            {**description, "value": metrics[name], "interval": metrics["intervals_95"].get(name)}
+            for name, description in metrics["metrics"].items()
+        ],
+        "accuracy": [metrics["accuracy"], *metrics["intervals_95"]["accuracy"]],
         "labels": classifier.labels,
-        "matrix": [sorted(worst.tolist()), counts[np.ix_(np.sort(worst), np.sort(worst))].tolist()],
-        "classes": sorted(table, key=lambda row: row[3])[:_MOST_CLASSES],
-        "class_count": len(table),
-        "frequencies": [round(hertz, 1) for hertz in classifier.features.frequencies.tolist()],
+        "matrix": [shown.tolist(), counts[np.ix_(shown, shown)].tolist()],
+        "classes": sorted(classes, key=lambda row: row[3])[:_MAX_CLASSES],
+        "class_count": len(classes),
+        "frequencies": [round(hertz, 1) for hertz in classifier.features.center_frequencies.tolist()],
     }
 
 
-def _lengths_and_levels(evaluation: EvaluationResult) -> tuple[Array, Array]:
-    """Of each clip as it was classified: its seconds, and its root mean square in dB of full scale."""
-    dataset, device = evaluation.dataset, evaluation.classifier.max_train_samples.device
-    batches = dataset.batches(evaluation.split, evaluation.batch_size, device)
-    found, power = np.zeros(len(dataset.clips)), np.zeros(len(dataset.clips))
+def _lengths_and_levels(result: EvaluationResult) -> tuple[Array, Array]:
+    """Length in s and RMS level in dBFS of each clip as it was classified, (clips,) each."""
+    dataset, device = result.dataset, result.classifier.temperature.device
+    batches = dataset.batches(result.split, result.batch_size, device)
+    samples, power = np.zeros(len(dataset.clips)), np.zeros(len(dataset.clips))
     for batch in batches.epoch():
-        found[batch.rows.numpy()] = batch.lengths.cpu().numpy()
+        samples[batch.rows.numpy()] = batch.lengths.cpu().numpy()
         power[batch.rows.numpy()] = (batch.waveform.square().sum(1) / batch.lengths).cpu().numpy()
-    levels = 10 * np.log10(np.maximum(power[batches.rows], 10 ** (_SILENCE / 10)))
-    return (found[batches.rows] / dataset.store.sample_rate).round(3), levels.round(1)
+    levels = 10 * np.log10(np.maximum(power[batches.rows], 10 ** (_SILENCE_DBFS / 10)))
+    return (samples[batches.rows] / dataset.cache.sample_rate).round(3), levels.round(1)
 
 
-def _names(clips: Sequence[Clip]) -> tuple[str, list[str]]:
-    """The folder that all clips are in, and what each is called in there, with its part of the file where it is one."""
+def _relative_names(clips: Sequence[Clip]) -> tuple[str, list[str]]:
+    """The common folder of all clips, and the path of each in it, with its start and end if it is a part of a file."""
     try:
         folder = os.path.commonpath([os.path.dirname(clip.path) for clip in clips])
-    except ValueError:  # some absolute, some not
+    except ValueError:  # absolute and relative paths
         folder = ""
-    inside = len(folder.rstrip(os.sep)) + 1 if folder else 0
-    parts = [
-        f" [{clip.start:g} to {'the end' if clip.end is None else f'{clip.end:g}'} s]"
-        if clip.start or clip.end is not None
-        else ""
-        for clip in clips
-    ]
-    return folder, [clip.path[inside:] + part for clip, part in zip(clips, parts, strict=True)]
+    prefix = len(folder.rstrip(os.sep)) + 1 if folder else 0
+    names = []
+    for clip in clips:
+        end = "end" if clip.end is None else f"{clip.end:g}"
+        is_part = clip.start or clip.end is not None
+        names.append(clip.path[prefix:] + (f" [{clip.start:g} to {end} s]" if is_part else ""))
+    return folder, names
 
 
-def _media(evaluation: EvaluationResult, rows: Array, room: int) -> list[str]:
-    """The blocks of as many of the clips as there is room for, in their order."""
+def _media_blocks(result: EvaluationResult, rows: Array, budget: int) -> list[str]:
+    """Audio and spectrogram of as many clips as fit into a number of bytes, in the order of the rows."""
     blocks: list[str] = []
-    for number, clip in enumerate(media(evaluation.classifier, evaluation.dataset, rows, evaluation.batch_size)):
+    for number, clip in enumerate(render_clips(result.classifier, result.dataset, rows, result.batch_size)):
         blocks.append(f'<script type="application/json" id="clip-{number}">{_json(clip)}</script>\n')
-        room -= len(blocks[-1])
-        if room < 0:
+        budget -= len(blocks[-1])
+        if budget < 0:
             return blocks[:-1]
     return blocks
 
 
-def _omission_notes(clips: int, listed: int, rendered: int, limit: int, seconds: Array) -> list[str]:
-    why = f"to stay under {limit / 1e6:g} MB (report_max_mb)"
+def _omission_notes(clips: int, listed: int, rendered: int, max_bytes: int, seconds: Array) -> list[str]:
+    limit = f"to stay under {max_bytes / 1e6:g} MB (report_max_mb)"
     notes = []
     if listed < clips:
-        reason = why if listed < _MOST_CLIPS else f"as a page holds {_MOST_CLIPS:,} at most"
+        reason = limit if listed < _MAX_CLIPS else f"as a page lists at most {_MAX_CLIPS:,}"
         notes.append(
-            f"{clips - listed:,} of {clips:,} clips are left out of the list of clips, {reason}; "
-            "all of them are in the figures."
+            f"{clips - listed:,} of {clips:,} clips are omitted from the list of clips, {reason}; "
+            "the metrics include all of them."
         )
     if rendered < listed:
-        notes.append(f"Sound and picture of {listed - rendered:,} of the {listed:,} listed clips are left out, {why}.")
+        notes.append(
+            f"Audio and spectrogram of {listed - rendered:,} of the {listed:,} listed clips are omitted, {limit}."
+        )
     if (seconds > MAX_AUDIO_SECONDS).any():
-        notes.append(f"Of clips longer than {MAX_AUDIO_SECONDS} s, the first {MAX_AUDIO_SECONDS} s can be heard.")
+        notes.append(f"Clips longer than {MAX_AUDIO_SECONDS} s can be played for their first {MAX_AUDIO_SECONDS} s.")
     return notes
 
 
 def _render(data: dict[str, Any], blocks: Sequence[str]) -> bytes:
-    """The file. Its policy lets the page run its own style and script, by their digests, and load nothing at all."""
+    """The file. Its policy allows the page's own style and script, by their hashes, and no requests at all."""
     folder = files(__package__)
     style = folder.joinpath("page.css").read_text(encoding="utf-8")
     script = "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in _SCRIPTS)
     policy = (
-        f"default-src 'none'; img-src data:; media-src data:; style-src {_digest(style)}; "
-        f"script-src {_digest(script)}; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:; media-src data:; style-src {_csp_hash(style)}; "
+        f"script-src {_csp_hash(script)}; base-uri 'none'; form-action 'none'"
     )
-    title = html.escape(f"{data['model']}, {data['split']}: {data['right'] / data['count']:.1%} right")
+    title = html.escape(f"{data['model']}, {data['split']}: accuracy {data['correct'] / data['count']:.1%}")
     return (
         Template(folder.joinpath("page.html").read_text(encoding="utf-8"))
         .substitute(policy=policy, title=title, style=style, script=script, data=_json(data), media="".join(blocks))
@@ -228,9 +213,9 @@ def _render(data: dict[str, Any], blocks: Sequence[str]) -> bytes:
 
 
 def _json(content: Any) -> str:
-    """JSON in ASCII that no label or path can break out of, as it holds no ``<``."""
+    """JSON in ASCII without ``<``, so that no label or path can end the script element."""
     return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
-def _digest(text: str) -> str:
+def _csp_hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,4 +1,4 @@
-"""What one hears and sees of a clip: its sound, its spectrogram, and what the pooling looks at."""
+"""Audio, spectrogram and attention weights of clips for the report."""
 
 import base64
 import io
@@ -12,81 +12,70 @@ import soundfile
 import soxr
 import torch
 
-from spectrnn.data.batches import Batch, BucketedBatches
+from spectrnn.data.batches import Batch
 from spectrnn.data.dataset import Dataset
 from spectrnn.evaluation.metrics import Array
 from spectrnn.frontend.features import LogMelSpectrogram
 from spectrnn.model.classifier import Classifier
 
-MAX_AUDIO_SECONDS = 60  # of a clip, at most
-_COLUMNS, _BANDS = 400, 128  # of a picture, at most
-_CHUNK = 128  # clips that are held at once
-_RATES = (16000, 22050, 24000, 32000, 44100, 48000)  # Hz, of MPEG-1 and 2; not every browser plays 2.5, which has less
-_RANGE = 70  # dB from the darkest to the lightest
-_SHADES = 32  # more weigh more, and look the same
-_PALETTE = ((255, 255, 255), (214, 224, 236), (133, 158, 188), (58, 84, 120), (13, 22, 40))  # from silence to loud
-_POINTS = 200  # of a line of attention, at most
-_MAX_LEVEL = 99  # what the largest weight of a clip is written as
+MAX_AUDIO_SECONDS = 60  # per clip
+_MAX_COLUMNS, _MAX_BANDS = 400, 128  # of a spectrogram
+_CHUNK = 128  # clips in memory
+# In Hz, of MPEG-1 and 2; not every browser plays the lower rates of MPEG-2.5.
+_RATES = (16000, 22050, 24000, 32000, 44100, 48000)
+_RANGE_DB = 70  # of a spectrogram, from its peak
+_SHADES = 32  # more are larger, and look the same
+_PALETTE = ((255, 255, 255), (214, 224, 236), (133, 158, 188), (58, 84, 120), (13, 22, 40))  # from quiet to loud
+_MAX_POINTS = 200  # of a line of attention weights
+_MAX_LEVEL = 99  # of attention weights, the largest of a clip
 
 
-def media(classifier: Classifier, dataset: Dataset, rows: Array, batch_size: int) -> Iterator[dict[str, Any]]:
+def render_clips(classifier: Classifier, dataset: Dataset, rows: Array, batch_size: int) -> Iterator[dict[str, Any]]:
     """Renders clips, cropped as they are classified.
 
     Args:
-        classifier: in evaluation mode, and on the device of the dataset.
-        dataset: of its rate.
-        rows: int64 (clips,), in the clip table.
-        batch_size: clips that are computed at once.
+        classifier: Classifier in evaluation mode, on the device of the dataset.
+        dataset: Dataset of the clips.
+        rows: Rows in the clip table, int64 (clips,).
+        batch_size: Number of clips per batch.
 
     Yields:
-        For each of the rows, in their order, what JSON can hold: ``sound`` and ``picture`` as data URLs, and, where the
-        pooling has any, ``attention``, a list a head of 0 to 99, the clip's largest weight.
+        For each row, in order and ready for JSON: ``audio`` and ``spectrogram`` as data URLs and, for a pooling with
+        attention, ``attention``, a list per head with values from 0 to 99, the clip's largest weight.
     """
-    device, classes = classifier.max_train_samples.device, len(classifier.labels)
-    with ThreadPoolExecutor() as pool:  # most of the time goes into MP3, whose encoder lets others run
+    device = classifier.temperature.device
+    with ThreadPoolExecutor() as pool:  # most of the time is MP3 encoding, which releases the GIL
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
-            found: dict[int, dict[str, Any]] = {}
-            known = np.sort(chunk)
-            batches = BucketedBatches(
-                dataset.store,
-                dataset.wave,
-                known,
-                dataset.targets(known),
-                classes,
-                batch_size,
-                dataset.max_seconds,
-                None,
-                device,
-            )
-            for batch in batches.epoch():
-                found |= zip(batch.rows.tolist(), _rendered(classifier, batch, pool), strict=True)
-            yield from (found[row] for row in chunk.tolist())
+            rendered: dict[int, dict[str, Any]] = {}
+            for batch in dataset.batches(np.sort(chunk), batch_size, device).epoch():
+                rendered |= zip(batch.rows.tolist(), _render_batch(classifier, batch, pool), strict=True)
+            yield from (rendered[row] for row in chunk.tolist())
 
 
 @torch.inference_mode()
-def _rendered(classifier: Classifier, batch: Batch, pool: Executor) -> list[dict[str, Any]]:
+def _render_batch(classifier: Classifier, batch: Batch, pool: Executor) -> list[dict[str, Any]]:
     x = classifier.trace(batch.waveform, batch.lengths)
-    # MFCC and normalized bands are for machines: what is shown is the mel spectrogram that they are made of.
-    mel = LogMelSpectrogram.static(classifier.features, batch.waveform)
-    waves = [wave[:samples].cpu().numpy() for wave, samples in zip(batch.waveform, batch.lengths.tolist(), strict=True)]
-    sounds = pool.map(audio_data_url, waves, repeat(classifier.sample_rate))
+    # Not MFCCs or normalized features, but the mel spectrogram that they are computed from.
+    mel = LogMelSpectrogram.static_features(classifier.features, batch.waveform)
+    waveforms = [w[:length].cpu().numpy() for w, length in zip(batch.waveform, batch.lengths.tolist(), strict=True)]
+    audio = pool.map(audio_data_url, waveforms, repeat(classifier.sample_rate))
     clips = []
-    for index, (count, short) in enumerate(zip(x.feature_lengths.tolist(), x.state_lengths.tolist(), strict=True)):
-        clip: dict[str, Any] = {"picture": spectrogram_png(mel[index, :count].cpu().numpy())}
+    for index, (frames, states) in enumerate(zip(x.feature_lengths.tolist(), x.state_lengths.tolist(), strict=True)):
+        clip: dict[str, Any] = {"spectrogram": spectrogram_png(mel[index, :frames].cpu().numpy())}
         if x.attention is not None:
-            clip["attention"] = quantize_attention(x.attention[index, :, :short].float().cpu().numpy())
+            clip["attention"] = quantize_attention(x.attention[index, :, :states].float().cpu().numpy())
         clips.append(clip)
-    return [{"sound": heard, **clip} for heard, clip in zip(sounds, clips, strict=True)]
+    return [{"audio": url, **clip} for url, clip in zip(audio, clips, strict=True)]
 
 
 def audio_data_url(waveform: Array, sample_rate: int) -> str:
-    """A waveform (samples,) in [-1, 1) at a rate in Hz -> a data URL that browsers play; of long ones the beginning."""
+    """Encodes the start of a waveform (samples,) in [-1, 1), at a sample rate in Hz, as a data URL for browsers."""
     waveform = waveform[: MAX_AUDIO_SECONDS * sample_rate]
     rate = next((rate for rate in _RATES if rate >= sample_rate), _RATES[-1])
     if rate != sample_rate:
         waveform = np.clip(soxr.resample(waveform, sample_rate, rate), -1, 1)
-    # A libsndfile that the system brings may be older than its MP3 encoder.
+    # The system's libsndfile may be too old for an MP3 encoder.
     kind, mime = ("MP3", "mpeg") if "MP3" in soundfile.available_formats() else ("WAV", "wav")
     file = io.BytesIO()
     soundfile.write(file, waveform, rate, format=kind)
@@ -94,24 +83,22 @@ def audio_data_url(waveform: Array, sample_rate: int) -> str:
 
 
 def spectrogram_png(mel: Array) -> str:
-    """A log-mel spectrogram (frames, bands), natural logarithm of the power -> a PNG as a data URL, low bands below."""
+    """Draws a log-mel spectrogram (frames, bands), the natural logarithm of the power, as a PNG data URL."""
     from PIL import Image
 
-    decibels = downsample(downsample(mel, _COLUMNS).T, _BANDS)[::-1] * (10 / np.log(10))
-    shades = np.clip(1 + (decibels - decibels.max()) / _RANGE, 0, 1) * (_SHADES - 1)
+    decibels = downsample(downsample(mel, _MAX_COLUMNS).T, _MAX_BANDS)[::-1] * (10 / np.log(10))
+    shades = np.clip(1 + (decibels - decibels.max()) / _RANGE_DB, 0, 1) * (_SHADES - 1)
     image = Image.fromarray(shades.round().astype(np.uint8), "P")
     steps = np.linspace(0, len(_PALETTE) - 1, _SHADES)
-    palette = np.stack(
-        [np.interp(steps, range(len(_PALETTE)), channel) for channel in zip(*_PALETTE, strict=True)], axis=1
-    )
-    image.putpalette(palette.round().astype(np.uint8).tobytes())
+    channels = [np.interp(steps, range(len(_PALETTE)), channel) for channel in zip(*_PALETTE, strict=True)]
+    image.putpalette(np.transpose(channels).round().astype(np.uint8).tobytes())
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)
     return _data_url("image/png", file)
 
 
 def downsample(x: Array, size: int) -> Array:
-    """(n, ...) -> (size, ...), the means of runs of about equal length; as it is where n is not larger."""
+    """(n, ...) -> (size, ...), means over runs of about the same length; unchanged if n is not larger."""
     if len(x) <= size:
         return x
     starts = np.arange(size) * len(x) // size
@@ -120,8 +107,8 @@ def downsample(x: Array, size: int) -> Array:
 
 
 def quantize_attention(weights: Array) -> list[list[int]]:
-    """Attention (heads, frames) -> a list a head, of 0 to 99, the largest weight of all."""
-    means = downsample(weights.T, _POINTS).T
+    """Attention weights (heads, frames) -> a list per head with values from 0 to 99, the largest weight."""
+    means = downsample(weights.T, _MAX_POINTS).T
     return (means / max(means.max(), 1e-9) * _MAX_LEVEL).round().astype(int).tolist()
 
 

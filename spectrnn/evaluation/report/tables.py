@@ -1,4 +1,4 @@
-"""The report's tables: how right a classifier is at which confidence, length, level and group."""
+"""Tables of the report: accuracy by confidence, length, level and group."""
 
 import math
 from collections.abc import Sequence
@@ -8,90 +8,87 @@ import numpy as np
 
 from spectrnn.evaluation.metrics import Array
 
-_CONFIDENCES = 10  # bins of a reliability diagram
-_QUANTILES = 8  # bins of length and level
-_FEWEST = 10  # clips that a bin of length or level should hold
-_MOST_GROUPS = 40  # that are listed
-_NORMAL_95 = 1.959964  # deviations of a normal distribution that hold 95 % of it
+_CONFIDENCE_BINS = 10  # of the reliability diagram
+_QUANTILE_BINS = 8  # of length and level
+_MIN_CLIPS = 10  # per bin of length or level
+_MAX_GROUPS = 40
+_NORMAL_95 = 1.959964  # quantile of the standard normal distribution
 
-TableRow = list[Any]  # as JSON has it
+TableRow = list[Any]  # ready for JSON
 
 
-def wilson_interval(right: int, clips: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson, 1927), which holds for few clips and at 0 and 1.
+def wilson_interval(correct: int, clips: int) -> tuple[float, float]:
+    """Computes the 95 % confidence interval of a proportion (Wilson, 1927), valid for few clips and at 0 and 1.
 
     Args:
-        right: clips, of
-        clips: at least 1.
+        correct: Number of correct clips.
+        clips: Number of clips, at least 1.
     """
-    share, square = right / clips, _NORMAL_95**2
-    middle = (share + square / (2 * clips)) / (1 + square / clips)
-    reach = _NORMAL_95 / (1 + square / clips) * math.sqrt(share * (1 - share) / clips + square / (4 * clips**2))
-    return max(0.0, middle - reach), min(1.0, middle + reach)
+    fraction, square = correct / clips, _NORMAL_95**2
+    center = (fraction + square / (2 * clips)) / (1 + square / clips)
+    spread = math.sqrt(fraction * (1 - fraction) / clips + square / (4 * clips**2))
+    radius = _NORMAL_95 / (1 + square / clips) * spread
+    return max(0.0, center - radius), min(1.0, center + radius)
 
 
-def reliability(confidence: Array, right: Array) -> list[TableRow]:
-    """A reliability diagram (Niculescu-Mizil & Caruana, 2005).
+def reliability(confidence: Array, correct: Array) -> list[TableRow]:
+    """Computes a reliability diagram (Niculescu-Mizil & Caruana, 2005).
 
     Args:
-        confidence: (clips,), the probability of the predicted class.
-        right: bool (clips,).
+        confidence: Probability of the predicted class, (clips,).
+        correct: Whether each clip is correct, bool (clips,).
 
     Returns:
-        For each bin of confidence that holds a clip: its first and last confidence, the mean of its clips', and what
-        `accuracy` gives.
+        For each bin with clips: its limits, the mean confidence, and the columns of `accuracy_row`.
     """
-    bins = np.minimum((confidence * _CONFIDENCES).astype(int), _CONFIDENCES - 1)
-    return [
-        [
-            number / _CONFIDENCES,
-            (number + 1) / _CONFIDENCES,
-            _rounded(confidence[bins == number].mean()),
-            *accuracy(right[bins == number]),
-        ]
-        for number in np.unique(bins).tolist()
-    ]
+    bins = np.minimum((confidence * _CONFIDENCE_BINS).astype(int), _CONFIDENCE_BINS - 1)
+    rows = []
+    for index in np.unique(bins).tolist():
+        limits, members = [index / _CONFIDENCE_BINS, (index + 1) / _CONFIDENCE_BINS], bins == index
+        rows.append([*limits, _rounded(confidence[members].mean()), *accuracy_row(correct[members])])
+    return rows
 
 
-def accuracy_by_quantile(values: Array, right: Array) -> list[TableRow]:
-    """Accuracy over bins of a quantity that hold about as many clips each.
+def accuracy_by_quantile(values: Array, correct: Array) -> list[TableRow]:
+    """Computes the accuracy over bins of a quantity with about the same number of clips.
 
     Args:
-        values: float (clips,).
-        right: bool (clips,).
+        values: Quantity, float (clips,).
+        correct: Whether each clip is correct, bool (clips,).
 
     Returns:
-        For each bin the least and the largest value in it, and what `accuracy` gives.
+        For each bin its smallest and largest value, and the columns of `accuracy_row`.
     """
-    count = max(1, min(_QUANTILES, len(values) // _FEWEST))
+    count = max(1, min(_QUANTILE_BINS, len(values) // _MIN_CLIPS))
     edges = np.unique(np.quantile(values, np.linspace(0, 1, count + 1)[1:-1]))
     bins = np.searchsorted(edges, values, side="right")
-    return [
-        [float(values[bins == number].min()), float(values[bins == number].max()), *accuracy(right[bins == number])]
-        for number in np.unique(bins).tolist()
-    ]
+    members = [bins == index for index in np.unique(bins).tolist()]
+    return [[float(values[m].min()), float(values[m].max()), *accuracy_row(correct[m])] for m in members]
 
 
-def accuracy_by_group(groups: Sequence[str | None], right: Array) -> list[TableRow]:
-    """Accuracy of each known group, the worst first: its name, and what `accuracy` gives; nothing where there is one.
+def accuracy_by_group(groups: Sequence[str | None], correct: Array) -> list[TableRow]:
+    """Computes the accuracy of each group, the lowest first; nothing if there is only one.
 
     Args:
-        groups: of each clip, None where it is not known.
-        right: bool (clips,).
+        groups: Group of each clip, None if unknown.
+        correct: Whether each clip is correct, bool (clips,).
+
+    Returns:
+        For each group its name, and the columns of `accuracy_row`.
     """
     members: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
         if group is not None:
             members.setdefault(group, []).append(index)
-    rows = [[group, *accuracy(right[indices])] for group, indices in members.items()]
+    rows = [[group, *accuracy_row(correct[indices])] for group, indices in members.items()]
     rows.sort(key=lambda row: (row[2], -row[1], row[0]))
-    return rows[:_MOST_GROUPS] if len(rows) > 1 else []
+    return rows[:_MAX_GROUPS] if len(rows) > 1 else []
 
 
-def accuracy(right: Array) -> TableRow:
-    """Right or not, bool (clips,) -> clips, accuracy, and the ends of its 95 % interval."""
-    return [len(right), *map(_rounded, (right.mean(), *wilson_interval(int(right.sum()), len(right))))]
+def accuracy_row(correct: Array) -> TableRow:
+    """Number of clips, accuracy, and its 95 % interval, from bool (clips,)."""
+    return [len(correct), *map(_rounded, (correct.mean(), *wilson_interval(int(correct.sum()), len(correct))))]
 
 
-def _rounded(share: Any) -> float:
-    return round(float(share), 4)
+def _rounded(fraction: Any) -> float:
+    return round(float(fraction), 4)

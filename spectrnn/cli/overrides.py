@@ -1,0 +1,142 @@
+"""Overrides that a command line implies: those of a resumed run, and of a model's dataset."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spectrnn.config.compose import quote_override
+from spectrnn.config.paths import CONFIG_DIR
+from spectrnn.errors import UserError
+from spectrnn.runs import CHECKPOINT, MODEL, RESUMED, find_model, find_resumable_run, original_overrides
+
+_MACHINE_LOCAL_KEYS = ("cache", "download")  # keys of data that a model file must not set
+
+
+def value_of(key: str, overrides: Iterable[str], default: Any) -> Any:
+    """Returns the value that the last override of a key sets, or a default."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    given = [override for override in overrides if override.partition("=")[0].lstrip("+") == key]
+    return OverridesParser.create().parse_override(given[-1]).value() if given else default
+
+
+def require_unused_run_dir(overrides: Iterable[str]) -> None:
+    """Rejects a folder for a new run or sweep that contains runs already, before Hydra writes its files there.
+
+    Raises:
+        UserError: Such a folder.
+    """
+    for override in overrides:
+        key, _, value = override.partition("=")
+        pattern = {"hydra.run.dir": "*", "hydra.sweep.dir": "*/*"}.get(key)
+        folder = Path(value.strip("'\"")).expanduser()
+        if pattern and any(path.name in (MODEL, CHECKPOINT) for path in folder.glob(pattern)):
+            raise UserError(f"{override}: contains a run already; resume=RUN continues it, or choose another folder")
+
+
+def train_overrides(overrides: list[str]) -> list[str]:
+    """Returns the overrides of a training run: those given, those of the run that it resumes, and those of its rank.
+
+    Raises:
+        UserError: A run that cannot be resumed.
+    """
+    resume = value_of("resume", overrides, None)
+    overrides = resumed_overrides(str(resume), overrides) if resume else overrides
+    if os.environ.get("RANK", "0") == "0":
+        return overrides
+    # Of torchrun's processes only the first uses the run folder; the others get a temporary one.
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    places = [f"hydra.{key}.dir={quote_override(folder)}" for key in ("run", "sweep")]
+    return [*overrides, *places, "hydra.output_subdir=null", "hydra/job_logging=quiet"]
+
+
+def resumed_overrides(resume: str, overrides: Iterable[str]) -> list[str]:
+    """Returns the overrides of a resumed run: those that it was started with, then the new ones, in the same folder.
+
+    Args:
+        resume: Value of ``resume=``, as for `find_resumable_run`.
+        overrides: Overrides of this command line.
+
+    Raises:
+        UserError: Nothing to resume, or overrides that are not trusted.
+    """
+    folder = find_resumable_run(resume)
+    new = [override for override in overrides if not override.startswith("resume=")]
+    kept = [o for o in original_overrides(folder) or [] if not o.startswith("resume=") and o not in new]
+    for override in kept:
+        # The folder may not be the user's own, and such an override could import any class or configure Hydra.
+        if "_target_" in override or override.lstrip("+~").startswith("hydra"):
+            raise UserError(
+                f"resume={resume}: the run was started with {override!r:.200}; if you trust that, repeat it"
+            )
+    # Hydra writes its files before the checkpoint is read: a rejected command must not change the run's own.
+    place = [f"hydra.run.dir={quote_override(str(folder))}", f"hydra.output_subdir={RESUMED}"]
+    return [*kept, *new, f"resume={quote_override(str(folder))}", *place]
+
+
+def evaluation_overrides(overrides: Sequence[str]) -> list[str]:
+    """Returns the overrides of a command that needs a dataset: that of the model's run, unless another one is given.
+
+    Args:
+        overrides: Overrides of this command line.
+
+    Raises:
+        UserError: No model, or a dataset in its header that is neither built in nor from a trusted package.
+    """
+    from spectrnn.model.header import read_header
+
+    path = find_model(str(value_of("run", overrides, "latest")))
+    trust = value_of("trust", overrides, [])
+    config = read_header(path)["config"]
+    try:
+        is_given = any(override.startswith("data=") for override in overrides)
+        own = [] if is_given else _data_overrides(config.get("data"), trust if isinstance(trust, list) else [])
+        features = config.get("features")
+        rate = features.get("sample_rate") if isinstance(features, dict) else None
+        if type(rate) is not int:
+            raise UserError(f"its features.sample_rate is {rate!r:.40}, not a sample rate in Hz")
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return [*own, *overrides, f"data.sample_rate={rate}"]
+
+
+def _data_overrides(data: Any, trust: Sequence[str]) -> list[str]:
+    """Returns the overrides for the dataset that a model file names.
+
+    Files are not trusted. The source must be an option in configs/data, with its keys only, or a class of a trusted
+    package; values must be plain; and the file sets neither where this machine writes nor whether it downloads.
+    """
+    remedy = "name a dataset, as in data=folder data.root=..."
+    nodes = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in (CONFIG_DIR / "data").glob("*.yaml")}
+    data = data if isinstance(data, dict) else {}
+    target = data.get("_target_")
+    option = next((name for name, node in nodes.items() if target and node.get("_target_") == target), None)
+    package, _, name = str(target).partition(".")
+    if option is None and package not in trust:
+        is_foreign = isinstance(target, str) and name and package != "spectrnn"
+        offer = f"if you trust this file and that package, add trust=[{package:.100}]; or " if is_foreign else ""
+        raise UserError(f"its data is {target!r:.200}, which is not a built-in source; {offer}{remedy}")
+    settings = {name: value for name, value in data.items() if name not in ("_target_", *_MACHINE_LOCAL_KEYS)}
+    known = settings.keys() if option is None else nodes["_common"].keys() | nodes[option].keys()
+    for name, value in settings.items():
+        is_plain = all(map(_is_plain, value if isinstance(value, list) else [value]))
+        if name not in known or not name.isidentifier() or not is_plain:
+            raise UserError(f"its data.{name:.40} is not a key of its source, or not a plain value; {remedy}")
+    values = {name: quote_override(value) for name, value in settings.items()}
+    if option is not None:
+        return [f"data={option}", *(f"data.{name}={value}" for name, value in values.items())]
+    local = {"cache": nodes["_common"]["cache"], "download": "false"}
+    values |= {"_target_": quote_override(target)} | {name: value for name, value in local.items() if name in data}
+    return [f"+data.{name}={value}" for name, value in values.items()]
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether Hydra leaves a value as it is; it would resolve an interpolation such as ``${oc.env:HOME}``."""
+    return "${" not in value if isinstance(value, str) else value is None or isinstance(value, bool | int | float)
