@@ -1,4 +1,4 @@
-"""What the tests of every room share: sounds, sources as the command line builds them, and a cache of their own."""
+"""Shared fixtures: audio files, data sources as the command line builds them, and a separate cache."""
 
 import functools
 import os
@@ -16,16 +16,16 @@ from spectrnn.config.instantiate import instantiate
 from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.data.clips import DataSource
 
-# Several processes run the tests, and start others: with a thread each they do not wait for each other, and most
-# tensors are too small for more. Torch reads it when it is first imported, and so do they.
+# Several processes run the tests, and start others: with one thread each they do not wait for each other, and most
+# tensors are too small for more. Read by torch when it is first imported, and inherited by the other processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-_REAL_DIGITS = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "fsdd"
+_FSDD = Path(os.environ.get("SPECTRNN_TEST_FSDD", Path(__file__).resolve().parents[2] / "shared" / "data" / "fsdd"))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder that SPECTRNN_CACHE names during the session, for sub-processes too."""
+    """Cache folder of the session, also for sub-processes: SPECTRNN_CACHE."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         folder = tmp_path_factory.mktemp("cache")
         monkeypatch.setenv("SPECTRNN_CACHE", str(folder))
@@ -40,7 +40,7 @@ def tone() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder source, not to be written to: classes low, middle and high, 12 clips of 0.2 to 0.42 s at 8 kHz each."""
+    """Read-only folder of class folders: low, middle and high, with 12 clips of 0.2 to 0.42 s at 8 kHz each."""
     root = tmp_path_factory.mktemp("tones")
     for label, frequency in {"low": 300, "middle": 900, "high": 2700}.items():
         for number in range(12):
@@ -56,10 +56,10 @@ def source() -> Callable[..., DataSource]:
 
 @pytest.fixture(scope="session")
 def real_digits() -> Path:
-    """The Free Spoken Digit Dataset, which lies beside the repository where it lies at all."""
-    if not _REAL_DIGITS.is_dir():
-        pytest.skip(f"needs the Free Spoken Digit Dataset in {_REAL_DIGITS}")
-    return _REAL_DIGITS
+    """Folder of the Free Spoken Digit Dataset: SPECTRNN_TEST_FSDD, else ../shared/data/fsdd."""
+    if not _FSDD.is_dir():
+        pytest.skip(f"needs the Free Spoken Digit Dataset in {_FSDD}; SPECTRNN_TEST_FSDD names another folder")
+    return _FSDD
 
 
 def _write_tone(

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear complete or not at all."""
 
 import contextlib
 import os
@@ -8,12 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from spectrnn.files import atomic_directory, atomic_write, replace_directory
+from spectrnn.files import (
+    atomic_directory,
+    atomic_write,
+    make_unique_directory,
+    remove_stale_temporaries,
+    replace_directory,
+)
 
 
 @pytest.fixture
 def umask() -> Iterator[None]:
-    """An unusual mask: the group may read, others nothing."""
+    """An unusual mask: the group may only read, others have no access."""
     before = os.umask(0o027)
     yield
     os.umask(before)
@@ -23,29 +29,29 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_a_file_appears_when_its_block_ends(tmp_path: Path):
+def test_file_appears_when_the_block_ends(tmp_path: Path):
     path = tmp_path / "model.bin"
     with atomic_write(path) as temporary:
         temporary.write_bytes(b"new")
         assert not path.exists()
-        assert temporary.parent == tmp_path  # the same file system: a rename is atomic
+        assert temporary.parent == tmp_path  # on the same file system, renaming is atomic
         assert temporary.name.startswith(".")
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_is_replaced(tmp_path: Path):
+def test_file_is_replaced(tmp_path: Path):
     (tmp_path / "a").write_bytes(b"old")
     with (tmp_path / "a").open("rb") as reader:
         with atomic_write(tmp_path / "a") as temporary:
             temporary.write_bytes(b"new")
-        assert reader.read() == b"old"  # who reads meanwhile reads one or the other
+        assert reader.read() == b"old"  # a reader sees one or the other
     assert (tmp_path / "a").read_bytes() == b"new"
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 @pytest.mark.parametrize("before", [None, b"old"])
-def test_a_file_whose_block_fails_stays_as_it_was(tmp_path: Path, error: type[BaseException], before: bytes | None):
+def test_file_is_unchanged_if_the_block_fails(tmp_path: Path, error: type[BaseException], before: bytes | None):
     path = tmp_path / "a"
     if before is not None:
         path.write_bytes(before)
@@ -56,25 +62,25 @@ def test_a_file_whose_block_fails_stays_as_it_was(tmp_path: Path, error: type[Ba
     assert [entry.name for entry in tmp_path.iterdir()] == (["a"] if before else [])
 
 
-def test_a_block_that_writes_nothing_leaves_nothing(tmp_path: Path):
+def test_block_that_writes_nothing_leaves_nothing(tmp_path: Path):
     with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "a"):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("umask")
-def test_permissions_are_those_that_the_mask_leaves(tmp_path: Path):
+def test_permissions_follow_the_mask(tmp_path: Path):
     with atomic_write(tmp_path / "a") as temporary:
         os.close(os.open(temporary, os.O_CREAT, 0o600))  # as safetensors does
     with atomic_directory(tmp_path / "b") as temporary:
         pass
     assert mode(tmp_path / "a") == 0o640
     assert mode(tmp_path / "b") == 0o750
-    assert os.umask(0o027) == 0o027  # and the mask is as it was
+    assert os.umask(0o027) == 0o027  # the mask is unchanged
 
 
-def test_a_folder_appears_when_its_block_ends(tmp_path: Path):
-    path = tmp_path / "not" / "yet" / "there"
+def test_folder_appears_when_the_block_ends(tmp_path: Path):
+    path = tmp_path / "new" / "parent" / "folder"
     with atomic_directory(path) as temporary:
         (temporary / "deep").mkdir()
         (temporary / "deep" / "file").write_text("x")
@@ -85,14 +91,14 @@ def test_a_folder_appears_when_its_block_ends(tmp_path: Path):
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
-def test_a_folder_whose_block_fails_never_was(tmp_path: Path, error: type[BaseException]):
+def test_folder_does_not_appear_if_the_block_fails(tmp_path: Path, error: type[BaseException]):
     with pytest.raises(error), atomic_directory(tmp_path / "a") as temporary:  # noqa: PT012
         (temporary / "file").write_text("x")
         raise error
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_first_folder_stays(tmp_path: Path):
+def test_existing_folder_is_kept(tmp_path: Path):
     with atomic_directory(tmp_path / "a") as second:
         (second / "file").write_text("second")
         with atomic_directory(tmp_path / "a") as first:
@@ -101,7 +107,7 @@ def test_the_first_folder_stays(tmp_path: Path):
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
 
 
-def test_a_folder_cannot_take_a_file_s_place(tmp_path: Path):
+def test_folder_does_not_replace_a_file(tmp_path: Path):
     (tmp_path / "a").write_text("mine")
     with pytest.raises(NotADirectoryError), atomic_directory(tmp_path / "a"):
         pass
@@ -109,14 +115,14 @@ def test_a_folder_cannot_take_a_file_s_place(tmp_path: Path):
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
 
 
-def test_long_names_are_names(tmp_path: Path):
+def test_folder_may_have_a_long_name(tmp_path: Path):
     with atomic_directory(tmp_path / ("n" * 250)):
         pass
     assert (tmp_path / ("n" * 250)).is_dir()
 
 
-def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "above" / "folder"
+def test_folder_is_replaced_completely_or_not_at_all(tmp_path: Path):
+    path = tmp_path / "parent" / "folder"
     for content in ("first", "second"):
         with replace_directory(path) as temporary:
             (temporary / content).write_text(content)
@@ -126,3 +132,19 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
         raise KeyboardInterrupt
     assert [file.name for file in path.iterdir()] == ["second"]
     assert [file.name for file in path.parent.iterdir()] == ["folder"]
+
+
+def test_unique_folder_gets_a_number(tmp_path: Path):
+    path = str(tmp_path / "new" / "run")
+    assert [make_unique_directory(path) for _ in range(3)] == [path, f"{path}-2", f"{path}-3"]
+    assert [(tmp_path / "new" / name).is_dir() for name in ("run", "run-2", "run-3")] == [True] * 3
+
+
+@pytest.mark.parametrize(("name", "remaining"), [("a", {"a", ".b.2.tmp"}), ("", {"a"})])
+def test_stale_temporaries_are_removed(tmp_path: Path, name: str, remaining: set[str]):
+    for file in ("a", ".a.1.tmp", ".b.2.tmp"):
+        (tmp_path / file).touch()
+    (tmp_path / ".a.3.tmp").mkdir()
+    (tmp_path / ".a.3.tmp" / "file").touch()
+    remove_stale_temporaries(tmp_path, name)
+    assert {path.name for path in tmp_path.iterdir()} == remaining

@@ -1,4 +1,4 @@
-"""Small made-up sounds: noise whose colour and loudness wander, so that no two are alike."""
+"""Small synthetic datasets: gliding partials in noise, so that no two clips are alike."""
 
 import csv
 from collections.abc import Callable, Sequence
@@ -21,10 +21,10 @@ def sound() -> Callable[..., np.ndarray]:
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> list[Clip]:
-    """Two classes of 30 clips of 0.5 to 0.7 s; the last third of each tests."""
+    """Two classes of 30 clips of 0.5 to 0.7 s; the last third of each class is the test split."""
     return [
         Clip(
-            str(written(tmp_path / f"{label}{letter}.wav", _sound(30 * row + number))),
+            str(_write_clip(tmp_path / f"{label}{letter}.wav", _sound(30 * row + number))),
             label,
             "test" if number >= 20 else "train",
         )
@@ -35,7 +35,7 @@ def dataset(tmp_path: Path) -> list[Clip]:
 
 @pytest.fixture
 def manifest(source: Callable[..., DataSource], tmp_path: Path) -> Callable[[Sequence[Clip]], DataSource]:
-    """Writes clips as a table: `manifest(clips)` -> its source."""
+    """Writes clips as a manifest: `manifest(clips)` -> its data source."""
 
     def write(clips: Sequence[Clip]) -> DataSource:
         with (tmp_path / "table.csv").open("w", newline="") as file:
@@ -48,24 +48,25 @@ def manifest(source: Callable[..., DataSource], tmp_path: Path) -> Callable[[Seq
 
 
 @pytest.fixture(scope="session")
-def write() -> Callable[..., Path]:
-    """`write(path, wave, rate, **of soundfile.write)` -> path."""
-    return written
+def write_clip() -> Callable[..., Path]:
+    """`write_clip(path, waveform, rate, **settings of soundfile.write)` -> path."""
+    return _write_clip
 
 
-def written(path: Path, wave: np.ndarray, rate: int = RATE, **settings: str) -> Path:
-    # Formats round otherwise: what is to be the same in all must be whole numbers
-    soundfile.write(path, wave if settings else np.rint(wave * 32767).astype(np.int16), rate, **settings)
+def _write_clip(path: Path, waveform: np.ndarray, rate: int = RATE, **settings: str) -> Path:
+    # Rounded here, as encoders round differently: the samples must be the same in all lossless formats.
+    soundfile.write(path, waveform if settings else np.rint(waveform * 32767).astype(np.int16), rate, **settings)
     return path
 
 
 def _sound(seed: int, seconds: float | None = None) -> np.ndarray:
     generator = np.random.default_rng(seed)
     samples = round((seconds or generator.uniform(0.5, 0.7)) * RATE)
-    wave = np.zeros(samples)
+    waveform = np.zeros(samples)
     time = np.arange(samples)
-    for _ in range(6):  # gliding partials under noise, each with a loudness of its own
+    for _ in range(6):
         knots = np.linspace(0, samples, 6)
         frequency = np.interp(time, knots, generator.uniform(200, 3500, 6))
-        wave += np.interp(time, knots, generator.uniform(0, 0.1, 6)) * np.sin(2 * np.pi * np.cumsum(frequency) / RATE)
-    return (wave + generator.normal(0, 0.01, samples)).astype(np.float32)
+        amplitude = np.interp(time, knots, generator.uniform(0, 0.1, 6))
+        waveform += amplitude * np.sin(2 * np.pi * np.cumsum(frequency) / RATE)
+    return (waveform + generator.normal(0, 0.01, samples)).astype(np.float32)

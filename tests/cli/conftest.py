@@ -1,6 +1,7 @@
-"""Runs the command line as a user does, within this process where that shows the same."""
+"""Fixtures that run the command line, most of them within the process of the tests."""
 
 import logging
+import os
 import shutil
 import signal
 import subprocess
@@ -43,18 +44,18 @@ class Outcome(NamedTuple):
     out: str
     err: str
 
-    def mistake(self) -> str:
-        """The one sentence that a user's mistake ends in: no traceback, nothing else of the kind."""
+    def error(self) -> str:
+        """Returns the error message of a command that failed with exactly one, and without a traceback."""
         assert self.code == 1, self
         assert "Traceback" not in self.err
-        sentences = [line for line in self.err.splitlines() if line.startswith("spectrnn: ")]
-        assert len(sentences) == 1, self.err
-        return sentences[0]
+        lines = [line for line in self.err.splitlines() if line.startswith("spectrnn: ")]
+        assert len(lines) == 1, self.err
+        return lines[0]
 
 
 @pytest.fixture
 def spectrnn(monkeypatch, capfd, tmp_path) -> Callable[..., Outcome]:
-    """`spectrnn("train", "model=gru")` in an empty folder -> exit code, standard output, standard error."""
+    """Runs a command in an empty folder: `spectrnn("train", "model=gru")` -> exit code, standard output and error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
 
@@ -68,11 +69,12 @@ def spectrnn(monkeypatch, capfd, tmp_path) -> Callable[..., Outcome]:
         except SystemExit as error:
             code = int(error.code or 0)
         finally:
+            os.environ.pop("HYDRA_FULL_ERROR", None)  # set by the command line, and inherited by other processes
             torch.set_num_threads(threads)
             GlobalHydra.instance().clear()
             HydraConfig.instance().cfg = None
             for handler in logging.getLogger().handlers[:]:
-                if type(handler) in (logging.FileHandler, logging.StreamHandler):  # Hydra's, on a captured stream
+                if type(handler) in (logging.FileHandler, logging.StreamHandler):  # on a captured stream
                     logging.getLogger().removeHandler(handler)
         return Outcome(code, *capfd.readouterr())
 
@@ -80,15 +82,15 @@ def spectrnn(monkeypatch, capfd, tmp_path) -> Callable[..., Outcome]:
 
 
 @pytest.fixture(scope="session")
-def listening() -> dict[str, Any]:
-    """What a sub-process needs to hear SIGINT, which a shell's background jobs, such as these tests, may ignore."""
+def interruptible() -> dict[str, Any]:
+    """Arguments of Popen for a process that receives SIGINT, even if the tests run as a background job of a shell."""
     return {} if sys.platform == "win32" else {"preexec_fn": partial(signal.signal, signal.SIGINT, signal.SIG_DFL)}
 
 
 @pytest.fixture(scope="session")
-def trained(tones, tmp_path_factory) -> Path:
-    """The folder of a run on the tones, made by a process of its own; not to be written to."""
-    folder = tmp_path_factory.mktemp("trained") / "run"
+def trained_run(tones, tmp_path_factory) -> Path:
+    """Read-only folder of a run trained on `tones` in a separate process."""
+    folder = tmp_path_factory.mktemp("trained_run") / "run"
     command = [sys.executable, "-m", "spectrnn", "train", *TINY, f"data.root={tones}", f"hydra.run.dir={folder}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -97,7 +99,7 @@ def trained(tones, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """A headless Chromium, as playwright has it; skips where this machine has none."""
+    """A headless Chromium of playwright; skips the test if Chromium is not installed."""
     playwright = pytest.importorskip("playwright.sync_api")
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:

@@ -1,40 +1,48 @@
-"""`spectrnn check` as a user runs it."""
+"""The `check` command as a user runs it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import soundfile
 
 
-def test_a_sound_corpus_ends_well_and_leaves_a_report_and_nothing_else(spectrnn, tones, monkeypatch):
+def test_valid_dataset_exits_with_0_and_writes_no_file(spectrnn, tones):
     run = spectrnn("check", "data=folder", f"data.root={tones}", "data.sample_rate=8000")
     assert run.code == 0, run
     assert run.out.startswith("36 clips of 3 classes")
     assert "0 errors" in run.out.splitlines()[-1]
+    assert not list(Path().iterdir())
+
+
+def test_report_is_written_on_request(spectrnn, tones):
+    run = spectrnn("check", "data=folder", f"data.root={tones}", "data.sample_rate=8000", "report=check.json")
+    assert run.code == 0, run
     assert [path.name for path in Path().iterdir()] == ["check.json"]
     assert json.loads(Path("check.json").read_text())["clips"] == 36
 
 
-def test_an_error_is_exit_code_1_and_names_the_file(spectrnn, tones, tone):
-    for path in tones.rglob("*.wav"):
-        copy = Path("dataset") / path.relative_to(tones)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(path.read_bytes())
+def test_dataset_with_errors_exits_with_1_and_is_cleaned_on_request(spectrnn, tones):
+    shutil.copytree(tones, "dataset")
     Path("dataset/low/broken.wav").write_bytes(b"no sound")
-    run = spectrnn("check", "data=folder", "data.root=dataset", "data.sample_rate=8000", "out=clean.csv", "report=null")
-    assert "the dataset has errors" in run.mistake()
+    command = ("check", "data=folder", "data.root=dataset", "data.sample_rate=8000")
+    remedy = "out=clean.csv writes a manifest without the clips that can be dropped"
+    assert spectrnn(*command).error() == f"spectrnn: the dataset has errors; {remedy}"
+    run = spectrnn(*command, "out=clean.csv")
+    assert run.error() == "spectrnn: the dataset has errors"
     assert "dataset/low/broken.wav: cannot be read as audio" in run.out
+    assert "wrote clean.csv with 36 clips; dropped: 1 unreadable or silent" in run.err
     assert max(map(len, run.out.splitlines())) <= 100
-    run = spectrnn("check", "data=manifest", "data.path=clean.csv", "data.sample_rate=8000", "report=null")
+    run = spectrnn("check", "data=manifest", "data.path=clean.csv", "data.sample_rate=8000")
     assert run.code == 0, run
 
 
-def test_a_mistake_in_the_limits_names_the_key(spectrnn, tones):
-    run = spectrnn("check", "data=folder", f"data.root={tones}", "limits.tiny=few")
-    assert "limits.tiny" in run.mistake()
+def test_invalid_limit_is_reported(spectrnn, tones):
+    run = spectrnn("check", "data=folder", f"data.root={tones}", "limits.min_clips_per_class=few")
+    assert run.error() == "spectrnn: limits.min_clips_per_class=few: should be a valid integer"
 
 
-def test_training_warns_of_copies_in_another_split(spectrnn, tiny, tones, tmp_path):
+def test_training_warns_about_duplicates_in_another_split(spectrnn, tiny, tones, tmp_path):
     rows = ["path,label,split"]
     for row, path in enumerate(sorted(tones.rglob("*.wav"))):
         rows.append(f"{path},{path.parent.name},{'test' if row % 3 == 0 else 'train'}")
@@ -45,5 +53,5 @@ def test_training_warns_of_copies_in_another_split(spectrnn, tiny, tones, tmp_pa
     overrides = [override for override in tiny if override != "data=folder"]
     run = spectrnn("train", *overrides, "data=manifest", "data.path=table.csv", "trainer.epochs=1")
     assert run.code == 0, run
-    assert "1 sounds are in more than one split" in run.err
+    assert "1 recordings are in more than one split, so test metrics may be optimistic: " in run.err
     assert "spectrnn check" in run.err

@@ -1,4 +1,4 @@
-"""`spectrnn demo` in a real browser: the page hears what PyTorch hears, from files and from a microphone."""
+"""`spectrnn demo` in a real browser: the page predicts what PyTorch predicts, for files and a microphone."""
 
 import http.server
 import json
@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,68 +18,68 @@ import soundfile
 
 from spectrnn import load
 from spectrnn.detection.thresholds import TunedThresholds
-from spectrnn.model import serialization as model_file
+from spectrnn.model import serialization
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-MARKUP = "<img src=x onerror=alert(1)>"  # a label of a stranger
-WITHOUT_NPM = ("there is no npm", "npm could not fetch")
+MARKUP = "<img src=x onerror=alert(1)>"  # label of an untrusted model file
+NPM_ERRORS = ("npm is not installed", "npm cannot download it")
 
 
 def demo(*arguments):
     return [sys.executable, "-m", "spectrnn", "demo", *map(str, arguments)]
 
 
-def skip_without_npm(said):
-    if any(sentence in said for sentence in WITHOUT_NPM):
-        pytest.skip(said.splitlines()[-1])
+def skip_without_npm(stderr):
+    if any(message in stderr for message in NPM_ERRORS):
+        pytest.skip(stderr.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
 def browser(tone, tmp_path_factory):
-    """Chromium, whose microphone hears the tone of the class ``middle`` all the time."""
+    """Chromium with a fake microphone that plays a tone of the class ``middle`` in a loop."""
     playwright = pytest.importorskip("playwright.sync_api")
     if CHROMIUM is None:
         pytest.skip("needs Chromium")
-    fake = tone(tmp_path_factory.mktemp("fake") / "middle.wav", 4.0, 48000, frequency=945)
+    recording = tone(tmp_path_factory.mktemp("microphone") / "middle.wav", 4.0, 48000, frequency=945)
     arguments = [
         "--no-sandbox",
         "--use-fake-device-for-media-stream",
         "--use-fake-ui-for-media-stream",
-        f"--use-file-for-fake-audio-capture={fake}",
+        f"--use-file-for-fake-audio-capture={recording}",
     ]
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=arguments)
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield browser
         browser.close()
 
 
 @pytest.fixture(scope="module")
-def served(trained, listening):
-    """The address at which the command serves the page; Ctrl-C ends it well."""
-    command = demo(f"run={trained}", "port=0", "open=false")
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **listening)
-    said = ""
+def served(trained_run, interruptible):
+    """Address at which the command serves the page, until it is interrupted by Ctrl-C."""
+    command = demo(f"run={trained_run}", "port=0", "open_browser=false")
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **interruptible)
+    stderr = ""
     for line in process.stderr:
-        said += line
-        if found := re.search(r"http://127\.0\.0\.1:\d+/", line):
+        stderr += line
+        if address := re.search(r"http://127\.0\.0\.1:\d+/", line):
             break
     else:
-        skip_without_npm(said)
-        pytest.fail(said)
-    yield found[0]
+        skip_without_npm(stderr)
+        pytest.fail(stderr)
+    yield address[0]
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 0
     assert "Traceback" not in process.stderr.read()
 
 
 @pytest.fixture(scope="module")
-def static(trained, tmp_path_factory):
-    """The page as a folder, of a model that has thresholds, and a label that is markup."""
+def static(trained_run, tmp_path_factory):
+    """Folder of the page, for a model with tuned thresholds and a label with markup."""
     folder = tmp_path_factory.mktemp("static")
-    classifier, config = model_file.load(trained / "model.safetensors")
+    classifier, config = serialization.load(trained_run / "model.safetensors")
     classifier.labels = [MARKUP if label == "high" else label for label in classifier.labels]
-    tuned_thresholds = TunedThresholds(
-        thresholds={MARKUP: 0.6, "low": 0.3},
+    tuned = TunedThresholds(
+        by_label={MARKUP: 0.6, "low": 0.3},
         background=["middle"],
         max_false_alarms_per_hour=1.0,
         hours=2.0,
@@ -89,7 +89,7 @@ def static(trained, tmp_path_factory):
         offset_ratio=0.7,
         min_event_seconds=0.1,
     )
-    model_file.save(classifier, config, folder / "model.safetensors", tuned_thresholds=tuned_thresholds)
+    serialization.save(classifier, config, folder / "model.safetensors", tuned_thresholds=asdict(tuned))
     command = demo(f"run={folder / 'model.safetensors'}", f"out={folder / 'page'}", "data.root=nowhere")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     skip_without_npm(done.stderr)
@@ -100,20 +100,20 @@ def static(trained, tmp_path_factory):
 
 @contextmanager
 def visit(browser, address):
-    """The page there, which complains of nothing, and asks nobody but its own host."""
+    """Opens the page; checks that it logs nothing and requests nothing from other hosts."""
     context = browser.new_context(permissions=["microphone"])
     page = context.new_page()
-    said, asked = [], []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
+    messages, requests = [], []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
     page.goto(address)
-    page.wait_for_selector("#listen:enabled")
+    page.wait_for_selector("#microphone:enabled")
     yield page
     context.close()
-    assert said == []
-    assert {url for url in asked if not url.startswith((address, f"blob:{address}", "data:"))} == set()
-    assert f"{address}model.onnx" in asked
+    assert messages == []
+    assert {url for url in requests if not url.startswith((address, f"blob:{address}", "data:"))} == set()
+    assert f"{address}model.onnx" in requests
 
 
 @pytest.fixture(scope="module")
@@ -122,30 +122,30 @@ def page(browser, served):
         yield page
 
 
-def give(page, path):
+def open_file(page, path):
     page.set_input_files("#file", path)
-    page.wait_for_selector(f"#of:has-text('{path.name}')")
+    page.wait_for_selector(f"#source:has-text('{path.name}')")
     page.wait_for_selector("main[aria-busy=false] #label:not(:empty)")
 
 
-def shares(page):
+def probabilities(page):
     return {
-        row.get_attribute("aria-label"): float(row.get_attribute("aria-valuenow"))
-        for row in page.query_selector_all("#bars [role=meter]")
+        bar.get_attribute("aria-label"): float(bar.get_attribute("aria-valuenow"))
+        for bar in page.query_selector_all("#bars [role=meter]")
     }
 
 
 @pytest.mark.parametrize("frequency", [300, 600, 2700])
-def test_a_file_is_heard_as_pytorch_hears_it(page, trained, tone, tmp_path, frequency):
+def test_file_is_classified_as_by_pytorch(page, trained_run, tone, tmp_path, frequency):
     path = tone(tmp_path / "tone.wav", 0.31, frequency=frequency)
-    expected = load(trained).predict(*soundfile.read(path, dtype="float32"))
-    give(page, path)
-    assert shares(page) == pytest.approx(expected.probabilities, abs=1e-3)
+    expected = load(trained_run).predict(*soundfile.read(path, dtype="float32"))
+    open_file(page, path)
+    assert probabilities(page) == pytest.approx(expected.probabilities, abs=1e-3)
     assert page.text_content("#label") == expected.label
-    assert page.is_hidden("#course")
+    assert page.is_hidden("#recording")
 
 
-def test_a_dropped_file_of_another_rate_and_two_channels_says_the_same(page, tone, tmp_path):
+def test_dropped_stereo_file_with_another_rate_is_classified(page, tone, tmp_path):
     path = tone(tmp_path / "stereo.wav", 0.4, 44100, channels=2, frequency=2700)
     page.evaluate(
         """([bytes, name]) => {
@@ -155,15 +155,15 @@ def test_a_dropped_file_of_another_rate_and_two_channels_says_the_same(page, ton
     }""",
         [list(path.read_bytes()), path.name],
     )
-    page.wait_for_selector("#of:has-text('stereo.wav, 0.40 s')")
+    page.wait_for_selector("#source:has-text('stereo.wav, 0.40 s')")
     page.wait_for_selector("#label:has-text('high')")
 
 
-def test_resampling_keeps_what_the_new_rate_can_hold(page):
+def test_resampling_keeps_frequencies_below_the_new_limit_only(page):
     def resampled(frequency):
-        sound = np.sin(2 * np.pi * frequency / 48000 * np.arange(9600))
-        call = "async (sound) => [...(await import('./audio.js')).resample(sound, 48000, 8000)]"
-        return np.array(page.evaluate(call, sound.tolist()))
+        wave = np.sin(2 * np.pi * frequency / 48000 * np.arange(9600))
+        call = "async (samples) => [...(await import('./audio.js')).resample(samples, 48000, 8000)]"
+        return np.array(page.evaluate(call, wave.tolist()))
 
     expected = np.sin(2 * np.pi * 1000 / 8000 * np.arange(1600))
     np.testing.assert_allclose(resampled(1000)[50:-50], expected[50:-50], atol=2e-3)
@@ -174,106 +174,114 @@ def test_examples_are_clips_of_the_test_split(page):
     assert page.locator("#examples button").all_text_contents() == ["high", "low", "middle"]
     for label in ("low", "high"):
         page.click(f"#examples button:has-text('{label}')")
-        page.wait_for_selector(f"#of:has-text('{label}')")
+        page.wait_for_selector(f"#source:has-text('Example of “{label}”')")
         page.wait_for_selector(f"#label:has-text('{label}')")
 
 
-def test_a_long_recording_is_heard_where_it_is_played(page, tmp_path):
+def test_long_recording_shows_the_window_at_the_playback_position(page, tmp_path):
     time = np.arange(8000) / 8000
-    sound = np.concatenate([0.5 * np.sin(2 * np.pi * frequency * time) for frequency in (315, 2835)])
-    soundfile.write(tmp_path / "long.wav", sound, 8000)
-    give(page, tmp_path / "long.wav")
+    waveform = np.concatenate([0.5 * np.sin(2 * np.pi * frequency * time) for frequency in (315, 2835)])
+    soundfile.write(tmp_path / "long.wav", waveform, 8000)
+    open_file(page, tmp_path / "long.wav")
     assert page.is_visible("#timeline")
     assert page.text_content("#label") == "low"
     box = page.locator("#timeline").bounding_box()
     page.locator("#timeline").click(position={"x": box["width"] - 20, "y": 10})
     page.wait_for_selector("#label:has-text('high')")
-    page.evaluate("audio => document.querySelector('#audio').currentTime = 0")
+    page.evaluate("document.querySelector('#audio').currentTime = 0")
     page.wait_for_selector("#label:has-text('low')")
 
 
-@pytest.mark.parametrize("heard", [0, 3, 10, 13, 20, 27])
-def test_the_ring_holds_the_latest_samples_in_their_order(page, heard):
-    found = page.evaluate(
-        """async (heard) => {
-        const ring = new (await import("./audio.js")).Ring(10);
-        const sound = [...Array(heard).keys()];
-        for (let at = 0; at < heard; at += 4) ring.append(sound.slice(at, at + 4));
-        return [...ring.latest()];
+@pytest.mark.parametrize("count", [0, 3, 10, 13, 20, 27])
+def test_ring_buffer_returns_the_latest_samples_in_order(page, count):
+    latest = page.evaluate(
+        """async (count) => {
+        const buffer = new (await import("./audio.js")).RingBuffer(10);
+        const samples = [...Array(count).keys()];
+        for (let start = 0; start < count; start += 4) buffer.append(samples.slice(start, start + 4));
+        return [...buffer.latest()];
     }""",
-        heard,
+        count,
     )
-    assert found == [*range(heard)][-10:]
+    assert latest == [*range(count)][-10:]
 
 
-REFUSES_RATES = """() => {
+REJECT_SAMPLE_RATES = """() => {
     globalThis.AudioContext = class extends AudioContext {
         constructor(options) {
-            if (options) throw new DOMException("of another rate", "NotSupportedError");
+            if (options) throw new DOMException("unsupported sample rate", "NotSupportedError");
             super();
         }
     };
 }"""
 
 
-@pytest.mark.parametrize("before", ["() => null", REFUSES_RATES], ids=["resampled by the browser", "by the page"])
-def test_the_microphone_is_heard(page, before):
+@pytest.mark.parametrize("script", ["() => null", REJECT_SAMPLE_RATES], ids=["browser-resamples", "page-resamples"])
+def test_microphone_is_classified(page, script):
     page.reload()
-    page.wait_for_selector("#listen:enabled")
-    page.evaluate(before)
+    page.wait_for_selector("#microphone:enabled")
+    page.evaluate(script)
     page.keyboard.press("Space")
-    page.wait_for_selector("#listen[aria-pressed=true]")
-    page.wait_for_selector("#label:has-text('middle'):not(.unsure)")
-    assert max(shares(page), key=shares(page).get) == "middle"
+    page.wait_for_selector("#microphone[aria-pressed=true]:has-text('Stop microphone')")
+    page.wait_for_selector("#label:has-text('middle'):not(.uncertain)")
+    assert max(probabilities(page), key=probabilities(page).get) == "middle"
     page.keyboard.press("Space")
-    page.wait_for_selector("#listen[aria-pressed=false]")
+    page.wait_for_selector("#microphone[aria-pressed=false]:has-text('Start microphone')")
 
 
-def test_mistakes_are_sentences_in_the_page(page, tmp_path):
-    (tmp_path / "note.wav").write_text("this is no sound")
+def test_errors_are_shown_in_the_page(page, tmp_path):
+    (tmp_path / "note.wav").write_text("this is not audio")
     page.set_input_files("#file", tmp_path / "note.wav")
-    page.wait_for_selector("#problem:has-text('note.wav: cannot be decoded')")
-    refusal = (
+    page.wait_for_selector("#error:has-text('note.wav: the browser cannot decode it. Supported are WAV, MP3 and FLAC')")
+    page.evaluate(
         "() => navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', 'NotAllowedError') }"
     )
-    page.evaluate(refusal)
-    page.click("#listen")
-    page.wait_for_selector("#problem:has-text('does not let this page hear the microphone')")
-    assert page.get_attribute("#listen", "aria-pressed") == "false"
+    page.click("#microphone")
+    page.wait_for_selector("#error:has-text('The browser does not allow microphone access. Allow it in')")
+    assert page.get_attribute("#microphone", "aria-pressed") == "false"
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
 
-def test_the_folder_works_on_any_host_and_labels_are_text(browser, static, tone, tmp_path):
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(static))) as host:
-        threading.Thread(target=host.serve_forever, daemon=True).start()
-        with visit(browser, f"http://127.0.0.1:{host.server_port}/") as page:
-            give(page, tone(tmp_path / "high.wav", 0.25, frequency=2700))
+def test_folder_works_on_any_server_and_labels_are_text(browser, static, tone, tmp_path):
+    handler = partial(QuietHandler, directory=str(static))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with visit(browser, f"http://127.0.0.1:{server.server_port}/") as page:
+            open_file(page, tone(tmp_path / "high.wav", 0.25, frequency=2700))
             assert page.text_content("#label") == MARKUP
             assert page.locator("img").count() == 0
             assert page.is_hidden("#examples")
             marks = page.locator("#bars .mark:not([hidden])")
             assert marks.evaluate_all("marks => marks.map((mark) => mark.style.left)") == ["60%", "30%"]
-        host.shutdown()
+        server.shutdown()
 
 
-def test_the_folder_holds_all_that_it_needs(static):
-    told = json.loads((static / "model.json").read_text())
-    assert dict(zip(told["labels"], told["thresholds"], strict=True)) == {"low": 0.3, "middle": None, MARKUP: 0.6}
-    assert (told["window_seconds"], told["hop_seconds"], told["smoothing_windows"]) == (0.3, 0.05, 4)
+def test_folder_is_complete_and_has_the_tuned_settings(static):
+    settings = json.loads((static / "model.json").read_text())
+    assert dict(zip(settings["labels"], settings["thresholds"], strict=True)) == {
+        "low": 0.3,
+        "middle": None,
+        MARKUP: 0.6,
+    }
+    assert (settings["window_seconds"], settings["hop_seconds"], settings["smoothing_windows"]) == (0.3, 0.05, 4)
+    assert len(settings["center_frequencies"]) == 20
     assert "Copyright (c) Microsoft Corporation" in (static / "runtime" / "LICENSE").read_text()
     assert not (static / "examples").exists()
     for file in static.glob("*.*"):
         assert file.suffix == ".onnx" or not re.search(r"https?://(?!www\.w3\.org)", file.read_text()), file
 
 
-def test_mistakes_leave_nothing_behind(spectrnn, trained, tmp_path):
-    out = Path("page")
-    assert "port=70000" in spectrnn("demo", f"run={trained}", "port=70000").mistake()
-    assert "no such run" in spectrnn("demo", "run=nowhere", f"out={out}").mistake()
-    out.mkdir()
-    assert "out=page: is there already" in spectrnn("demo", f"run={trained}", f"out={out}").mistake()
+def test_errors_of_the_command_write_nothing(spectrnn, trained_run, tmp_path):
+    (tmp_path / "page").mkdir()
+    assert "port=70000: " in spectrnn("demo", f"run={trained_run}", "port=70000").error()
+    assert "run=nowhere: no such" in spectrnn("demo", "run=nowhere", "out=other").error()
+    assert (
+        "out=page: exists already; remove it, or name another folder"
+        in spectrnn("demo", f"run={trained_run}", "out=page").error()
+    )
     assert [*tmp_path.iterdir()] == [tmp_path / "page"]
+    assert not [*(tmp_path / "page").iterdir()]

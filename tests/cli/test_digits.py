@@ -1,9 +1,13 @@
-"""Real sound: the embedded voices, and people."""
+"""Training on speech: synthetic voices, and recordings of people."""
 
 import json
 
+import pytest
 
-def test_synthetic_voices_train_a_classifier_that_hears_people(spectrnn, real_digits, tmp_path):
+pytestmark = pytest.mark.slow
+
+
+def test_classifier_of_synthetic_speech_generalizes_to_recordings(spectrnn, real_digits, tmp_path):
     run = tmp_path / "run"
     words = 'data.words=["zero","one","six","seven"]'
     outcome = spectrnn(
@@ -18,7 +22,7 @@ def test_synthetic_voices_train_a_classifier_that_hears_people(spectrnn, real_di
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["all"]["accuracy"] > 0.4
 
 
-def test_real_digits_are_learned(spectrnn, real_digits, tmp_path):
+def test_recorded_digits_are_learned(spectrnn, real_digits, tmp_path):
     run = tmp_path / "run"
     arguments = ("trainer.epochs=3", "model.hidden_size=64", "augment=[]", "task.label_smoothing=0")
     outcome = spectrnn("train", "data=fsdd", f"data.root={real_digits}", f"hydra.run.dir={run}", *arguments)

@@ -1,26 +1,45 @@
-"""`spectrnn explain`: meaning, unit, default, allowed values, and the file and line that set a key."""
+"""`spectrnn explain`: meaning, allowed values, default, and the files and lines that set a key."""
 
+import functools
+import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import pytest
 import torch
+import yaml
 from annotated_types import Ge, Le
 
-from spectrnn.cli.explain import describe_type
+from spectrnn.cli import explain
+from spectrnn.cli.main import COMMANDS
+from spectrnn.config.compose import compose
 from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.config.types import Fraction, NonNegativeInt, PositiveFloat, PositiveInt
 
 
+def parse(text):
+    """Returns headline and rows, by title, of each section."""
+    sections = []
+    for section in re.split(r"\n\n(?! )", text):
+        headline, _, *lines = section.splitlines()
+        rows, title = {}, ""
+        for line in lines:
+            title = line[2:13].strip() or title
+            rows.setdefault(title, []).append(line[13:])
+        sections.append((headline, {title: row[0] if len(row) == 1 else row for title, row in rows.items()}))
+    return sections
+
+
 @pytest.fixture
 def explained(spectrnn):
-    """`explained("optimizer.lr")` -> the headline, and the rows by their titles."""
+    """`explained("optimizer.lr")`: headline and rows of each section."""
 
     def run(*arguments):
         outcome = spectrnn("explain", *arguments)
         assert outcome.code == 0, outcome.err
-        headline, _, *rows = outcome.out.splitlines()
-        return headline, {row[2:13].strip(): row[13:] for row in rows}
+        return parse(outcome.out)
 
     return run
 
@@ -30,128 +49,210 @@ def line_of(file, key):
     return f"configs/{file}, line {next(n for n, line in enumerate(lines, 1) if line.strip().startswith(key + ':'))}"
 
 
-def test_a_key(explained):
-    headline, rows = explained("features.hop_ms")
-    place = line_of("features/_common.yaml", "hop_ms")
-    assert headline == "features.hop_ms=10"
-    assert rows == {
-        "meaning": "ms, from frame to frame; at most the window",
-        "unit": "ms",
-        "allowed": "a number above 0",
-        "default": f"10, in {place}",
-        "value": f"10, set in {place}",
-        "elsewhere": "10 for features=mfcc",
-        "change": "spectrnn train features.hop_ms=...",
-    }
+def test_key(explained):
+    assert explained("features.hop_ms") == [
+        (
+            "features.hop_ms=10",
+            {
+                "meaning": "hop between frames in ms, at most window_ms",
+                "allowed": "a number above 0",
+                "default": "10",
+                "set in": line_of("features/_common.yaml", "hop_ms"),
+                "elsewhere": "the same for features=mfcc",
+                "change": "spectrnn train features.hop_ms=...",
+            },
+        )
+    ]
 
 
-def test_a_value_of_the_command_line(explained):
-    headline, rows = explained("features.hop_ms", "features.hop_ms=20")
-    assert headline == "features.hop_ms=20"
-    assert rows["value"] == "20, set on the command line"
-    assert rows["default"].startswith("10, in configs/features/_common.yaml")
+def test_all_places_that_set_a_key_are_stated_in_order(explained):
+    [(headline, rows)] = explained("features.n_mels", "experiment=esc50", "features.n_mels=40")
+    assert headline == "features.n_mels=40"
+    assert rows["default"] == "64"
+    assert rows["set in"] == [
+        f"{line_of('features/_common.yaml', 'n_mels')}: 64",
+        f"{line_of('experiment/esc50.yaml', 'n_mels')}: 128",
+        "the command line: 40",
+    ]
+    [(headline, rows)] = explained("data.sample_rate")
+    assert headline == "data.sample_rate=8000"
+    assert rows["set in"] == [
+        f"{line_of('data/_common.yaml', 'sample_rate')}: 16000",
+        f"{line_of('data/synthetic_speech.yaml', 'sample_rate')}: 8000",
+    ]
 
 
-def test_a_value_of_an_experiment(explained):
-    _, rows = explained("features.n_mels", "experiment=esc50")
-    assert rows["value"] == f"128, set in {line_of('experiment/esc50.yaml', 'n_mels')}"
-    assert rows["default"] == f"64, in {line_of('features/_common.yaml', 'n_mels')}"
-
-
-def test_a_value_that_is_taken_over(explained):
-    headline, _ = explained("features.sample_rate", "data.sample_rate=11025")
+def test_interpolated_value(explained):
+    [(headline, rows)] = explained("features.sample_rate", "data.sample_rate=11025")
     assert headline == "features.sample_rate=${data.sample_rate}, here 11025"
+    assert rows["default"] == "${data.sample_rate}"
 
 
-def test_a_third_party_s_key_with_the_defaults_of_other_options(explained):
-    _, rows = explained("optimizer.lr")
+def test_key_of_a_third_party_class(explained):
+    [(_, rows)] = explained("optimizer.lr")
     assert rows["allowed"] == "a number"
-    assert rows["elsewhere"] == "0.002 for optimizer=adam; 0.1 for optimizer=sgd"
-
-
-def test_a_key_of_an_option_that_is_not_chosen(explained):
-    _, rows = explained("model.frequency_strides")
-    assert rows["change"] == "spectrnn train model=crnn model.frequency_strides=..."
-    _, rows = explained("augment.mixup.alpha")
-    assert rows["change"] == "spectrnn train augment=[mixup] augment.mixup.alpha=..."
-
-
-def test_a_key_without_a_default(explained):
-    headline, rows = explained("data.root", "data=folder")
-    assert headline == "data.root=???"
-    assert rows["default"].startswith("none: it must be set")
-
-
-def test_a_key_of_another_command(explained):
-    _, rows = explained("split")
-    assert rows["allowed"] == "train | val | test | all"
-    assert rows["change"] == "spectrnn eval split=..."
-
-
-def test_a_name_without_its_group(explained, spectrnn):
-    assert explained("max_grad_norm")[0] == "trainer.max_grad_norm=1.0"
-    told = spectrnn("explain", "hidden_size").mistake()
-    assert told == "spectrnn: hidden_size: several keys end so: model.hidden_size, pooling.hidden_size"
+    assert rows["elsewhere"] == "the same for optimizer=adam; 0.1 for optimizer=sgd"
+    [(_, rows)] = explained("optimizer.betas")
+    assert rows["allowed"] == "a list of 2, each a number"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("key", "change"),
+    [
+        ("model.frequency_strides", "spectrnn train model=crnn model.frequency_strides=..."),
+        ("augment.mixup.alpha", "spectrnn train augment=[mixup] augment.mixup.alpha=..."),
+    ],
+)
+def test_key_of_an_option_that_is_not_chosen(explained, key, change):
+    [(_, rows)] = explained(key)
+    assert rows["change"] == change
+
+
+def test_key_without_a_default(explained):
+    [(headline, rows)] = explained("data.root", "data=folder")
+    assert headline == "data.root=???"
+    assert rows["default"] == "none; it must be set"
+
+
+def test_key_of_several_commands(explained):
+    sections = explained("split")
+    assert {headline for headline, _ in sections} == {"split=test"}
+    for (_, rows), command in zip(sections, ("eval", "tune-thresholds", "export"), strict=True):
+        assert rows["allowed"] == "train | val | test | all"
+        assert rows["set in"] == line_of(f"{command}.yaml", "split")
+        assert rows["change"] == f"spectrnn {command} split=..."
+    [(_, rows)] = explained("run")  # which has the same meaning for all of them
+    commands = ("eval", "tune-thresholds", "predict", "stream", "export", "demo")
+    assert rows["set in"] == [line_of(f"{command}.yaml", "run") for command in commands]
+    assert rows["change"] == [f"spectrnn {command} run=..." for command in commands]
+
+
+def test_override_of_a_command_without_config_groups(explained):
+    [(headline, rows), *_] = explained("window", "window=2")
+    assert headline == "window=2"
+    assert rows["set in"] == [f"{line_of('tune-thresholds.yaml', 'window')}: null", "the command line: 2"]
+
+
+def test_name_without_its_group(explained):
+    [(headline, _)] = explained("max_grad_norm")
+    assert headline == "trainer.max_grad_norm=1.0"
+    assert [headline for headline, _ in explained("hidden_size")] == ["model.hidden_size=128", "pooling.hidden_size=64"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
     [
         (["trainer.lr"], "trainer.lr: no such key; did you mean optimizer.lr?"),
         (["features.hopms"], "features.hopms: no such key; did you mean features.hop_ms?"),
+        (["limits.silence"], "limits.silence: no such key; did you mean limits.silence_dbfs?"),
         (["modle"], "modle: no such key; did you mean model?"),
         (["optimizer.lr", "model=lsmt"], "model=lsmt: no such option; did you mean model=lstm?"),
     ],
 )
-def test_a_name_that_does_not_exist(spectrnn, arguments, told):
-    assert spectrnn("explain", *arguments).mistake() == f"spectrnn: {told}"
+def test_unknown_name_is_reported(spectrnn, arguments, message):
+    assert spectrnn("explain", *arguments).error() == f"spectrnn: {message}"
 
 
-def test_a_group_lists_its_options_and_keys(spectrnn):
+def test_config_group_lists_its_options_and_keys(spectrnn):
     lines = spectrnn("explain", "pooling").out.splitlines()
     assert any(line.startswith("  * attention ") for line in lines)
     assert any(line.startswith("    stats ") for line in lines)
     assert any(line.split()[:2] == ["pooling.num_heads", "4"] for line in lines)
-    assert [
-        line.split()[1]
-        for line in spectrnn("explain", "augment", "augment=[mixup]").out.splitlines()
-        if line.startswith("  * ")
-    ] == ["mixup"]
+    lines = spectrnn("explain", "augment", "augment=[mixup]").out.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("  * ")] == ["mixup"]
 
 
-def test_a_folder_of_one_s_own(explained, tmp_path):
+def test_mapping_lists_its_keys(spectrnn):
+    lines = spectrnn("explain", "limits").out.splitlines()
+    keys = yaml.safe_load((CONFIG_DIR / "check.yaml").read_text())["limits"].keys() - {"_target_"}
+    assert lines[0] == "limits.*, of spectrnn check"
+    assert {line.split()[0].removeprefix("limits.") for line in lines[3:]} == keys
+
+
+def test_option_in_a_folder_of_the_user(explained, tmp_path):
     file = tmp_path / "conf" / "pooling" / "mine.yaml"
     file.parent.mkdir(parents=True)
-    file.write_text("# Eight\ndefaults: [attention, _self_]\nheads: 8\n")
-    _, rows = explained("pooling.num_heads", f"--config-dir={tmp_path / 'conf'}", "pooling=mine")
-    assert rows["value"] == f"8, set in {file}, line 3"
-    assert rows["meaning"] == "must divide the encoder's outputs"
+    file.write_text("# Eight\ndefaults: [attention, _self_]\nnum_heads: 8\n")
+    [(headline, rows)] = explained("pooling.num_heads", f"--config-dir={tmp_path / 'conf'}", "pooling=mine")
+    assert headline == "pooling.num_heads=8"
+    assert rows["set in"] == [f"{line_of('pooling/attention.yaml', 'num_heads')}: 4", f"{file}, line 3: 8"]
+    assert rows["meaning"] == "number of heads, a divisor of the encoder's output size"
 
 
-def test_help(spectrnn):
-    for arguments in ((), ("--help",)):
-        assert spectrnn("explain", *arguments).out.startswith("spectrnn explain KEY")
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("window", "hop")], ids=" ".join)
+def test_usage(spectrnn, arguments):
+    assert spectrnn("explain", *arguments).out.startswith("spectrnn explain KEY")
+
+
+def keys_of_files():
+    """Yields command and full key of each key of the commands' configs and of all options."""
+
+    def leaves(node, prefix):
+        for name, value in node.items():
+            if name not in ("defaults", "hydra", "_target_"):
+                yield from (
+                    leaves(value, f"{prefix}{name}.") if isinstance(value, dict) and value else [f"{prefix}{name}"]
+                )
+
+    for command in COMMANDS:
+        for key in leaves(yaml.safe_load((CONFIG_DIR / f"{command}.yaml").read_text()), ""):
+            yield command, key
+    for file in sorted(CONFIG_DIR.glob("*/*.yaml")):
+        if file.parent.name not in ("experiment", "sweep"):
+            for key in leaves(yaml.safe_load(file.read_text()), f"{file.parent.name}."):
+                yield "train", key
+
+
+def test_every_key_of_every_command_and_option_is_explained(monkeypatch):
+    cached = functools.cache(compose)
+    monkeypatch.setattr(explain, "compose", lambda *arguments: cached(arguments[0], *map(tuple, arguments[1:])))
+    monkeypatch.setattr(explain, "yaml_entries", functools.cache(explain.yaml_entries))
+    monkeypatch.setattr(explain, "annotations", functools.cache(explain.annotations))
+    schemas = {name: command.schema for name, command in COMMANDS.items()}
+    explainer = explain.Explainer([], [CONFIG_DIR], schemas)
+    keys = {*keys_of_files()}
+    assert {(command, key) for key, commands in explainer.commands.items() for command in commands} == keys
+    for command, key in sorted(keys):
+        sections = [rows for headline, rows in parse(explainer.explain(key)) if headline.startswith(f"{key}=")]
+        for rows in sections:
+            assert {"meaning", "allowed", "default", "set in", "change"} <= rows.keys(), key
+        changes = " ".join(str(rows["change"]) for rows in sections)
+        assert re.search(rf"spectrnn {command} (\S+ )?{re.escape(key)}=\.\.\.", changes), key
+        for place in re.findall(r"configs/[^']*", " ".join(str([rows["set in"]]) for rows in sections)):
+            file, number = re.fullmatch(r"configs/(\S+), line (\d+)(?:: .*)?", place).groups()
+            line = (CONFIG_DIR / file).read_text().splitlines()[int(number) - 1]
+            assert line.lstrip().startswith(f"{key.rpartition('.')[2]}:"), (key, place)
+
+
+def test_only_small_packages_are_imported():
+    code = "import sys; sys.argv = ['spectrnn', 'explain', 'batch_size']; from spectrnn.cli.main import main; main()"
+    check = "; print({name.partition('.')[0] for name in sys.modules} - {*sys.stdlib_module_names}, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code + check], check=True, capture_output=True, text=True)
+    assert "trainer.batch_size=64" in done.stdout
+    imported = {*re.findall(r"\w+", done.stderr)}
+    assert "spectrnn" in imported
+    assert not {"torch", "torchaudio", "numpy", "pydantic", "sklearn", "soundfile", "matplotlib"} & imported
 
 
 @pytest.mark.parametrize(
-    ("annotation", "words"),
+    ("annotation", "text"),
     [
-        (PositiveInt, "a whole number above 0"),
-        (NonNegativeInt, "a whole number from 0 up"),
+        (PositiveInt, "an integer above 0"),
+        (NonNegativeInt, "an integer from 0 up"),
         (Fraction, "a number from 0 to below 1"),
         (PositiveFloat | None, "a number above 0, or null"),
         (Literal["gru", "lstm"], "gru | lstm"),
-        (int | str | None, "a whole number or text, or null"),
+        (int | str | None, "an integer or text, or null"),
         (list[str], "a list, each text"),
-        (Sequence[PositiveInt], "a list, each a whole number above 0"),
+        (Sequence[PositiveInt], "a list, each an integer above 0"),
         (
             tuple[Annotated[int, Ge(0), Le(99)], Annotated[int, Ge(0), Le(99)]],
-            "a list of 2, each a whole number from 0 to 99",
+            "a list of 2, each an integer from 0 to 99",
         ),
         (float | torch.Tensor, "a number"),
         (bool, "true | false"),
         (Any, ""),
     ],
 )
-def test_types_in_words(annotation, words):
-    assert describe_type(annotation) == words
+def test_types_are_described(annotation, text):
+    assert explain.describe_type(annotation) == text

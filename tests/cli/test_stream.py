@@ -1,4 +1,4 @@
-"""`spectrnn stream`, end to end on tones that come through standard input."""
+"""`spectrnn stream`, end to end on tones from standard input."""
 
 import csv
 import io
@@ -12,45 +12,35 @@ import numpy as np
 import pytest
 import soundfile
 
-TONES = {"low": 300, "middle": 900, "high": 2700}
-SUNG = ["middle", "low", "high", "low"]  # a second each
+TONES = {"low": 300, "middle": 900, "high": 2700}  # Hz
+LABELS = ["middle", "low", "high", "low"]  # of the tones in `samples`, 1 s each
 
 
 @pytest.fixture(scope="module")
-def causal(tones, tiny, tmp_path_factory):
-    """The folder of a run of a forward GRU on the tones."""
-    folder = tmp_path_factory.mktemp("causal") / "run"
-    command = [
-        sys.executable,
-        "-m",
-        "spectrnn",
-        "train",
-        *tiny,
-        f"data.root={tones}",
-        f"hydra.run.dir={folder}",
-        "experiment=streaming",
-        "augment=[]",
-        "trainer.epochs=12",
-    ]
+def causal_run(tones, tiny, tmp_path_factory):
+    """Read-only folder of a run that trained a unidirectional GRU on `tones`."""
+    folder = tmp_path_factory.mktemp("causal_run") / "run"
+    settings = (*tiny, f"data.root={tones}", "experiment=streaming", "augment=[]", "trainer.epochs=12")
+    command = [sys.executable, "-m", "spectrnn", "train", *settings, f"hydra.run.dir={folder}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder
 
 
 @pytest.fixture
-def song():
-    """int16 samples at 8 kHz."""
+def samples():
+    """One tone after another, int16 at 8 kHz."""
     time = np.arange(8000) / 8000
-    return np.concatenate([16000 * np.sin(2 * np.pi * TONES[label] * time) for label in SUNG]).astype(np.int16)
+    return np.concatenate([16000 * np.sin(2 * np.pi * TONES[label] * time) for label in LABELS]).astype(np.int16)
 
 
 @pytest.fixture
-def piped(spectrnn, monkeypatch, tmp_path):
-    """`piped(content, *arguments)`: the command with these bytes on its standard input."""
+def stream(spectrnn, monkeypatch, tmp_path):
+    """Runs the command: `stream(content, *arguments)` with these bytes on its standard input."""
 
     def run(content, *arguments):
-        (tmp_path / "piped").write_bytes(content)
-        with (tmp_path / "piped").open() as file:
+        (tmp_path / "stdin").write_bytes(content)
+        with (tmp_path / "stdin").open() as file:
             monkeypatch.setattr(sys, "stdin", file)
             return spectrnn("stream", *arguments)
 
@@ -63,89 +53,102 @@ def wav(samples, rate=8000):
     return file.getvalue()
 
 
-def assert_heard(events):
-    """Each tone in its turn, and about where it sounds."""
-    assert [event["label"] for event in events] == SUNG
+def csv_rows(outcome):
+    return [*csv.DictReader(outcome.out.splitlines())]
+
+
+def assert_tones(events):
+    """Checks that the events are the tones of `samples`, at about their times."""
+    assert [event["label"] for event in events] == LABELS
     for second, event in enumerate(events):
         assert float(event["start"]) == pytest.approx(second, abs=0.35)
         assert float(event["end"]) == pytest.approx(second + 1, abs=0.35)
         assert 0.5 <= float(event["probability"]) <= 1
 
 
-def test_tones_are_heard_as_they_come(piped, causal, song):
-    outcome = piped(wav(song), f"run={causal}", "format=jsonl", "threshold=0.6")
+def test_events_are_reported_when_they_start_and_when_they_end(stream, causal_run, samples):
+    outcome = stream(wav(samples), f"run={causal_run}", "format=jsonl", "threshold=0.6")
     assert outcome.code == 0, outcome.err
-    told = [json.loads(line) for line in outcome.out.splitlines()]
-    assert_heard([event for event in told if "end" in event])
-    begun = [event for event in told if "end" not in event]
-    assert [event["label"] for event in begun] == SUNG
-    # Each is told of when it begins, and not only when it is over.
-    for event in begun:
-        over = next(i for i, other in enumerate(told) if "end" in other and other["start"] == event["start"])
-        assert told.index(event) < over
+    updates = [json.loads(line) for line in outcome.out.splitlines()]
+    assert_tones([update for update in updates if "end" in update])
+    starts = {update["start"]: i for i, update in enumerate(updates) if "end" not in update}
+    ends = {update["start"]: i for i, update in enumerate(updates) if "end" in update}
+    assert [updates[i]["label"] for i in starts.values()] == LABELS
+    assert starts.keys() == ends.keys()
+    assert all(starts[start] < ends[start] for start in starts)
 
 
-def test_samples_without_a_header_and_another_rate(piped, causal, song):
-    raw = piped(song.astype("<i2").tobytes(), f"run={causal}", "format=csv", "threshold=0.6")
-    assert_heard([*csv.DictReader(raw.out.splitlines())])
-    wide = np.repeat(song, 2).astype("<i2").tobytes()
-    told = piped(wide, f"run={causal}", "format=csv", "threshold=0.6", "raw_sample_rate=16000")
-    assert_heard([*csv.DictReader(told.out.splitlines())])
+def test_raw_samples_of_any_rate(stream, causal_run, samples):
+    settings = (f"run={causal_run}", "format=csv", "threshold=0.6")
+    assert_tones(csv_rows(stream(samples.astype("<i2").tobytes(), *settings)))
+    upsampled = np.repeat(samples, 2).astype("<i2").tobytes()
+    assert_tones(csv_rows(stream(upsampled, *settings, "raw_sample_rate=16000")))
 
 
-def test_of_a_sound_that_breaks_off_all_is_told(piped, causal, song):
-    outcome = piped(wav(song)[:-1000], f"run={causal}", "format=csv", "threshold=0.6")
-    assert "standard input is truncated" in outcome.mistake()
-    assert_heard([*csv.DictReader(outcome.out.splitlines())])
+def test_events_before_a_truncation_are_reported(stream, causal_run, samples):
+    outcome = stream(wav(samples)[:-1000], f"run={causal_run}", "format=csv", "threshold=0.6")
+    assert outcome.error() == ("spectrnn: -: standard input is truncated; its header announces 1000 more bytes")
+    assert_tones(csv_rows(outcome))
 
 
-def test_every_answer_and_text(piped, causal, song):
-    every = piped(wav(song), f"run={causal}", "format=csv", "threshold=none", "hop=0.2")
-    rows = [*csv.DictReader(every.out.splitlines())]
-    assert len(rows) == 19 + 1 + 1  # answers every 0.2 s, one for the rest, and the last one for the end of its stretch
+def test_every_output_is_printed_without_a_threshold(stream, causal_run, samples):
+    rows = csv_rows(stream(wav(samples), f"run={causal_run}", "format=csv", "threshold=none", "hop=0.2"))
+    assert len(rows) == 19 + 1 + 1  # every 0.2 s, for the remaining samples, and from the last center to the end
     assert float(rows[-1]["end"]) == pytest.approx(4, abs=0.01)
     assert rows[0]["start"] == "0.000"
-    assert all(before["end"] == row["start"] for before, row in itertools.pairwise(rows))
-    text = piped(wav(song), f"run={causal}", "threshold=0.6", "background=[high]").out
+    assert all(previous["end"] == row["start"] for previous, row in itertools.pairwise(rows))
+
+
+def test_text_format_and_background(stream, causal_run, samples):
+    text = stream(wav(samples), f"run={causal_run}", "threshold=0.6", "background=[high]").out
     assert text.splitlines()[0].split()[2::2] == ["+", "middle"]
     assert "high" not in text
 
 
-def test_a_model_that_looks_back_is_refused(piped, trained):
-    mistake = piped(b"", f"run={trained}").mistake()
-    assert "model.bidirectional=true: reads a clip backward" in mistake
-
-
-def test_mistakes_are_told(piped, causal, song, monkeypatch):
-    run = f"run={causal}"
-    assert (
-        "background: the model has no label 'hihg'; did you mean high?"
-        in piped(b"", run, "background=[hihg]").mistake()
+def test_bidirectional_model_is_rejected(stream, trained_run):
+    outcome = stream(b"", f"run={trained_run}")
+    assert outcome.error() == (
+        "spectrnn: model.bidirectional=true: processes a clip from its end, which a stream does not have; "
+        "model=gru and model=lstm do not"
     )
-    assert "standard input holds no samples" in piped(b"", run).mistake()
-    assert "threshold=1.5: " in piped(wav(song), run, "threshold=1.5").mistake()
-    assert "hop=2: is longer than window=1" in piped(b"", run, "hop=2", "window=1").mistake()
-    assert "background: holds all" in piped(b"", run, "background=[low,middle,high]").mistake()
-    assert "background: the model has no label '1'" in piped(b"", run, "background=[1]").mistake()
+    assert "or train a causal one: spectrnn train experiment=streaming" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        (["background=[hihg]"], "background: the model has no label 'hihg'; did you mean high?"),
+        (["background=[1]"], "background: the model has no label '1'; known here: high, low, middle"),
+        (
+            ["background=[low,middle,high]"],
+            "background: covers every label with a threshold, so nothing could be detected",
+        ),
+        ([], "-: standard input contains no samples"),
+        (["threshold=1.5"], "threshold=1.5: should be 'model' or 'none' or less than or equal to 1"),
+        (["hop=2", "window=1"], "hop=2: longer than the window of 1 s, so audio would be skipped"),
+        (["num_replicas=0"], "num_replicas=0: should be greater than 0"),
+        (["source=1"], "source=1: needs the package sounddevice (pip install 'spectrnn[live]')"),
+    ],
+)
+def test_invalid_settings_are_reported(stream, causal_run, monkeypatch, settings, error):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
-    assert "source=1: needs the package sounddevice" in piped(b"", run, "source=1").mistake()
-    assert "listeners=0: should be greater than 0" in piped(wav(song), run, "listeners=0").mistake()
+    assert stream(b"", f"run={causal_run}", *settings).error().startswith(f"spectrnn: {error}")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-def test_ctrl_c_ends_it_and_what_was_heard_is_told(causal, song, listening):
-    command = [sys.executable, "-m", "spectrnn", "stream", f"run={causal}", "format=jsonl", "threshold=0.6"]
+def test_ctrl_c_ends_the_stream_and_its_last_event(causal_run, samples, interruptible):
+    command = [sys.executable, "-m", "spectrnn", "stream", f"run={causal_run}", "format=jsonl", "threshold=0.6"]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(command, **pipes, **listening) as process:
-        process.stdin.write(song[:8000].tobytes())
+    with subprocess.Popen(command, **pipes, **interruptible) as process:
+        process.stdin.write(samples[:8000].tobytes())
         process.stdin.flush()
-        begun = json.loads(process.stdout.readline())  # told while the sound goes on
-        assert (begun["label"], "end" in begun) == ("middle", False)
+        onset = json.loads(process.stdout.readline())  # printed while the event lasts
+        assert (onset["label"], "end" in onset) == ("middle", False)
         process.send_signal(signal.SIGINT)
         rest = process.stdout.read()
         errors = process.stderr.read().decode()
         process.stdin.close()
         assert process.wait(60) == 0, errors
     last = json.loads(rest.splitlines()[-1])
-    assert begun["start"] < last["end"] <= 1
+    assert onset["start"] < last["end"] <= 1
     assert "Traceback" not in errors

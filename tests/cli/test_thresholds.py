@@ -1,4 +1,4 @@
-"""`spectrnn eval negatives=...`, end to end on tones: thresholds for a wanted rate of false alarms."""
+"""`spectrnn tune-thresholds`, and the calibration of runs, end to end on tones."""
 
 import json
 import shutil
@@ -17,13 +17,14 @@ from spectrnn.detection.events import EventDetector
 from spectrnn.detection.thresholds import read_thresholds
 from spectrnn.inference.predictor import load
 from spectrnn.inference.sliding_window import sliding_window_predict
+from spectrnn.model import serialization
 from spectrnn.model.header import read_header
 
 
 @pytest.fixture(scope="module")
-def night(tmp_path_factory):
-    """A folder of two recordings, 72 s together, with noise and tones that are none of the three."""
-    folder = tmp_path_factory.mktemp("night")
+def negatives(tmp_path_factory):
+    """Folder of two recordings, 72 s in total, of noise and tones of other frequencies than the classes have."""
+    folder = tmp_path_factory.mktemp("negatives")
     generator = np.random.default_rng(0)
     for name, rate, seconds in (("a/one.wav", 8000, 40), ("two.flac", 16_000, 32)):
         frequency = np.repeat(generator.uniform(100, 3500, 4 * seconds), rate // 4)
@@ -35,148 +36,158 @@ def night(tmp_path_factory):
 
 
 @pytest.fixture
-def run(trained, tmp_path):
-    """A copy of a run, to be written to."""
-    return shutil.copytree(trained, tmp_path / "run")
+def run(trained_run, tmp_path):
+    """Writable copy of a run."""
+    return shutil.copytree(trained_run, tmp_path / "run")
 
 
-def test_thresholds_are_chosen_told_and_kept_in_the_model_file(spectrnn, run, night, tmp_path):
-    before = load_file(run / "model.safetensors"), read_header(run / "model.safetensors")
-    settings = (
-        "max_false_alarms_per_hour=200",
-        "window=0.4",
-        "hop=0.1",
-        "background=[middle]",
-        "smoothing_windows=2",
-        "offset_ratio=0.7",
-    )
-    outcome = spectrnn("eval", f"run={run}", f"negatives=[{night}]", f"out={tmp_path / 'out'}", *settings)
+def test_thresholds_are_tuned_reported_and_stored_in_the_model_file(spectrnn, run, negatives, tmp_path):
+    model, out = run / "model.safetensors", tmp_path / "out"
+    weights, header = load_file(model), read_header(model)
+    settings = {"max_false_alarms_per_hour": 200, "window": 0.4, "hop": 0.1, "smoothing_windows": 2}
+    settings |= {"offset_ratio": 0.7, "min_event_seconds": 0, "background": ["middle"]}
+    overrides = [f"{key}={value}".replace("'", "") for key, value in settings.items()]
+    outcome = spectrnn("tune-thresholds", f"run={run}", f"negatives=[{negatives}]", f"out={out}", *overrides)
     assert outcome.code == 0, outcome.err
-    assert f"false alarms are at most 200 an hour and class are in {run / 'model.safetensors'} now" in outcome.err
-    predictor = load(run)
-    tuned_thresholds = predictor.tuned_thresholds
-    assert (
-        tuned_thresholds.max_false_alarms_per_hour,
-        tuned_thresholds.window,
-        tuned_thresholds.hop,
-        tuned_thresholds.smoothing_windows,
-    ) == (200, 0.4, 0.1, 2)
-    assert (tuned_thresholds.offset_ratio, tuned_thresholds.background, tuned_thresholds.hours) == (
-        0.7,
-        ["middle"],
-        0.02,
-    )
-    table = json.loads((tmp_path / "out" / "metrics.json").read_text())["test"]["thresholds"]
-    heard: Counter[str] = Counter()
-    for path in (night / "a" / "one.wav", night / "two.flac"):
-        detector = EventDetector(predictor.labels, tuned_thresholds.of(predictor.labels), 2, 0.7, 0)
+    assert "thresholds for at most 200 false alarms per hour and class, in 0.02 h of negatives" in outcome.err
+    assert f"{model} now contains these thresholds, which predict and stream use" in outcome.err
+    predictor, tuned = load(run), read_thresholds(model)
+    assert predictor.tuned_thresholds == tuned
+    assert {name: getattr(tuned, name) for name in (*settings, "hours")} == {**settings, "hours": 0.02}
+
+    result = json.loads((out / "thresholds.json").read_text())
+    assert {name: result[name] for name in (*settings, "hours")} == {**settings, "hours": 0.02}
+    false_alarms: Counter[str] = Counter()
+    for path in (negatives / "a" / "one.wav", negatives / "two.flac"):
+        detector = EventDetector(predictor.labels, tuned.as_array(predictor.labels), 2, 0.7, 0)
         for spans, probabilities in sliding_window_predict(predictor, iter_blocks(path, 8000), 0.4, 0.1, 64):
-            heard.update(event.label for event in detector.push(spans, probabilities))
-        heard.update(event.label for event in detector.finish())
-    assert table["per_class"].keys() == {"low", "high"}
-    for label, row in table["per_class"].items():
-        assert row["threshold"] == tuned_thresholds.thresholds[label]
-        assert row["max_false_alarms_per_hour"] == pytest.approx(heard[label] / 0.02)
-        assert row["max_false_alarms_per_hour"] <= 200
-    text = (tmp_path / "out" / "report.txt").read_text()
-    assert "thresholds where false alarms are at most 200 an hour and class, in 0.02 h" in text
-    assert Image.open(tmp_path / "out" / "thresholds.png").size[0] > 300
-    after = load_file(run / "model.safetensors"), read_header(run / "model.safetensors")
-    assert all(torch.equal(after[0][name], tensor) for name, tensor in before[0].items())
-    assert {**after[1], "tuned_thresholds": None} == before[1]
+            false_alarms.update(event.label for event in detector.push(spans, probabilities))
+        false_alarms.update(event.label for event in detector.finish())
+    assert result["per_class"].keys() == {"low", "high"}
+    for label, row in result["per_class"].items():
+        assert row["reached"]
+        assert row["threshold"] == tuned.by_label[label]
+        assert row["false_alarms_per_hour"] == pytest.approx(false_alarms[label] / 0.02)
+        assert row["false_alarms_per_hour"] <= 200
+    assert Image.open(out / "thresholds.png").size[0] > 300
+    assert all(torch.equal(load_file(model)[name], tensor) for name, tensor in weights.items())
+    assert {**read_header(model), "tuned_thresholds": None} == header
 
 
-def test_decisions_stay_while_the_classifier_stays(spectrnn, run, night, tones, tmp_path):
+def test_thresholds_are_kept_until_the_classifier_changes(spectrnn, run, negatives, tmp_path):
     model = run / "model.safetensors"
-    assert spectrnn("eval", f"run={run}", f"negatives=[{night}]", "window=0.4").code == 0
-    chosen = read_thresholds(model)
-    assert chosen is not None
-    plain = spectrnn("eval", f"run={run}", f"out={tmp_path / 'out'}")
-    assert plain.code == 0
-    assert "thresholds" not in json.loads((tmp_path / "out" / "metrics.json").read_text())["test"]
-    assert not (tmp_path / "out" / "thresholds.png").exists()
-    assert spectrnn("train", f"resume={run}").code == 0  # has ended already
-    assert read_thresholds(model) == chosen
+    assert spectrnn("tune-thresholds", f"run={run}", f"negatives=[{negatives}]", "window=0.4").code == 0
+    assert (run / "thresholds" / "thresholds.json").is_file()
+    tuned = read_thresholds(model)
+    assert tuned is not None
+    assert spectrnn("eval", f"run={run}", f"out={tmp_path / 'out'}").code == 0
+    assert spectrnn("train", f"resume={run}").code == 0  # it is complete
+    assert read_thresholds(model) == tuned
     before = load_file(model)
     assert spectrnn("train", f"resume={run}", "trainer.epochs=4").code == 0
     after = load_file(model)
-    assert not all(torch.equal(after[name], before[name]) for name in before)  # a better one was found
+    assert not all(torch.equal(after[name], before[name]) for name in before)  # a better epoch was found
     assert read_thresholds(model) is None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("settings", "error"),
     [
+        ([], "negatives: missing; name recordings without any event"),
         (["negatives=[nowhere.wav]"], "negatives: nowhere.wav: no such file"),
         (["negatives=[empty]"], "negatives: empty: is a folder without audio files"),
         (["negatives=[broken.wav]"], "negatives: broken.wav: cannot be read as audio (Format not recognised)"),
-        (["negatives=[night]", "hop=0.5", "window=0.3"], "hop=0.5: is longer than the window of 0.3 s"),
-        (["negatives=[night]", "background=[hihg]"], "'hihg' is no label of the model; did you mean high?"),
-        (["negatives=[night]", "background=[low,middle,high]"], "background=[low, middle, high]: names all classes"),
-        (["negatives=[night]", "max_false_alarms_per_hour=-1"], "max_false_alarms_per_hour=-1: "),
-        (["negatives=[night]", "smoothing_windows=0"], "smoothing_windows=0: "),
+        (
+            ["negatives=[negatives]", "hop=0.5", "window=0.3"],
+            "hop=0.5: longer than the window of 0.3 s, so audio would be skipped",
+        ),
+        (
+            ["negatives=[negatives]", "background=[hihg]"],
+            "background: the model has no label 'hihg'; did you mean high?",
+        ),
+        (
+            ["negatives=[negatives]", "background=[low,middle,high]"],
+            "background: covers every label with a threshold, so nothing could be detected",
+        ),
+        (
+            ["negatives=[negatives]", "max_false_alarms_per_hour=-1"],
+            "max_false_alarms_per_hour=-1: should be greater than or equal to 0",
+        ),
+        (
+            ["negatives=[negatives]", "smoothing_windows=0"],
+            "smoothing_windows=0: should be greater than 0",
+        ),
     ],
 )
-def test_mistakes_end_in_a_sentence_and_write_nothing(spectrnn, run, night, tmp_path, arguments, told):
+def test_invalid_settings_are_reported_and_nothing_is_written(spectrnn, run, negatives, tmp_path, settings, error):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "broken.wav").write_bytes(b"no sound")
-    (tmp_path / "night").symlink_to(night)
+    (tmp_path / "broken.wav").write_bytes(b"not audio")
+    (tmp_path / "negatives").symlink_to(negatives)
     before = (run / "model.safetensors").read_bytes()
-    assert told in spectrnn("eval", f"run={run}", "out=out", *arguments).mistake()
+    assert spectrnn("tune-thresholds", f"run={run}", "out=out", *settings).error() == f"spectrnn: {error}"
     assert not (tmp_path / "out").exists()
     assert (run / "model.safetensors").read_bytes() == before
 
 
-def test_several_mistakes_are_told_at_once(spectrnn, run):
-    outcome = spectrnn("eval", f"run={run}", "negatives=[a.wav,b.wav]", "hop=3", "background=[x]")
-    told = [line.split(":")[0].strip() for line in outcome.err.splitlines() if not line.startswith("spectrnn:")]
-    assert told == ["hop=3.0", "background=[x]", "negatives", "negatives"]
+def test_several_errors_are_reported_at_once(spectrnn, run):
+    outcome = spectrnn("tune-thresholds", f"run={run}", "negatives=[a.wav,b.wav]", "hop=3", "background=[x]")
+    assert outcome.error() == "spectrnn: several errors"
+    assert outcome.err.split("several errors\n")[1].splitlines() == [
+        "  hop=3: longer than the window of 0.42 s, so audio would be skipped",
+        "  background: the model has no label 'x'; known here: high, low, middle",
+        "  negatives: a.wav: no such file",
+        "  negatives: b.wav: no such file",
+    ]
 
 
-def test_a_model_file_that_cannot_be_written_leaves_the_report(spectrnn, run, night, tmp_path):
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = [
-        ["mount", "-t", "tmpfs", "tmpfs", place],
-        ["cp", run / "model.safetensors", place],
-        ["mount", "-o", "remount,ro", place],
+def test_results_are_kept_if_the_model_file_cannot_be_written(spectrnn, run, negatives, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    commands = [
+        ["mount", "-t", "tmpfs", "tmpfs", disk],
+        ["cp", run / "model.safetensors", disk],
+        ["mount", "-o", "remount,ro", disk],
     ]
     try:
-        for command in mounted:
+        for command in commands:
             if subprocess.run(command, check=False, capture_output=True).returncode:
                 pytest.skip("needs the right to mount")
-        outcome = spectrnn("eval", f"run={place}", f"negatives=[{night}]", "window=0.4", "out=out")
-        told = outcome.mistake()
-        assert f"{place / 'model.safetensors'}: the thresholds cannot be written into it" in told
-        assert "thresholds" in json.loads((tmp_path / "out" / "metrics.json").read_text())["test"]
+        outcome = spectrnn("tune-thresholds", f"run={disk}", f"negatives=[{negatives}]", "window=0.4", "out=out")
+        assert outcome.error().startswith(
+            f"spectrnn: {disk / 'model.safetensors'}: the thresholds cannot be written to it ("
+        )
+        assert json.loads((tmp_path / "out" / "thresholds.json").read_text())["per_class"].keys() == {
+            "high",
+            "low",
+            "middle",
+        }
     finally:
-        subprocess.run(["umount", "-l", place], check=False, capture_output=True)
+        subprocess.run(["umount", "-l", disk], check=False, capture_output=True)
 
 
-def test_a_run_is_calibrated_on_its_validation_split(trained, spectrnn, tones, tiny, tmp_path):
-    metrics = json.loads((trained / "metrics.json").read_text())
-    assert load_file(trained / "model.safetensors")["temperature"].item() == metrics["temperature"] != 1
-    report = tmp_path / "out" / "metrics.json"
-    assert spectrnn("eval", f"run={trained}", "split=val", f"out={report.parent}").code == 0
-    val = json.loads(report.read_text())["val"]
+def test_run_is_calibrated_on_its_validation_split(spectrnn, trained_run, tmp_path):
+    metrics = json.loads((trained_run / "metrics.json").read_text())
+    calibrated = load_file(trained_run / "model.safetensors")
+    assert calibrated["temperature"].item() == metrics["temperature"] != 1
+
+    def evaluate(run):
+        assert spectrnn("eval", f"run={run}", "split=val", f"out={tmp_path / 'out'}").code == 0
+        return json.loads((tmp_path / "out" / "metrics.json").read_text())["val"]
+
+    val = evaluate(trained_run)
     assert val["ece"] == pytest.approx(metrics["val"]["ece"], abs=1e-6)
-    copy = shutil.copytree(trained, tmp_path / "uncalibrated")
-    predictor = load(copy)
-    predictor.classifier.temperature.fill_(1)
-    from spectrnn.model import serialization
-
-    serialization.save(
-        predictor.classifier, read_header(copy / "model.safetensors")["config"], copy / "model.safetensors"
-    )
-    assert spectrnn("eval", f"run={copy}", "split=val", f"out={report.parent}").code == 0
-    assert json.loads(report.read_text())["val"]["ece"] == pytest.approx(val["ece_uncalibrated"], abs=1e-6)
-    outcome = spectrnn("train", f"resume={copy}")  # as one that was killed before it was calibrated
+    copy = shutil.copytree(trained_run, tmp_path / "uncalibrated")
+    classifier, config = serialization.load(copy / "model.safetensors")
+    classifier.temperature.fill_(1)
+    serialization.save(classifier, config, copy / "model.safetensors")
+    assert evaluate(copy)["ece"] == pytest.approx(val["ece_uncalibrated"], abs=1e-6)
+    outcome = spectrnn("train", f"resume={copy}")  # as after a kill before the calibration
     assert f"temperature {metrics['temperature']:.2f}: calibration error of val" in outcome.err
-    ours, theirs = (load_file(folder / "model.safetensors") for folder in (copy, trained))
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    resumed = load_file(copy / "model.safetensors")
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in calibrated.items())
 
 
-def test_without_a_validation_split_there_is_no_temperature(spectrnn, tones, tiny, tmp_path):
+def test_run_without_validation_split_is_not_calibrated(spectrnn, tones, tiny, tmp_path):
     run = tmp_path / "run"
     settings = ("data.val_fraction=0", "trainer.epochs=1", f"hydra.run.dir={run}")
     outcome = spectrnn("train", *tiny, f"data.root={tones}", *settings)

@@ -1,4 +1,4 @@
-"""Models and runs from strangers: `eval`, `predict` and `train resume=` execute nothing and write nowhere else."""
+"""Model files and runs of others: no command executes code from them, or writes to paths that they name."""
 
 import copy
 import json
@@ -15,12 +15,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from spectrnn.runs import quote_override
+from spectrnn.config.compose import quote_override
 
 
-class Trap:
-    """Touches a file when it is unpickled."""
-
+class TouchWhenUnpickled:
     def __init__(self, path):
         self.path = path
 
@@ -29,66 +27,98 @@ class Trap:
 
 
 @pytest.fixture
-def sprung(tmp_path, monkeypatch):
-    """The file that a trap touches: when module `trap` is imported, its `run` called, or a pickle loaded."""
-    path = tmp_path / "sprung"
-    (tmp_path / "trap.py").write_text(
+def executed(tmp_path, monkeypatch):
+    """File that exists after untrusted code was executed: module `untrusted` was imported, or a pickle loaded."""
+    path = tmp_path / "executed"
+    (tmp_path / "untrusted.py").write_text(
         f"import pathlib\npathlib.Path({str(path)!r}).touch()\n"
-        "def run(sample_rate=0, root='', command=''):\n    raise SystemExit('sprung')\n"
+        "def run(sample_rate=0, root='', command=''):\n    raise SystemExit(3)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     yield path
-    sys.modules.pop("trap", None)
+    sys.modules.pop("untrusted", None)
 
 
 @pytest.fixture
-def strange(trained, tmp_path):
-    """`strange(change)`: the path of the trained model with a header that `change` alters in place."""
+def write_model(trained_run, tmp_path):
+    """Writes the trained model with another header: `write_model(change)` -> path; `change` edits its config."""
 
     def write(change):
-        path = trained / "model.safetensors"
+        path = trained_run / "model.safetensors"
         with safe_open(path, "np") as file:
             header = copy.deepcopy(json.loads(file.metadata()["spectrnn"]))
         change(header["config"])
-        save_file(load_file(path), tmp_path / "strange.safetensors", metadata={"spectrnn": json.dumps(header)})
-        return tmp_path / "strange.safetensors"
+        save_file(load_file(path), tmp_path / "untrusted.safetensors", metadata={"spectrnn": json.dumps(header)})
+        return tmp_path / "untrusted.safetensors"
 
     return write
 
 
-GROUPS = ["data", "augment", "features", "normalize", "model", "pooling", "head", "optimizer", "scheduler", "trainer"]
+@pytest.fixture
+def write_data(write_model):
+    """Writes the trained model with other settings of its data: `write_data(root="x")` -> path."""
+    return lambda **settings: write_model(lambda config: config["data"].update(settings))
 
 
-@pytest.mark.parametrize("group", [*GROUPS, "hydra"])
-def test_no_group_of_a_header_names_what_is_run(spectrnn, strange, tones, sprung, tmp_path, group):
-    node = {"_target_": "trap.run", "sample_rate": 8000, "root": "x"}
-    model = strange(lambda config: config.update({group: {"noise": node} if group == "augment" else node}))
+def add_overrides(run, *overrides):
+    """Adds overrides to those that a run was started with."""
+    path = run / ".hydra" / "overrides.yaml"
+    path.write_text(yaml.safe_dump([*yaml.safe_load(path.read_text()), *overrides]))
+
+
+STAGES = ["features", "normalize", "model", "pooling", "head", "task"]
+UNTRUSTED = {"_target_": "untrusted.run", "sample_rate": 8000, "root": "x"}
+
+
+@pytest.mark.parametrize("group", [*STAGES, "data", "augment", "metrics", "optimizer", "scheduler", "trainer", "hydra"])
+def test_targets_in_a_header_are_not_executed(spectrnn, write_model, tones, executed, tmp_path, group):
+    node = {"noise": UNTRUSTED} if group in ("augment", "metrics") else UNTRUSTED
+    model = write_model(lambda config: config.update({group: node}))
+    trust = "if you trust this file and that package, add trust=[untrusted]"
     for command in (("eval", f"out={tmp_path / 'out'}"), ("predict", tones / "low" / "00.wav")):
         outcome = spectrnn(*command, f"run={model}")
-        assert not sprung.exists()
+        assert not executed.exists()
         assert "Traceback" not in outcome.err
-        if group in ("features", "normalize", "model", "pooling", "head"):
-            assert f"{model}: {group}._target_='trap.run' is no stage" in outcome.mistake()
+        if group in STAGES:
+            problem = f"{group}._target_='untrusted.run' is not a built-in stage"
+            assert outcome.error() == f"spectrnn: {model}: {problem}; {trust}"
         elif (group, command[0]) == ("data", "eval"):
-            assert f"{model}: its data is 'trap.run', which is no source" in outcome.mistake()
+            problem = "its data is 'untrusted.run', which is not a built-in source"
+            remedy = "or name a dataset, as in data=folder data.root=..."
+            assert outcome.error() == f"spectrnn: {model}: {problem}; {trust}; {remedy}"
         else:
             assert outcome.code == 0, outcome.err
 
 
+@pytest.mark.parametrize("group", ["pooling", "data"])
+def test_trust_names_packages_whose_code_is_executed(spectrnn, write_model, executed, group):
+    model = write_model(lambda config: config.update({group: UNTRUSTED}))
+    assert f"is not a built-in {'source' if group == 'data' else 'stage'}" in (
+        spectrnn("eval", f"run={model}", "trust=[untrust]").error()
+    )
+    assert not executed.exists()
+    assert spectrnn("eval", f"run={model}", "trust=[untrusted]").code == 3
+    assert executed.exists()
+
+
 @pytest.mark.parametrize(
-    "target",
+    ("target", "package"),
     [
-        "os.system",
-        "subprocess.run",
-        "spectrnn.data.sources.local.subfolders",
-        "spectrnn.data.clips.DataSource",
-        None,
-        5,
+        ("os.system", "os"),
+        ("subprocess.run", "subprocess"),
+        ("spectrnn.data.sources.local.subfolders", None),
+        ("spectrnn.data.clips.DataSource", None),
+        (None, None),
+        (5, None),
     ],
 )
-def test_the_data_of_a_header_is_one_of_our_sources(spectrnn, strange, target):
-    told = spectrnn("eval", f"run={strange(lambda config: config['data'].update(_target_=target))}").mistake()
-    assert f"its data is {target!r}, which is no source of spectrnn; name a dataset" in told
+def test_data_of_a_header_must_be_a_builtin_source(spectrnn, write_data, target, package):
+    model = write_data(_target_=target)
+    trust = f"if you trust this file and that package, add trust=[{package}]; or " if package else ""
+    assert spectrnn("eval", f"run={model}").error() == (
+        f"spectrnn: {model}: its data is {target!r}, which is not a built-in source; "
+        f"{trust}name a dataset, as in data=folder data.root=..."
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,79 +135,97 @@ def test_the_data_of_a_header_is_one_of_our_sources(spectrnn, strange, target):
         ("sample_rate", "${now:%Y}"),
     ],
 )
-def test_values_that_hydra_would_not_take_as_they_are(spectrnn, strange, key, value):
-    told = spectrnn("eval", f"run={strange(lambda config: config['data'].update({key: value}))}").mistake()
-    assert f"of its data, {key!r} is no key of data=folder, or no plain value" in told
+def test_values_that_hydra_would_interpret_are_rejected(spectrnn, write_data, key, value):
+    error = spectrnn("eval", f"run={write_data(**{key: value})}").error()
+    assert f"its data.{key} is not a key of its source, or not a plain value; name a dataset" in error
 
 
 @pytest.mark.parametrize("data", [None, "x", [], {}, {"sample_rate": 8000}])
-def test_a_header_without_data(spectrnn, strange, tones, tmp_path, data):
-    model = strange(lambda config: config.update(data=data))
-    assert "which is no source of spectrnn" in spectrnn("eval", f"run={model}").mistake()
+def test_header_without_data_requires_a_dataset(spectrnn, write_model, tones, tmp_path, data):
+    model = write_model(lambda config: config.update(data=data))
+    assert "which is not a built-in source; name a dataset" in spectrnn("eval", f"run={model}").error()
     outcome = spectrnn("eval", f"run={model}", "data=folder", f"data.root={tones}", f"out={tmp_path / 'out'}")
     assert outcome.code == 0, outcome.err
 
 
 @pytest.mark.parametrize("rate", [None, "8000,16000", True, 8000.5, "${oc.env:HOME}"])
-def test_a_rate_that_is_none(spectrnn, strange, rate):
-    model = strange(lambda config: config["features"].update(sample_rate=rate))
-    assert "its features.sample_rate is" in spectrnn("eval", f"run={model}").mistake()
+def test_invalid_sample_rate_is_rejected(spectrnn, write_model, rate):
+    model = write_model(lambda config: config["features"].update(sample_rate=rate))
+    assert spectrnn("eval", f"run={model}").error() == (
+        f"spectrnn: {model}: its features.sample_rate is {rate!r}, not a sample rate in Hz"
+    )
 
 
-def test_a_header_says_neither_where_to_write_nor_to_download(spectrnn, strange, tmp_path):
-    def change(config):
-        config["data"] |= {"cache": str(tmp_path / "elsewhere"), "download": True}
-
-    outcome = spectrnn("eval", f"run={strange(change)}", f"out={tmp_path / 'out'}")
+def test_header_does_not_set_where_data_is_cached(spectrnn, write_data, tmp_path):
+    model = write_data(cache=str(tmp_path / "elsewhere"))
+    outcome = spectrnn("eval", f"run={model}", f"out={tmp_path / 'out'}")
     assert outcome.code == 0, outcome.err
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_header_cannot_have_a_billion_words_spoken(spectrnn, strange):
+def test_header_does_not_set_whether_data_is_downloaded(spectrnn, write_model, tmp_path):
+    data = {"_target_": "spectrnn.data.sources.published.FSDD", "root": str(tmp_path / "fsdd"), "download": True}
+    model = write_model(lambda config: config.update(data=data))
+    text = spectrnn("eval", f"run={model}", "--cfg", "job").out
+    assert f"root: {tmp_path / 'fsdd'}\n" in text
+    assert "download: false\n" in text
+
+
+def test_header_cannot_request_a_huge_synthetic_dataset(spectrnn, write_model):
     data = {"_target_": "spectrnn.data.sources.synthetic_speech.SyntheticSpeech", "takes": 10**9}
-    assert "data.takes=1000000000: " in spectrnn("eval", f"run={strange(lambda c: c.update(data=data))}").mistake()
+    error = spectrnn("eval", f"run={write_model(lambda config: config.update(data=data))}").error()
+    assert error == (
+        "spectrnn: data.takes=1000000000: more than 100,000 takes per voice for 10 words; use at most 10,000"
+    )
 
 
-@pytest.mark.parametrize("write", [torch.save, lambda thing, path: path.write_bytes(pickle.dumps(thing))])
-def test_a_pickle_for_a_model_is_not_unpickled(spectrnn, sprung, tmp_path, write):
-    write({"weights": Trap(sprung)}, tmp_path / "model.safetensors")
+def pickle_dump(content, path):
+    path.write_bytes(pickle.dumps(content))
+
+
+@pytest.mark.parametrize("write", [torch.save, pickle_dump])
+def test_pickled_model_is_not_unpickled(spectrnn, executed, tmp_path, write):
+    write({"weights": TouchWhenUnpickled(executed)}, tmp_path / "model.safetensors")
     for command in (("eval",), ("predict", "a.wav")):
-        assert "is no model file" in spectrnn(*command, f"run={tmp_path / 'model.safetensors'}").mistake()
-    assert not sprung.exists()
+        assert "is not a model file" in spectrnn(*command, f"run={tmp_path / 'model.safetensors'}").error()
+    assert not executed.exists()
 
 
-@pytest.mark.parametrize("write", [torch.save, lambda thing, path: path.write_bytes(pickle.dumps(thing))])
-def test_a_pickle_for_a_checkpoint_is_not_unpickled(spectrnn, sprung, trained, tmp_path, write):
-    run = shutil.copytree(trained, tmp_path / "run")
-    write({"config": {}, "state": {"classifier": Trap(sprung)}}, run / "last.ckpt")
-    assert "last.ckpt: cannot be read as a checkpoint" in spectrnn("train", f"resume={run}").mistake()
-    assert not sprung.exists()
+@pytest.mark.parametrize("write", [torch.save, pickle_dump])
+def test_pickled_checkpoint_is_not_unpickled(spectrnn, executed, trained_run, tmp_path, write):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    write({"config": {}, "state": {"classifier": TouchWhenUnpickled(executed)}}, run / "last.ckpt")
+    assert "last.ckpt: cannot be read as a checkpoint" in spectrnn("train", f"resume={run}").error()
+    assert not executed.exists()
 
 
 @pytest.mark.parametrize(
     "override",
-    ["data._target_=trap.run", "+data={_target_:trap.run}", "++hydra.job_logging.x=1", "hydra/job_logging=x"],
+    [
+        "data._target_=untrusted.run",
+        "+data={_target_:untrusted.run}",
+        "++hydra.job_logging.x=1",
+        "hydra/job_logging=x",
+    ],
 )
-def test_the_command_line_of_a_run_from_a_stranger_names_no_classes(spectrnn, sprung, trained, tmp_path, override):
-    run = shutil.copytree(trained, tmp_path / "run")
-    overrides = yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text())
-    (run / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump([*overrides, override]))
-    assert f"was started with {override!r}; if you trust that, type it again" in (
-        spectrnn("train", f"resume={run}").mistake()
+def test_overrides_of_a_run_cannot_import_code(spectrnn, executed, trained_run, tmp_path, override):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    add_overrides(run, override)
+    assert spectrnn("train", f"resume={run}").error() == (
+        f"spectrnn: resume={run}: the run was started with {override!r}; if you trust that, repeat it"
     )
-    assert not sprung.exists()
+    assert not executed.exists()
 
 
-def test_a_class_of_ones_own_is_named_again_to_go_on_with(spectrnn, trained, tmp_path):
-    run = shutil.copytree(trained, tmp_path / "run")
-    overrides = yaml.safe_load((run / ".hydra" / "overrides.yaml").read_text())
-    own = "data._target_=spectrnn.data.sources.local.FolderDataset"
-    (run / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump([*overrides, own]))
-    outcome = spectrnn("train", f"resume={run}", own)
+def test_repeated_override_of_a_class_is_accepted(spectrnn, trained_run, tmp_path):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    override = "data._target_=spectrnn.data.sources.local.FolderDataset"
+    add_overrides(run, override)
+    outcome = spectrnn("train", f"resume={run}", override)
     assert outcome.code == 0, outcome.err
 
 
-def test_whatever_a_string_holds_hydra_reads_it_as_it_is():
+def test_hydra_reads_quoted_strings_unchanged():
     generator = random.Random(0)
     for _ in range(500):
         text = "".join(generator.choices("a'\"\\ ,:={}[]()$;#%~\n\tü", k=generator.randrange(8))).replace("${", "")

@@ -1,4 +1,4 @@
-"""Tiny copies of the published datasets."""
+"""Tiny copies of the published datasets, of silence."""
 
 import csv
 import functools
@@ -52,18 +52,9 @@ def esc50(tmp_path: Path) -> Path:
     for fold in range(1, 6):
         for target, category in enumerate(("dog", "rain")):
             for take in "AB":
-                name = f"{fold}-{fold}{target}-{take}-{target}.wav"
-                rows.append(
-                    {
-                        "filename": name,
-                        "fold": fold,
-                        "target": target,
-                        "category": category,
-                        "esc10": True,
-                        "src_file": f"{fold}{target}",
-                        "take": take,
-                    }
-                )
+                name, recording = f"{fold}-{fold}{target}-{take}-{target}.wav", f"{fold}{target}"
+                row = {"filename": name, "fold": fold, "target": target, "category": category, "esc10": True}
+                rows.append({**row, "src_file": recording, "take": take})
                 _record(tmp_path / "audio" / name)
     _table(tmp_path / "meta" / "esc50.csv", rows)
     return tmp_path
@@ -75,19 +66,9 @@ def urbansound8k(tmp_path: Path) -> Path:
     for fold in range(1, 11):
         for number, sound in enumerate(("siren", "drilling")):
             for occurrence in range(2):
-                name = f"{fold}{number}-{number}-0-{occurrence}.wav"
-                rows.append(
-                    {
-                        "slice_file_name": name,
-                        "fsID": f"{fold}{number}",
-                        "start": 0.0,
-                        "end": 4.0,
-                        "salience": 1,
-                        "fold": fold,
-                        "classID": number,
-                        "class": sound,
-                    }
-                )
+                name, recording = f"{fold}{number}-{number}-0-{occurrence}.wav", f"{fold}{number}"
+                row = {"slice_file_name": name, "fsID": recording, "start": 0.0, "end": 4.0, "salience": 1}
+                rows.append({**row, "fold": fold, "classID": number, "class": sound})
                 _record(tmp_path / "audio" / f"fold{fold}" / name)
     _table(tmp_path / "metadata" / "UrbanSound8K.csv", rows)
     return tmp_path
@@ -114,7 +95,7 @@ def _table(path: Path, rows: list[dict[str, object]]) -> None:
 
 
 def _speech_commands(root: Path, version: int) -> Path:
-    """Every word by 12 speakers: 8 train, 1 validates, 3 test; noise of 61 s and 30.5 s, and a bit too short to use."""
+    """Writes every word by 12 speakers (8 train, 1 val, 3 test); noise of 61, 30.5 and 2 s (too short to be used)."""
     speakers = [f"{number:08x}" for number in range(12)]
     lists: dict[str, list[str]] = {"validation_list.txt": [], "testing_list.txt": []}
     for word in WORDS[version]:

@@ -1,4 +1,4 @@
-"""A short part of scripts/fuzz.py, and proof that its watch over the decoder can fail."""
+"""A short part of scripts/fuzz.py, and a proof that its supervision of the decoder can fail."""
 
 import importlib
 from collections import Counter
@@ -15,8 +15,8 @@ from fuzzing.originals import originals
 from spectrnn.data.clips import DataSource
 
 MUTANTS = 200
-# Answers a file by its name, and as badly as a decoder can.
-BAD = """
+# Fails in the way that the file name states.
+FAILING_DECODER = """
 import os, signal, time
 from pathlib import Path
 import numpy as np
@@ -29,9 +29,9 @@ def decode(path, rate):
     if name == "hangs":
         time.sleep(60)
     if name == "allocates":
-        np.empty(1 << 28, np.int16)  # and touches none of it
+        np.empty(1 << 28, np.int16)  # without touching it
     if name == "raises":
-        raise ValueError("not a sentence")
+        raise ValueError("not a user error")
     if name == "blames nothing":
         raise UserError("a file is broken")
     return np.zeros(0 if name == "empty" else rate, np.int16)
@@ -61,16 +61,16 @@ def test_mutants_are_decoded_or_reported(recordings: list[tuple[str, str, bytes]
     assert min(kinds[DECODED], kinds[REPORTED]) > MUTANTS / 10
 
 
-def test_a_mutant_is_what_its_seed_says():
+def test_mutants_depend_on_the_seed_only():
     content = np.arange(2000, dtype=np.int16).tobytes()
-    again = [[mutant(content, ".wav", f"{seed}") for seed in range(50)] for _ in range(2)]
-    assert again[0] == again[1]
-    assert len({broken.content for broken in again[0]}) > 40
-    assert {name for broken in again[0] for name in broken.what.split("+")} <= set(MUTATIONS)
+    first, second = ([mutant(content, ".wav", f"{seed}") for seed in range(50)] for _ in range(2))
+    assert first == second
+    assert len({broken.content for broken in first}) > 40
+    assert {name for broken in first for name in broken.what.split("+")} <= set(MUTATIONS)
 
 
-def test_the_watch_sees_whatever_goes_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "bad_decoder.py").write_text(BAD)
+def test_every_failure_of_a_decoder_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "failing_decoder.py").write_text(FAILING_DECODER)
     monkeypatch.syspath_prepend(tmp_path)
     expected = {
         "works": DECODED,
@@ -81,7 +81,7 @@ def test_the_watch_sees_whatever_goes_wrong(tmp_path: Path, monkeypatch: pytest.
         "blames nothing": "reported badly",
         "empty": "decoded badly",
     }
-    with Decoder(8000, 1.0, 100.0, importlib.import_module("bad_decoder").decode) as decoder:
+    with Decoder(8000, 1.0, 100.0, importlib.import_module("failing_decoder").decode) as decoder:
         found = {name: decoder.decode(tmp_path / name).kind for name in expected}
         assert decoder.decode(tmp_path / "works").kind == DECODED
     assert found == expected

@@ -1,4 +1,4 @@
-"""The published datasets, as tiny copies made here, and the real spoken digits where they lie beside the repository."""
+"""The published datasets: tiny copies, and the real spoken digits if available."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -18,13 +18,13 @@ Build = Callable[..., DataSource]
 
 
 def by_split(clips: list[Clip]) -> dict[str | None, list[Clip]]:
-    return {part: [clip for clip in clips if clip.split == part] for part in {clip.split for clip in clips}}
+    return {split: [clip for clip in clips if clip.split == split] for split in {clip.split for clip in clips}}
 
 
 # Free Spoken Digit Dataset
 
 
-def test_fsdd_tests_on_the_recordings_0_to_4(dataset: Build, digits: Path):
+def test_fsdd_test_split_has_recordings_0_to_4(dataset: Build, digits: Path):
     clips = dataset("fsdd", digits).clips()
     assert len(clips) == 120
     assert {clip.label for clip in clips} == set(DIGITS)
@@ -40,18 +40,19 @@ def test_fsdd_fold_is_a_speaker(dataset: Build, digits: Path):
     source = dataset("fsdd", digits, fold="bob")
     clips = source.clips()
     assert all(clip.fold == clip.group == Path(clip.path).stem.split("_")[1] and clip.split is None for clip in clips)
-    speakers = {part: {clip.group for clip in rows} for part, rows in by_split(assign_splits(clips, source)).items()}
+    splits = by_split(assign_splits(clips, source))
+    speakers = {split: {clip.group for clip in rows} for split, rows in splits.items()}
     assert speakers["test"] == {"bob"}
     assert len(speakers["val"]) == len(speakers["train"]) == 1
     assert speakers["val"] != speakers["train"]
 
 
-def test_fsdd_unknown_speaker(dataset: Build, digits: Path):
+def test_fsdd_unknown_speaker_is_reported(dataset: Build, digits: Path):
     with pytest.raises(UserError, match=r"data.fold=dan: no such speaker; the speakers are ann, bob, cid"):
         dataset("fsdd", digits, fold="dan").clips()
 
 
-def test_fsdd_lies_in_recordings_or_in_the_root(dataset: Build, recording: Callable, digits: Path):
+def test_fsdd_files_are_in_recordings_or_in_the_root(dataset: Build, recording: Callable, digits: Path):
     recording(digits / "other" / "noise.wav")
     recording(digits / "recordings" / "._0_ann_0.wav")
     deep, flat = dataset("fsdd", digits).clips(), dataset("fsdd", digits / "recordings").clips()
@@ -60,48 +61,48 @@ def test_fsdd_lies_in_recordings_or_in_the_root(dataset: Build, recording: Calla
 
 
 @pytest.mark.parametrize("name", ["ten_ann_0.wav", "10_ann_0.wav", "1_ann.wav", "1_ann_x.wav", "1_ann_b_2.wav"])
-def test_fsdd_wrong_name(dataset: Build, recording: Callable, digits: Path, name: str):
+def test_fsdd_wrong_file_name_is_reported(dataset: Build, recording: Callable, digits: Path, name: str):
     recording(digits / "recordings" / name)
     with pytest.raises(UserError, match=rf"recordings/{name}: the name should be <digit>_<speaker>_<index>.wav"):
         dataset("fsdd", digits).clips()
 
 
-def test_fsdd_without_recordings(dataset: Build, recording: Callable, tmp_path: Path):
+def test_fsdd_without_recordings_is_reported(dataset: Build, recording: Callable, tmp_path: Path):
     recording(tmp_path / "elsewhere" / "0_ann_0.wav")
-    with pytest.raises(UserError, match=r"data.root=.*holds no recordings/\*.wav and no \*.wav"):
+    with pytest.raises(UserError, match=r"data.root=.*contains no recordings/\*.wav and no \*.wav"):
         dataset("fsdd", tmp_path).clips()
 
 
-def test_fsdd_as_published(dataset: Build, real_digits: Path):
+def test_real_fsdd(dataset: Build, real_digits: Path):
     source = dataset("fsdd", real_digits)
     assert source.sample_rate == 8000 == soundfile.info(source.clips()[0].path).samplerate
     clips = source.clips()
     assert Counter(clip.split for clip in clips) == {"train": 2700, "test": 300}
     assert set(Counter((clip.label, clip.split) for clip in clips).values()) == {270, 30}
-    parts = Counter(clip.split for clip in assign_splits(clips, source))
-    assert parts == {"train": 2430, "val": 270, "test": 300}
+    counts = Counter(clip.split for clip in assign_splits(clips, source))
+    assert counts == {"train": 2430, "val": 270, "test": 300}
     jackson = dataset("fsdd", real_digits, fold="jackson")
-    parts = by_split(assign_splits(jackson.clips(), jackson))
-    assert len(parts["test"]) == 500
-    assert {clip.group for clip in parts["test"]} == {"jackson"}
-    assert not {clip.group for clip in parts["train"]} & {clip.group for clip in parts["val"]}
+    splits = by_split(assign_splits(jackson.clips(), jackson))
+    assert len(splits["test"]) == 500
+    assert {clip.group for clip in splits["test"]} == {"jackson"}
+    assert not {clip.group for clip in splits["train"]} & {clip.group for clip in splits["val"]}
 
 
 # ESC-50 and UrbanSound8K
 
 
 @pytest.mark.parametrize(("name", "folds"), [("esc50", 5), ("urbansound8k", 10)])
-def test_corpora_with_folds(dataset: Build, request: pytest.FixtureRequest, name: str, folds: int):
+def test_datasets_with_folds(dataset: Build, request: pytest.FixtureRequest, name: str, folds: int):
     source = dataset(name, request.getfixturevalue(name))
     clips = source.clips()
     assert source.fold == 1
     assert len(clips) == 4 * folds
     assert {clip.fold for clip in clips} == {str(fold) for fold in range(1, folds + 1)}
     assert all(Path(clip.path).is_file() and clip.split is None for clip in clips)
-    parts = by_split(assign_splits(clips, source))
-    assert {clip.fold for clip in parts["test"]} == {"1"}
-    assert len(parts["test"]) == 4
-    groups = [{clip.group for clip in rows} for rows in parts.values()]
+    splits = by_split(assign_splits(clips, source))
+    assert {clip.fold for clip in splits["test"]} == {"1"}
+    assert len(splits["test"]) == 4
+    groups = [{clip.group for clip in rows} for rows in splits.values()]
     assert len(groups) == 3
     assert sum(map(len, groups)) == len(set.union(*groups)) == 2 * folds
     with pytest.raises(UserError, match=r"data.fold=11: no such fold; its folds are 1, "):
@@ -121,21 +122,21 @@ def test_urbansound8k_rows(dataset: Build, urbansound8k: Path):
     assert last == Clip(str(path), "drilling", fold="10", group="101")
 
 
-def test_a_damaged_table_is_named(dataset: Build, esc50: Path):
+def test_damaged_table_is_reported(dataset: Build, esc50: Path):
     path = esc50 / "meta" / "esc50.csv"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], lines[1], "1-10-B-0.wav,1,0"]))
-    with pytest.raises(UserError, match=r"esc50.csv, line 3: is incomplete"):
+    with pytest.raises(UserError, match=r"esc50.csv, line 3: is incomplete$"):
         dataset("esc50", esc50).clips()
     path.write_text(lines[0])
-    with pytest.raises(UserError, match=r"esc50.csv: holds no clips"):
+    with pytest.raises(UserError, match=r"esc50.csv: contains no clips$"):
         dataset("esc50", esc50).clips()
     path.write_text("filename,category\na.wav,dog\n")
     with pytest.raises(UserError, match=r"esc50.csv: no column fold and no column src_file"):
         dataset("esc50", esc50).clips()
 
 
-# All of them
+# All published datasets
 
 CONTENTS = {
     "fsdd": (r"\*\*/\*.wav", "the Free Spoken Digit Dataset", "12 MB"),
@@ -146,36 +147,36 @@ CONTENTS = {
 
 
 @pytest.mark.parametrize("name", CONTENTS)
-def test_a_missing_root_offers_the_download(dataset: Build, tmp_path: Path, name: str):
+def test_missing_contents_are_reported_with_the_download(dataset: Build, tmp_path: Path, name: str):
     missing, title, size = CONTENTS[name]
-    with pytest.raises(
-        UserError, match=rf"root=.*/none: no such folder; data.download=true fetches {title} \({size}\)"
-    ):
+    offer = rf"data.download=true downloads {title} \({size}\)"
+    with pytest.raises(UserError, match=rf"^data.root=.*/none: no such folder; {offer}$"):
         dataset(name, tmp_path / "none").clips()
-    with pytest.raises(UserError, match=rf"data.root=.*: holds no {missing}; data.download=true"):
+    message = rf"^data.root={tmp_path}: contains no {missing}; {offer} into a new folder$"
+    with pytest.raises(UserError, match=message):
         dataset(name, tmp_path).clips()
     (tmp_path / "mine.txt").touch()
-    with pytest.raises(UserError, match=rf"holds no {missing}"):  # what is there is not touched
+    with pytest.raises(UserError, match=message):  # a folder with other contents is not filled
         dataset(name, tmp_path, download=True).clips()
 
 
 @pytest.mark.parametrize("name", CONTENTS)
-def test_a_missing_root_is_downloaded_and_a_complete_one_is_not(
+def test_only_a_missing_root_is_downloaded(
     dataset: Build, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ):
     fixtures = {"fsdd": "digits", "speech_commands": "commands"}
     complete = request.getfixturevalue(fixtures.get(name, name))
-    asked: list[tuple[str, Path]] = []
+    requested: list[tuple[str, Path]] = []
 
     def fetch(archive: Archive, folder: Path) -> None:
-        asked.append((archive.name, folder))
+        requested.append((archive.name, folder))
         folder.symlink_to(complete)
 
     monkeypatch.setattr(published, "fetch", fetch)
     expected = dataset(name, complete, download=True).clips()
-    assert asked == []
+    assert requested == []
     fetched = dataset(name, tmp_path / "new", download=True).clips()
-    assert asked == [(CONTENTS[name][1], tmp_path / "new")]
+    assert requested == [(CONTENTS[name][1], tmp_path / "new")]
     assert [clip._replace(path="") for clip in fetched] == [clip._replace(path="") for clip in expected]
 
 

@@ -1,4 +1,4 @@
-"""The samples of a dataset, in memory and on disk: the same answers, in order, read ahead and no further."""
+"""The samples of a dataset in memory and on disk."""
 
 import subprocess
 import sys
@@ -17,8 +17,8 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    np.arange(10000, dtype=np.int16).tofile(tmp_path / "wave.int16")
-    return tmp_path / "wave.int16"
+    np.arange(10000, dtype=np.int16).tofile(tmp_path / "samples.int16")
+    return tmp_path / "samples.int16"
 
 
 def requests() -> Iterator[Request]:
@@ -28,66 +28,65 @@ def requests() -> Iterator[Request]:
 
 
 @pytest.mark.parametrize("storage", ["disk", "ram", "auto"])
-def test_rows_are_the_samples_from_their_starts(path: Path, storage: str):
-    answers = list(open_samples(path, storage, CPU).gather(requests()))
-    for (starts, samples), rows in zip(requests(), answers, strict=True):
+def test_rows_are_gathered_from_their_starts(path: Path, storage: str):
+    gathered = list(open_samples(path, storage, CPU).gather(requests()))
+    for (starts, samples), rows in zip(requests(), gathered, strict=True):
         assert rows.dtype == torch.int16
         assert rows.tolist() == [list(range(start, start + samples)) for start in starts]
 
 
-def test_a_corpus_in_memory_is_read_and_one_on_disk_is_not(path: Path):
-    assert isinstance(open_samples(path, "ram", CPU), InMemorySamples)
-    for storage in ("disk", "auto"):  # without a GPU the system's cache does as well
+def test_storage_determines_whether_the_file_is_loaded(path: Path):
+    for storage in ("disk", "auto"):  # auto: without a GPU the page cache is as fast
         assert isinstance(open_samples(path, storage, CPU), OnDiskSamples)
-    held = open_samples(path, "ram", CPU)
+    samples = open_samples(path, "ram", CPU)
+    assert isinstance(samples, InMemorySamples)
     path.unlink()
-    assert next(held.gather([(np.array([3]), 2)])).tolist() == [[3, 4]]
+    assert next(samples.gather([(np.array([3]), 2)])).tolist() == [[3, 4]]
 
 
-def test_a_gpu_that_is_not_there(path: Path):
+def test_missing_gpu_is_reported(path: Path):
     with pytest.raises(UserError, match=r"^data.storage=gpu: the run has no GPU; use auto, ram or disk$"):
         open_samples(path, "gpu", CPU)
 
 
-def test_two_readers_at_once_do_not_disturb_each_other(path: Path):
-    wave = OnDiskSamples(path, CPU)
-    pairs = zip(wave.gather(requests()), wave.gather(requests()), strict=True)
-    assert all(torch.equal(one, other) for one, other in pairs)
+def test_concurrent_iterators_are_independent(path: Path):
+    samples = OnDiskSamples(path, CPU)
+    pairs = zip(samples.gather(requests()), samples.gather(requests()), strict=True)
+    assert all(torch.equal(first, second) for first, second in pairs)
 
 
-def test_a_file_that_vanishes_while_it_is_read_is_an_error(path: Path):
-    answers = OnDiskSamples(path, CPU).gather((np.array([0]), 1) for _ in range(10))
-    next(answers)
+def test_file_that_is_deleted_meanwhile_is_reported(path: Path):
+    rows = OnDiskSamples(path, CPU).gather((np.array([0]), 1) for _ in range(10))
+    next(rows)
     path.unlink()
-    with pytest.raises(OSError, match=r"wave\.int16"):
-        list(answers)
+    with pytest.raises(OSError, match=r"samples\.int16"):
+        list(rows)
 
 
-def test_a_file_that_shrinks_while_it_is_read_is_an_error_and_no_noise(path: Path):
+def test_file_that_is_truncated_meanwhile_is_reported(path: Path):
     with path.open("r+b") as file:
         file.truncate(2 * 500)
-    with pytest.raises(OSError, match=r"wave\.int16: is shorter than when it was opened"):
+    with pytest.raises(OSError, match=r"samples\.int16: is shorter than when it was opened$"):
         next(OnDiskSamples(path, CPU).gather([(np.array([0, 450]), 100)]))
 
 
-READING = """
+READ_ALL = """
 import resource, sys
 from pathlib import Path
 import numpy as np, torch
-from spectrnn.data.wave import place
-wave = place(Path(sys.argv[1]), sys.argv[2], torch.device("cpu"))
-rows = next(wave.gather([(np.arange(64) * 10, 8000)]))
+from spectrnn.data.samples import open_samples
+samples = open_samples(Path(sys.argv[1]), "disk", torch.device("cpu"))
+rows = next(samples.gather([(np.arange(64) * 10, 8000)]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for rows in wave.gather((np.arange(64) * 16000 + start, 8000) for start in range(0, 99_000_000, 64 * 16000)):
+for rows in samples.gather((np.arange(64) * 16000 + start, 8000) for start in range(0, 99_000_000, 64 * 16000)):
     pass
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
 
-def test_resident_memory_stays_flat_whatever_the_size_of_the_corpus(tmp_path: Path):
-    path = tmp_path / "wave.int16"
+def test_resident_memory_does_not_depend_on_the_size_of_the_file(tmp_path: Path):
+    path = tmp_path / "samples.int16"
     with path.open("wb") as file:
         file.truncate(200_000_000)
-    command = [sys.executable, "-c", READING, str(path), "disk"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 20  # MiB; mapped, it would be nearly 200
+    result = subprocess.run([sys.executable, "-c", READ_ALL, str(path)], capture_output=True, text=True, check=True)
+    assert float(result.stdout) < 20  # MiB; almost 200 if the file were memory-mapped

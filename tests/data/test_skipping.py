@@ -1,7 +1,8 @@
-"""Recordings that cannot be read: all named at once, or left out and listed, whatever else is in the dataset."""
+"""Unreadable recordings: reported all at once, or skipped and listed."""
 
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,89 +10,90 @@ import pytest
 import torch
 
 from spectrnn.data.clips import DataSource
-from spectrnn.data.dataset import Dataset, open_dataset, open_for_evaluation
+from spectrnn.data.dataset import Dataset, open_dataset, open_dataset_for_evaluation
 from spectrnn.errors import UserError
 
 Build = Callable[..., DataSource]
 CPU = torch.device("cpu")
 LABELS = ["high", "low", "middle"]
+REASON = "Format not recognised"
 
 
 @pytest.fixture
 def root(tones: Path, tmp_path: Path) -> Path:
-    """Tones, of which nothing is broken yet."""
+    """Writable copy of the tones."""
     return Path(shutil.copytree(tones, tmp_path / "tones"))
 
 
 @pytest.fixture
 def opened(source: Build, root: Path, tmp_path: Path) -> Callable[..., Dataset]:
-    """Opens the tones with `on_error`, in a cache of their own."""
+    """Opens the tones with a separate cache: `opened(on_error)`."""
     return lambda on_error: open_dataset(
         source("folder", root=root, sample_rate=8000, on_error=on_error, cache=tmp_path / "cache"), CPU
     )
 
 
-def broken(root: Path, *names: str) -> list[str]:
+def damage(root: Path, *names: str) -> list[str]:
+    """Overwrites files, and returns their paths."""
     for name in names:
-        (root / name).write_text("no sound")
+        (root / name).write_text("not audio")
     return [str(root / name) for name in names]
 
 
 def samples(dataset: Dataset) -> dict[str, list[int]]:
-    """The clips of a dataset by their paths."""
-    wave = np.fromfile(dataset.store.path, np.int16)
-    bounds = zip(dataset.store.offsets, dataset.store.offsets[1:], strict=False)
-    return {clip.path: wave[a:b].tolist() for clip, (a, b) in zip(dataset.clips, bounds, strict=True)}
+    """Samples of each clip by path."""
+    waveform, spans = np.fromfile(dataset.cache.path, np.int16), pairwise(dataset.cache.offsets)
+    return {clip.path: waveform[start:end].tolist() for clip, (start, end) in zip(dataset.clips, spans, strict=True)}
 
 
-def test_the_rest_is_as_if_nothing_were_broken(opened: Callable[..., Dataset], root: Path):
+def test_other_clips_are_not_changed(opened: Callable[..., Dataset], root: Path):
     whole = opened("skip")
     assert whole.skipped == []
-    # the first clip, the last, two in a row
-    paths = broken(root, "high/00.wav", "low/03.wav", "low/04.wav", "middle/11.wav")
+    # The first clip, the last one, and two consecutive ones.
+    paths = damage(root, "high/00.wav", "low/03.wav", "low/04.wav", "middle/11.wav")
     dataset = opened("skip")
     assert [line.split(": ")[0] for line in dataset.skipped] == paths
-    assert dataset.clips == [clip for clip in whole.clips if clip.path not in paths]  # their splits too
-    assert samples(dataset) == {path: wave for path, wave in samples(whole).items() if path not in paths}
+    assert dataset.clips == [clip for clip in whole.clips if clip.path not in paths]  # with the same splits
+    assert samples(dataset) == {path: waveform for path, waveform in samples(whole).items() if path not in paths}
     assert dataset.labels == whole.labels
-    drawn = [
+    rows = [
         row
-        for part in ("train", "val", "test")
-        for batch in dataset.batches(part, 4, CPU, seed=0).epoch()
+        for split in ("train", "val", "test")
+        for batch in dataset.batches(split, 4, CPU, seed=0).epoch()
         for row in batch.rows[batch.lengths > 0].tolist()
     ]
-    assert sorted(drawn) == list(range(32))
+    assert sorted(rows) == list(range(32))
 
 
-def test_failing_names_all_and_leaves_nothing(opened: Callable[..., Dataset], root: Path, tmp_path: Path):
-    paths = broken(root, *(f"{label}/{number:02d}.wav" for label in LABELS for number in range(8)))
-    with pytest.raises(UserError) as caught:
+def test_fail_reports_all_files_and_keeps_nothing(opened: Callable[..., Dataset], root: Path, tmp_path: Path):
+    paths = damage(root, *(f"{label}/{number:02d}.wav" for label in LABELS for number in range(8)))
+    with pytest.raises(UserError) as error:
         opened("fail")
-    assert [line.split(": ")[0] for line in str(caught.value).splitlines()] == paths
-    assert list((tmp_path / "cache" / "stores").iterdir()) == []
+    assert str(error.value).splitlines() == [f"{path}: cannot be read as audio ({REASON})" for path in paths]
+    assert list((tmp_path / "cache" / "datasets").iterdir()) == []
 
 
-def test_failing_finds_what_an_earlier_run_skipped(opened: Callable[..., Dataset], root: Path):
-    (path,) = broken(root, "low/03.wav")
+def test_fail_reports_files_that_an_earlier_run_skipped(opened: Callable[..., Dataset], root: Path):
+    (path,) = damage(root, "low/03.wav")
     opened("skip")
-    with pytest.raises(UserError, match=rf"^{path}: cannot be read as audio"):
+    with pytest.raises(UserError, match=rf"^{path}: cannot be read as audio \({REASON}\)$"):
         opened("fail")
-    assert len(opened("skip").clips) == 35  # and leaves it where it is
+    assert len(opened("skip").clips) == 35  # the cached dataset is kept
 
 
-def test_a_mended_recording_is_there_again(opened: Callable[..., Dataset], root: Path, tones: Path):
-    broken(root, "low/03.wav")
+def test_repaired_file_is_used_again(opened: Callable[..., Dataset], root: Path, tones: Path):
+    damage(root, "low/03.wav")
     assert len(opened("skip").clips) == 35
     shutil.copy(tones / "low" / "03.wav", root / "low")
     assert len(opened("skip").clips) == 36
 
 
 @pytest.mark.usefixtures("root")
-def test_a_manifest_may_name_files_that_are_gone(source: Build, tmp_path: Path):
+def test_missing_files_of_a_manifest_are_skipped(source: Build, tmp_path: Path):
     lines = ["path,label", *(f"tones/{label}/{number:02d}.wav,{label}" for label in LABELS for number in range(12))]
-    (tmp_path / "table.csv").write_text("\n".join([*lines[:5], "gone.wav,low", *lines[5:]]))
+    (tmp_path / "table.csv").write_text("\n".join([*lines[:5], "missing.wav,low", *lines[5:]]))
     dataset = open_dataset(source("manifest", path=tmp_path / "table.csv", on_error="skip", sample_rate=8000), CPU)
-    assert dataset.skipped == [f"{tmp_path / 'gone.wav'}: no such file"]
+    assert dataset.skipped == [f"{tmp_path / 'missing.wav'}: no such file"]
     assert len(dataset.clips) == 36
 
 
@@ -104,7 +106,7 @@ def test_a_manifest_may_name_files_that_are_gone(source: Build, tmp_path: Path):
         (["train a", "train b", "train b", "test !b", "test !a"], "split test"),
     ],
 )
-def test_a_class_or_split_that_loses_all_is_named(
+def test_class_or_split_without_readable_clips_is_reported(
     source: Build, tone: Callable[..., Path], tmp_path: Path, table: list[str], lost: str | None
 ):
     lines = ["path,split,label"]
@@ -118,38 +120,43 @@ def test_a_class_or_split_that_loses_all_is_named(
     if lost is None:
         assert len(open_dataset(built, CPU).clips) == len(table) - 1
         return
-    with pytest.raises(UserError, match=rf"^data.on_error=skip: no clip of {lost} can be read"):
+    message = f"data.on_error=skip: no clip of {lost} can be read; data.on_error=fail names them"
+    with pytest.raises(UserError, match=f"^{message}$"):
         open_dataset(built, CPU)
 
 
-def test_evaluation_minds_its_own_part(source: Build, tone: Callable[..., Path], tmp_path: Path):
+def test_evaluation_needs_readable_clips_of_its_split_only(source: Build, tone: Callable[..., Path], tmp_path: Path):
     for number in range(3):
         tone(tmp_path / f"{number}.wav")
-    rows = ["path,split,label", "0.wav,test,a", "1.wav,test,b", "gone.wav,train,a", "2.wav,val,a", "lost.wav,val,c"]
+    rows = ["path,split,label", "0.wav,test,a", "1.wav,test,b", "none.wav,train,a", "2.wav,val,a", "gone.wav,val,c"]
     (tmp_path / "table.csv").write_text("\n".join(rows))
     built = source("manifest", path=tmp_path / "table.csv", on_error="skip")
-    dataset, _ = open_for_evaluation(built, "test", ["a", "b"], CPU)
+    dataset, _ = open_dataset_for_evaluation(built, "test", ["a", "b"], CPU)
     assert dataset.rows("test").tolist() == [0, 1]
     assert len(dataset.skipped) == 2
-    assert len(open_for_evaluation(built, "val", ["a", "b"], CPU)[0].rows("val")) == 1  # of c it knows nothing
-    with pytest.raises(UserError, match=r"no clip of label 'a'.*, split train can be read"):
-        open_for_evaluation(built, "train", ["a", "b"], CPU)
+    dataset, _ = open_dataset_for_evaluation(built, "val", ["a", "b"], CPU)
+    assert len(dataset.rows("val")) == 1  # the model does not know c
+    message = r"no clip of label 'a', label 'a' in split train, split train can be read"
+    with pytest.raises(UserError, match=f"^data.on_error=skip: {message}"):
+        open_dataset_for_evaluation(built, "train", ["a", "b"], CPU)
 
 
-def test_nothing_that_can_be_read_is_an_error(opened: Callable[..., Dataset], root: Path, tmp_path: Path):
-    paths = broken(root, *(f"{label}/{number:02d}.wav" for label in LABELS for number in range(12)))
+def test_dataset_without_readable_clips_is_reported(opened: Callable[..., Dataset], root: Path, tmp_path: Path):
+    paths = damage(root, *(f"{label}/{number:02d}.wav" for label in LABELS for number in range(12)))
     with pytest.raises(UserError, match=f"^data.on_error=skip: none of the 36 clips can be read, such as {paths[0]}: "):
         opened("skip")
-    assert list((tmp_path / "cache" / "stores").iterdir()) == []
+    assert list((tmp_path / "cache" / "datasets").iterdir()) == []
 
 
-def test_what_was_skipped_is_listed(opened: Callable[..., Dataset], root: Path, tmp_path: Path, caplog):
+def test_skipped_clips_are_listed(
+    opened: Callable[..., Dataset], root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     opened("skip").list_skipped(tmp_path)
     assert not (tmp_path / "skipped.txt").exists()
-    broken(root, "low/03.wav", "low/05.wav")
+    damage(root, "low/03.wav", "low/05.wav")
     (root / "low" / "04.wav").rename(root / "low" / "caf\udce9.wav")
-    broken(root, "low/caf\udce9.wav")
+    damage(root, "low/caf\udce9.wav")
     dataset = opened("skip")
     dataset.list_skipped(tmp_path)
     assert (tmp_path / "skipped.txt").read_text(errors="surrogateescape").splitlines() == dataset.skipped
-    assert f"3 of 36 clips cannot be read and are left out; they are listed in {tmp_path}/skipped.txt" in caplog.text
+    assert caplog.messages[-1] == f"3 of 36 clips cannot be read and were skipped; see {tmp_path}/skipped.txt"

@@ -1,4 +1,4 @@
-"""Splits: seeded, stratified, group-disjoint; the dataset's own where it has them."""
+"""Splits: predefined ones are kept, drawn ones are seeded, stratified and group-disjoint."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,8 +18,7 @@ COUNTS = {"cat": 100, "dog": 40, "owl": 10}
 
 @pytest.fixture
 def assign(source: Callable[..., DataSource], tmp_path: Path) -> Callable[..., list[Clip]]:
-    """`assign(clips, test_fraction=0.2, ...)`: the table with its splits."""
-
+    """`assign(clips, test_fraction=0.2, ...)` -> clip table with splits."""
     built = source("folder", root=tmp_path)
 
     def assigned(clips: Sequence[Clip], **settings: Any) -> list[Clip]:
@@ -35,7 +34,7 @@ def clips_of(counts: dict[str, int], **fields: str) -> list[Clip]:
 
 
 def grouped(seed: int, clips: int = 300, groups: int = 60) -> list[Clip]:
-    """Three labels; groups of different sizes, which hold clips of several labels."""
+    """Clips of three labels in groups of different sizes, most of which have several labels."""
     generator = np.random.default_rng(seed)
     weights = generator.dirichlet(np.full(groups, 2.0))
     return [
@@ -48,19 +47,19 @@ def grouped(seed: int, clips: int = 300, groups: int = 60) -> list[Clip]:
     ]
 
 
-def counts(clips: Sequence[Clip], part: str) -> Counter[str]:
-    return Counter(clip.label for clip in clips if clip.split == part)
+def counts(clips: Sequence[Clip], split: str) -> Counter[str]:
+    return Counter(clip.label for clip in clips if clip.split == split)
 
 
-def groups(clips: Sequence[Clip], part: str) -> set[str | None]:
-    return {clip.group for clip in clips if clip.split == part}
+def groups(clips: Sequence[Clip], split: str) -> set[str | None]:
+    return {clip.group for clip in clips if clip.split == split}
 
 
-# Drawn clip by clip
+# Drawn splits without groups
 
 
 @pytest.mark.parametrize(("test", "val"), [(0.2, 0.1), (0.5, 0.25), (0.05, 0.0), (0.0, 0.3)])
-def test_every_label_is_drawn_in_proportion(assign: Callable, test: float, val: float):
+def test_drawn_splits_are_stratified(assign: Callable, test: float, val: float):
     table = assign(clips_of(COUNTS), test_fraction=test, val_fraction=val)
     for label, count in COUNTS.items():
         tested = max(1, round(test * count)) if test else 0
@@ -70,87 +69,88 @@ def test_every_label_is_drawn_in_proportion(assign: Callable, test: float, val: 
         assert counts(table, "train")[label] == count - tested - validated
 
 
-def test_nothing_but_the_split_changes(assign: Callable):
+def test_only_the_split_changes(assign: Callable):
     clips = [clip._replace(start=0.5, end=1.5) for clip in clips_of(COUNTS)]
     assert [clip._replace(split=None) for clip in assign(clips)] == clips
 
 
 @pytest.mark.parametrize("clips", [clips_of(COUNTS), grouped(0)], ids=["clips", "groups"])
-def test_the_same_seed_draws_the_same_and_another_seed_another(assign: Callable, clips: list[Clip]):
+def test_splits_depend_on_the_seed_only(assign: Callable, clips: list[Clip]):
     first = assign(clips, split_seed=3)
     assert assign(clips, split_seed=3) == first
     second = assign(clips, split_seed=4)
-    for part in ("val", "test"):
-        assert [clip.path for clip in first if clip.split == part] != [c.path for c in second if c.split == part]
+    for split in ("val", "test"):
+        assert [clip.path for clip in first if clip.split == split] != [c.path for c in second if c.split == split]
     third, fourth = (assign(clips, split_seed=seed, test_fraction=0) for seed in (3, 4))
     assert third != fourth
 
 
-def test_every_split_has_every_label_down_to_three_clips(assign: Callable):
+def test_label_with_three_clips_is_in_every_split(assign: Callable):
     for seed in range(20):
         table = assign(clips_of({"cat": 3, "dog": 200}), split_seed=seed)
         assert counts(table, "train")["cat"] == counts(table, "val")["cat"] == counts(table, "test")["cat"] == 1
 
 
-def test_a_large_fraction_leaves_something_to_train_on(assign: Callable):
+def test_large_fraction_leaves_training_clips(assign: Callable):
     table = assign(clips_of({"cat": 2, "dog": 9}), test_fraction=0.9, val_fraction=0)
     assert counts(table, "test") == {"cat": 1, "dog": 8}
     assert counts(table, "train") == {"cat": 1, "dog": 1}
 
 
-def test_no_clip_is_drawn_more_often_than_another(assign: Callable):
+def test_all_clips_are_equally_likely_to_be_drawn(assign: Callable):
     tested = Counter[str]()
     for seed in range(400):
         tested.update(
             clip.path for clip in assign(clips_of({"cat": 5, "dog": 5}), split_seed=seed) if clip.split == "test"
         )
     assert len(tested) == 10
-    assert all(abs(count - 80) < 5 * (400 * 0.2 * 0.8) ** 0.5 for count in tested.values())  # five deviations
+    assert all(abs(count - 80) < 5 * (400 * 0.2 * 0.8) ** 0.5 for count in tested.values())  # five standard deviations
 
 
-def test_what_is_drawn_stays_drawn_when_the_corpus_grows_moves_or_is_sorted_otherwise(assign: Callable):
+def test_drawn_splits_hardly_change_with_more_clips_another_folder_or_order(assign: Callable):
     clips = clips_of({"cat": 400, "dog": 200})
     before = {clip.path: clip.split for clip in assign(clips)}
     more = [Clip(f"cat/new{number}.wav", "cat") for number in range(20)]
     after = {clip.path: clip.split for clip in assign([*more, *clips])}
-    moved = [path for path, part in before.items() if after[path] != part]
-    assert len(moved) <= 15  # the new clips' own share, at the borders of test and val
-    elsewhere = [clip._replace(path=f"/mnt/disk/{clip.path}") for clip in reversed(clips)]
-    assert {clip.path.removeprefix("/mnt/disk/"): clip.split for clip in assign(elsewhere)} == before
+    moved = [path for path, split in before.items() if after[path] != split]
+    assert len(moved) <= 15  # as many as are drawn from the new clips, at the boundaries of test and val
+    copied = [clip._replace(path=f"/mnt/disk/{clip.path}") for clip in reversed(clips)]
+    assert {clip.path.removeprefix("/mnt/disk/"): clip.split for clip in assign(copied)} == before
 
 
-def test_parts_of_one_file_are_drawn_apart(assign: Callable):
+def test_segments_of_a_file_are_drawn_separately(assign: Callable):
     clips = [Clip("long.wav", label, start=start, end=start + 1.0) for label in COUNTS for start in range(40)]
     table = assign([clip._replace(start=float(number), end=number + 1.0) for number, clip in enumerate(clips)])
     assert counts(table, "test") == dict.fromkeys(COUNTS, 8)
 
 
-def test_fingerprints_tell_a_split_that_changed(assign: Callable):
+def test_checksums_identify_changed_splits(assign: Callable):
     table = assign(clips_of(COUNTS))
     before = split_checksums(table)
-    assert {part: int(told.split()[0]) for part, told in before.items()} == dict(Counter(clip.split for clip in table))
+    sizes = {split: int(checksum.split()[0]) for split, checksum in before.items()}
+    assert sizes == dict(Counter(clip.split for clip in table))
     assert split_checksums(table[::-1]) == before
     assert split_checksums([clip._replace(path=f"/mnt/{clip.path}") for clip in table]) == before
     row = next(number for number, clip in enumerate(table) if clip.split == "test")
     for changed in ({"path": "cat/other.wav"}, {"start": 0.5}, {"end": 2.0}):
         after = split_checksums([*table[:row], table[row]._replace(**changed), *table[row + 1 :]])
-        assert {part for part in before if after[part] != before[part]} == {"test"}
+        assert {split for split in before if after[split] != before[split]} == {"test"}
 
 
-# Drawn group by group
+# Drawn splits with groups
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_no_group_is_in_two_splits_and_every_label_trains(assign: Callable, seed: int):
+def test_splits_are_group_disjoint_and_every_label_has_training_clips(assign: Callable, seed: int):
     table = assign(grouped(seed), split_seed=seed)
-    parts = [groups(table, part) for part in ("train", "val", "test")]
-    assert all(parts)
-    assert sum(map(len, parts)) == len(set.union(*parts))
+    found = [groups(table, split) for split in ("train", "val", "test")]
+    assert all(found)
+    assert sum(map(len, found)) == len(set.union(*found))
     assert set(counts(table, "train")) == set(COUNTS)
 
 
 @pytest.mark.parametrize("fraction", [0.05, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7])
-def test_groups_are_drawn_in_proportion_too(assign: Callable, fraction: float):
+def test_group_disjoint_splits_are_stratified(assign: Callable, fraction: float):
     clips = grouped(0, clips=2000, groups=400)
     table = assign(clips, test_fraction=fraction, val_fraction=0)
     whole = Counter(clip.label for clip in clips)
@@ -158,17 +158,17 @@ def test_groups_are_drawn_in_proportion_too(assign: Callable, fraction: float):
         assert count / whole[label] == pytest.approx(fraction, abs=0.03)
 
 
-def test_a_clip_without_a_group_is_a_group(assign: Callable):
+def test_each_clip_without_a_group_is_a_group(assign: Callable):
     clips = [clip._replace(group="ann") if number % 2 else clip for number, clip in enumerate(clips_of(COUNTS))]
     table = assign(clips)
-    assert sum("ann" in groups(table, part) for part in ("train", "val", "test")) == 1
-    assert all(None in groups(table, part) for part in ("train", "val", "test"))
+    assert sum("ann" in groups(table, split) for split in ("train", "val", "test")) == 1
+    assert all(None in groups(table, split) for split in ("train", "val", "test"))
 
 
-@pytest.mark.parametrize("each", [3, 4, 6])
+@pytest.mark.parametrize("count", [3, 4, 6])
 @pytest.mark.filterwarnings("error")
-def test_few_clips_in_many_groups(assign: Callable, each: int):
-    clips = [clip._replace(group=clip.path) for clip in clips_of({"cat": each, "dog": each})]
+def test_few_clips_in_many_groups(assign: Callable, count: int):
+    clips = [clip._replace(group=clip.path) for clip in clips_of({"cat": count, "dog": count})]
     for seed in range(10):
         table = assign(clips, split_seed=seed)
         assert set(counts(table, "train")) == {"cat", "dog"}
@@ -176,42 +176,43 @@ def test_few_clips_in_many_groups(assign: Callable, each: int):
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_rare_label_among_groups(assign: Callable):
+def test_rare_label_has_training_clips(assign: Callable):
     clips = grouped(0) + [Clip(f"owl{number}.wav", "hen", group=f"speaker{number}") for number in range(3)]
     assert set(counts(assign(clips), "train")) == {*COUNTS, "hen"}
 
 
-def test_the_only_group_of_a_label_trains(assign: Callable):
+def test_only_group_of_a_label_is_in_the_training_split(assign: Callable):
     clips = [clip for clip in grouped(0) if clip.label != "owl" or clip.group != "speaker1"]
     clips += [Clip(f"hen{number}.wav", "hen", group="speaker1") for number in range(6)]
     for seed in range(20):
         assert counts(assign(clips, split_seed=seed), "train")["hen"] == 6
 
 
-def test_one_group_cannot_be_shared_out(assign: Callable):
-    with pytest.raises(UserError, match=r"^data.test_fraction: .*no group-disjoint test part can be drawn"):
-        assign(clips_of(COUNTS, group="ann"))
-    with pytest.raises(UserError, match=r"^data.val_fraction: .*no group-disjoint val part can be drawn"):
-        assign(clips_of(COUNTS, group="ann"), test_fraction=0)
+@pytest.mark.parametrize(("split", "settings"), [("test", {}), ("val", {"test_fraction": 0})])
+def test_single_group_cannot_be_split(assign: Callable, split: str, settings: dict[str, Any]):
+    message = f"data.{split}_fraction: all clips are of one group, so no group-disjoint {split} split exists"
+    with pytest.raises(UserError, match=f"^{message}$"):
+        assign(clips_of(COUNTS, group="ann"), **settings)
 
 
-def test_labels_that_are_a_group_each_cannot_be_shared_out(assign: Callable):
-    with pytest.raises(UserError, match=r"no group-disjoint test part can be drawn|no training clips"):
+def test_single_group_per_label_cannot_be_split(assign: Callable):
+    message = "data.test_fraction: groups are too large, so no group-disjoint test split exists"
+    with pytest.raises(UserError, match=f"^{message}$"):
         assign([clip._replace(group=clip.label) for clip in clips_of(COUNTS)])
 
 
-# The dataset's own
+# Predefined splits and folds
 
 
-def test_official_splits_stay(assign: Callable):
-    own = clips_of({"cat": 30, "dog": 20}, split="train") + clips_of({"cat": 4}, split="val")
-    clips = own + clips_of({"dog": 5}, split="test")
+def test_predefined_splits_are_kept(assign: Callable):
+    clips = clips_of({"cat": 30, "dog": 20}, split="train") + clips_of({"cat": 4}, split="val")
+    clips += clips_of({"dog": 5}, split="test")
     assert assign(clips) == clips
     assert assign(clips, split_seed=7, test_fraction=0.5, val_fraction=0.5) == clips
 
 
 @pytest.mark.parametrize("with_groups", [False, True])
-def test_validation_is_carved_from_training_and_testing_stays(assign: Callable, with_groups: bool):
+def test_validation_split_is_drawn_from_the_training_split(assign: Callable, with_groups: bool):
     clips = clips_of({"cat": 60, "dog": 40}, split="train") + clips_of({"cat": 7, "dog": 3}, split="test")
     if with_groups:
         clips = [clip._replace(group=f"s{number % 20}") for number, clip in enumerate(clips)]
@@ -222,18 +223,18 @@ def test_validation_is_carved_from_training_and_testing_stays(assign: Callable, 
         assert not groups(table, "val") & groups(table, "train")
 
 
-def test_no_validation_part_where_none_is_wanted(assign: Callable):
+def test_validation_fraction_0_draws_none(assign: Callable):
     assert set(Counter(clip.split for clip in assign(clips_of(COUNTS), val_fraction=0))) == {"train", "test"}
 
 
-def test_some_clips_without_a_split_are_an_error(assign: Callable):
+def test_clip_without_a_split_among_others_is_reported(assign: Callable):
     clips = [*clips_of(COUNTS, split="train"), Clip("dog/lost.wav", "dog")]
-    with pytest.raises(UserError, match=r"^dog/lost.wav: has no split, while 150 other clips have one$"):
+    with pytest.raises(UserError, match=r"^dog/lost.wav: has no split, but 150 other clips have one$"):
         assign(clips)
 
 
 @pytest.mark.parametrize("fold", [2, "2"])
-def test_a_fold_tests_and_the_others_train(assign: Callable, fold: int | str):
+def test_chosen_fold_is_the_test_split(assign: Callable, fold: int | str):
     clips = [clip._replace(fold=str(number % 5), split="train") for number, clip in enumerate(clips_of(COUNTS))]
     table = assign(clips, fold=fold)
     assert {clip.path for clip in table if clip.split == "test"} == {clip.path for clip in clips if clip.fold == "2"}
@@ -242,37 +243,39 @@ def test_a_fold_tests_and_the_others_train(assign: Callable, fold: int | str):
         assign(clips, fold=5)
 
 
-def test_folds_are_chosen_by_hand(assign: Callable):
+def test_missing_or_needless_fold_is_reported(assign: Callable):
     clips = [clip._replace(fold=str(number % 3)) for number, clip in enumerate(clips_of(COUNTS))]
-    with pytest.raises(UserError, match=r"^data.fold: missing; this dataset has the folds 0, 1, 2"):
+    with pytest.raises(UserError, match=r"^data.fold: missing; choose the fold to test on: 0, 1, 2$"):
         assign(clips)
     with pytest.raises(UserError, match=r"^data.fold=1: no such fold; this dataset has no folds$"):
         assign(clips_of(COUNTS), fold=1)
 
 
-# Nothing to learn from
+# Datasets that are unfit for training
 
 
-def test_a_single_class():
+def test_single_class_is_rejected():
     with pytest.raises(UserError, match=r"^the dataset has a single class \('cat'\); a classifier needs two or more$"):
         require_classes(clips_of({"cat": 9}))
 
 
-def test_a_label_with_one_clip():
-    with pytest.raises(
-        UserError, match=r"^label 'owl': has one clip only; record more of them or leave the label out$"
-    ):
+def test_label_with_a_single_clip_is_rejected():
+    with pytest.raises(UserError, match=r"^label 'owl': has a single clip; record more, or remove the label$"):
         require_classes(clips_of({"cat": 9, "owl": 1, "dog": 9}))
 
 
-def test_a_label_with_too_few_clips_for_the_splits(assign: Callable):
-    with pytest.raises(UserError, match=r"^label 'owl': too few clips to draw a val part; .* data.val_fraction=0$"):
+def test_label_with_too_few_clips_for_the_splits_is_rejected(assign: Callable):
+    message = (
+        "label 'owl': too few clips to draw a val split; every split needs one, so record more, remove the label, or "
+        "set data.val_fraction=0"
+    )
+    with pytest.raises(UserError, match=f"^{message}$"):
         assign(clips_of({"cat": 9, "owl": 2}))
     table = assign(clips_of({"cat": 9, "owl": 2}), val_fraction=0)
     assert counts(table, "test")["owl"] == counts(table, "train")["owl"] == 1
 
 
-def test_labels_that_never_train_are_named():
+def test_labels_without_training_clips_are_rejected():
     clips = clips_of({"cat": 9}, split="train") + clips_of({"cat": 2, "owl": 3, "hen": 2}, split="test")
-    with pytest.raises(UserError, match=r"^no training clips of 'hen', 'owl'"):
+    with pytest.raises(UserError, match=r"^no training clips of 'hen', 'owl': all are in other splits$"):
         require_training_clips(clips)

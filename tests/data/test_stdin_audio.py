@@ -1,4 +1,4 @@
-"""Sound from a pipe, however it comes: against the same sound in a file."""
+"""Audio from a pipe, compared with the same audio from a file."""
 
 import io
 import struct
@@ -14,102 +14,103 @@ from spectrnn.errors import UserError
 RATE = 8000
 
 
-def dripping(content, most):
-    """A reader that has no more than so many bytes at once."""
+def decode(content, max_bytes=1 << 20, raw_sample_rate=None):
+    """Decodes a stream of which at most `max_bytes` are available at once."""
     file = io.BytesIO(content)
-    return lambda count: file.read(min(count, most))
-
-
-def heard(content, most=1 << 20, sample_rate=RATE, raw_sample_rate=None):
-    return np.concatenate(list(stream_blocks(dripping(content, most), sample_rate, raw_sample_rate)))
+    return np.concatenate(list(stream_blocks(lambda n: file.read(min(n, max_bytes)), RATE, raw_sample_rate)))
 
 
 def noise(samples, channels=1):
     return np.random.default_rng(samples).uniform(-0.9, 0.9, (samples, channels))
 
 
-def wav(path, samples, rate=RATE, subtype="PCM_16", form="WAV"):
-    soundfile.write(path, samples, rate, subtype=subtype, format=form)
+def wav(path, samples, rate=RATE, subtype="PCM_16", container="WAV"):
+    soundfile.write(path, samples, rate, subtype=subtype, format=container)
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("most", [1, 7, 4096, 1 << 20])
+@pytest.mark.parametrize("max_bytes", [1, 7, 4096, 1 << 20])
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
-def test_wav_of_every_kind_is_what_the_file_is(tmp_path, subtype, most):
+def test_stream_of_every_subtype_equals_the_file(tmp_path, subtype, max_bytes):
     content = wav(tmp_path / "a.wav", noise(1000, 3), subtype=subtype)
-    assert np.array_equal(heard(content, most), load_audio(tmp_path / "a.wav", RATE))
+    assert np.array_equal(decode(content, max_bytes), load_audio(tmp_path / "a.wav", RATE))
 
 
-@pytest.mark.parametrize("form", ["WAVEX", "RF64"])
-def test_the_wider_headers_are_read(tmp_path, form):
-    content = wav(tmp_path / "a.wav", noise(1000, 2), form=form)
-    assert np.array_equal(heard(content), load_audio(tmp_path / "a.wav", RATE))
+@pytest.mark.parametrize("container", ["WAVEX", "RF64"])
+def test_extended_headers_are_read(tmp_path, container):
+    content = wav(tmp_path / "a.wav", noise(1000, 2), container=container)
+    assert np.array_equal(decode(content), load_audio(tmp_path / "a.wav", RATE))
 
 
 @pytest.mark.parametrize("rate", [4000, 44100])
-def test_another_rate_is_resampled_as_a_file_is(tmp_path, rate):
+def test_stream_is_resampled_like_a_file(tmp_path, rate):
     content = wav(tmp_path / "a.wav", noise(5 * rate), rate=rate)
     expected = load_audio(tmp_path / "a.wav", RATE)
-    found = heard(content, 5000)
-    assert len(found) == len(expected)
-    assert np.abs(found.astype(int) - expected).max() <= 1
+    decoded = decode(content, 5000)
+    assert len(decoded) == len(expected)
+    assert np.abs(decoded.astype(int) - expected).max() <= 1
 
 
-@pytest.mark.parametrize("most", [1, 3, 1 << 20])
-def test_raw_samples(most):
+@pytest.mark.parametrize("max_bytes", [1, 3, 1 << 20])
+def test_raw_samples(max_bytes):
     samples = (32767 * noise(1001)[:, 0]).astype("<i2")
-    assert np.array_equal(heard(samples.tobytes(), most), samples)
-    assert np.array_equal(heard(samples.tobytes() + b"\1", most), samples)  # half a sample is none
-    assert len(heard(samples.tobytes(), most, raw_sample_rate=4000)) == pytest.approx(2002, abs=2)
+    assert np.array_equal(decode(samples.tobytes(), max_bytes), samples)
+    assert np.array_equal(decode(samples.tobytes() + b"\1", max_bytes), samples)  # an incomplete sample is dropped
+    assert len(decode(samples.tobytes(), max_bytes, raw_sample_rate=4000)) == pytest.approx(2002, abs=2)
 
 
 @pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0x7FFFF000])
-def test_a_writer_that_did_not_know_the_length_goes_on_to_the_end(tmp_path, size):
+def test_stream_of_unknown_length_is_read_to_the_end(tmp_path, size):
     content = wav(tmp_path / "a.wav", noise(1000))
-    place = content.index(b"data") + 4
-    endless = content[:place] + struct.pack("<I", size) + content[place + 4 :]
-    assert np.array_equal(heard(endless), load_audio(tmp_path / "a.wav", RATE))
+    offset = content.index(b"data") + 4
+    content = content[:offset] + struct.pack("<I", size) + content[offset + 4 :]
+    assert np.array_equal(decode(content), load_audio(tmp_path / "a.wav", RATE))
 
 
-def test_what_follows_the_samples_is_not_heard(tmp_path):
+def test_metadata_is_skipped(tmp_path):
     content = wav(tmp_path / "a.wav", noise(1000))
-    notes = b"LIST" + struct.pack("<I", 3) + b"abc\0"
-    place = content.index(b"data")
-    assert np.array_equal(
-        heard(content[:place] + notes + content[place:] + notes), load_audio(tmp_path / "a.wav", RATE)
-    )
+    metadata = b"LIST" + struct.pack("<I", 3) + b"abc\0"
+    offset = content.index(b"data")
+    content = content[:offset] + metadata + content[offset:] + metadata
+    assert np.array_equal(decode(content), load_audio(tmp_path / "a.wav", RATE))
 
 
-def test_blocks_come_before_the_end():
-    given = iter([b"\1\0\2\0", b"\3\0", b"\4\0"])  # and then nothing, not even an end
-    blocks = stream_blocks(lambda count: next(given), RATE)
+def test_blocks_are_yielded_as_they_arrive():
+    parts = iter([b"\1\0\2\0", b"\3\0", b"\4\0"])  # the stream does not end
+    blocks = stream_blocks(lambda count: next(parts), RATE)
     assert next(blocks).tolist() == [1, 2, 3]
     assert next(blocks).tolist() == [4]
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "message"),
     [
-        (lambda content: b"", "holds no samples"),
-        (lambda content: content[:20], "broken WAV header"),
-        (lambda content: content[:38], "ends within its WAV header"),
-        (lambda content: content[:-10], "is truncated; its header promises 10 more bytes"),
-        (lambda content: content[:44] + b"", "is truncated"),
-        (lambda content: content.replace(b"WAVE", b"AVI "), "is RIFF, but no WAV"),
-        (lambda content: content.replace(b"fmt ", b"form"), "is WAV without a format"),
-        (lambda content: content[:20] + b"\6" + content[21:], "is WAV of format 6 with 16 bits"),
-        (lambda content: content[:24] + b"\xff\xff\xff\x7f" + content[28:], "is absurd"),
+        (lambda content: b"", "standard input contains no samples"),
+        (lambda content: content[:20], "standard input has a broken WAV header"),
+        (lambda content: content[:38], "standard input ends within its WAV header"),
+        (lambda content: content[:-10], "standard input is truncated; its header announces 10 more bytes"),
+        (lambda content: content[:44], "standard input is truncated; its header announces 200 more bytes"),
+        (lambda content: content.replace(b"WAVE", b"AVI "), "standard input is RIFF, but not WAV"),
+        (lambda content: content.replace(b"fmt ", b"form"), "standard input is WAV without a format"),
+        (
+            lambda content: content[:20] + b"\6" + content[21:],
+            "standard input is WAV of format 6 with 16 bits, 1 channels and 8000 Hz; PCM of 8 to 32 bits and floats "
+            "are supported",
+        ),
+        (
+            lambda content: content[:24] + b"\xff\xff\xff\x7f" + content[28:],
+            "unsupported sample rate 2147483647 Hz; 80 to 8000000 Hz can be resampled to 8000 Hz",
+        ),
     ],
 )
-def test_what_is_no_sound_is_told(tmp_path, change, sentence):
+def test_invalid_stream_is_reported(tmp_path, change, message):
     content = wav(tmp_path / "a.wav", noise(100))
-    with pytest.raises(UserError, match=r"^-: ") as error:
-        heard(change(content))
-    assert sentence in str(error.value)
+    with pytest.raises(UserError, match=f"^-: {message}$"):
+        decode(change(content))
 
 
 @pytest.mark.parametrize(
-    ("form", "subtype", "name"),
+    ("container", "subtype", "name"),
     [
         ("FLAC", "PCM_16", "FLAC"),
         ("OGG", "VORBIS", "Ogg"),
@@ -118,13 +119,14 @@ def test_what_is_no_sound_is_told(tmp_path, change, sentence):
         ("CAF", "PCM_16", "CAF"),
     ],
 )
-def test_recordings_of_other_formats_are_not_taken_for_raw_samples(tmp_path, form, subtype, name):
-    with pytest.raises(UserError, match=f"^-: standard input is {name}, where WAV"):
-        heard(wav(tmp_path / "a", noise(4000), subtype=subtype, form=form))
+def test_other_formats_are_not_decoded_as_raw_samples(tmp_path, container, subtype, name):
+    message = f"^-: standard input is {name}, but only WAV and raw 16-bit PCM are supported, as in: ffmpeg"
+    with pytest.raises(UserError, match=message):
+        decode(wav(tmp_path / "a", noise(4000), subtype=subtype, container=container))
 
 
-def test_values_that_are_not_finite_are_told(tmp_path):
+def test_values_that_are_not_finite_are_reported(tmp_path):
     samples = noise(100)
     samples[50] = np.nan
-    with pytest.raises(UserError, match="not finite"):
-        heard(wav(tmp_path / "a.wav", samples, subtype="FLOAT"))
+    with pytest.raises(UserError, match=r"^-: contains values that are not finite"):
+        decode(wav(tmp_path / "a.wav", samples, subtype="FLOAT"))

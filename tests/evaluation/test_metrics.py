@@ -1,21 +1,38 @@
-"""Metrics, held against scikit-learn, and against sums done by hand."""
+"""Metrics, compared with scikit-learn and with sums by hand."""
 
 import numpy as np
 import pytest
-from sklearn import metrics
+from sklearn import metrics as sklearn_metrics
 
+from spectrnn.errors import UserError
 from spectrnn.evaluation.metrics import (
+    METRICS,
+    Metric,
     bootstrap_intervals,
     classification_metrics,
     confusion_matrix,
     expected_calibration_error,
+    metrics_of,
     per_class_metrics,
 )
+from spectrnn.model.task import SingleLabel
+
+
+def metrics_for(probabilities):
+    return metrics_of(SingleLabel(probabilities.shape[1], label_smoothing=0.0, class_weights="none"))
+
+
+def evaluated(probabilities, targets):
+    return classification_metrics(probabilities, targets, metrics_for(probabilities))
+
+
+def intervals(probabilities, targets, **settings):
+    return bootstrap_intervals(probabilities, targets, metrics_for(probabilities), **settings)
 
 
 @pytest.fixture(params=[0, 1, 2], ids=["many", "few", "absent"])
-def answers(request):
-    """Probabilities (clips, classes) that are right more often than not, and targets (clips,)."""
+def predictions(request):
+    """Probabilities (clips, classes) that are mostly correct, and targets (clips,)."""
     clips, classes, absent = [(500, 7, 0), (9, 5, 0), (200, 6, 2)][request.param]
     generator = np.random.default_rng(request.param)
     targets = generator.integers(0, classes - absent, clips)  # the last classes have no clip
@@ -31,59 +48,62 @@ def perfect(clips, classes=3):
     return np.eye(classes)[targets], targets
 
 
-def test_score_equals_scikit_learn(answers):
-    probabilities, targets = answers
+def test_metrics_equal_scikit_learn(predictions):
+    probabilities, targets = predictions
     predicted, classes = probabilities.argmax(1), np.arange(probabilities.shape[1])
     expected = {
-        "accuracy": metrics.accuracy_score(targets, predicted),
-        "balanced_accuracy": metrics.recall_score(targets, predicted, average="macro", labels=np.unique(targets)),
-        "macro_f1": metrics.f1_score(targets, predicted, average="macro"),
-        "loss": metrics.log_loss(targets, probabilities, labels=classes),
-        "top_3": metrics.top_k_accuracy_score(targets, probabilities, k=3, labels=classes),
+        "accuracy": sklearn_metrics.accuracy_score(targets, predicted),
+        "balanced_accuracy": sklearn_metrics.recall_score(
+            targets, predicted, average="macro", labels=np.unique(targets)
+        ),
+        "macro_f1": sklearn_metrics.f1_score(targets, predicted, average="macro"),
+        "loss": sklearn_metrics.log_loss(targets, probabilities, labels=classes),
+        "top_3_accuracy": sklearn_metrics.top_k_accuracy_score(targets, probabilities, k=3, labels=classes),
     }
-    ours = classification_metrics(probabilities, targets)
+    ours = evaluated(probabilities, targets)
     assert ours.keys() == expected.keys() | {"ece"}
     for name, value in expected.items():
         assert ours[name] == pytest.approx(value, abs=1e-9), name
     assert all(type(value) is float for value in ours.values())  # as JSON takes it
 
 
-def test_confusion_equals_scikit_learn(answers):
-    probabilities, targets = answers
-    expected = metrics.confusion_matrix(targets, probabilities.argmax(1), labels=np.arange(probabilities.shape[1]))
+def test_confusion_equals_scikit_learn(predictions):
+    probabilities, targets = predictions
+    expected = sklearn_metrics.confusion_matrix(
+        targets, probabilities.argmax(1), labels=np.arange(probabilities.shape[1])
+    )
     assert np.array_equal(confusion_matrix(probabilities, targets), expected)
 
 
-def test_per_class_figures_equal_scikit_learn(answers):
-    probabilities, targets = answers
+def test_per_class_metrics_equal_scikit_learn(predictions):
+    probabilities, targets = predictions
     labels = [f"class {index}" for index in range(probabilities.shape[1])]
     table = per_class_metrics(confusion_matrix(probabilities, targets), labels)
     assert list(table) == labels
-    expected = metrics.precision_recall_fscore_support(
+    expected = sklearn_metrics.precision_recall_fscore_support(
         targets, probabilities.argmax(1), labels=np.arange(len(labels)), zero_division=0
     )
-    for row, figures in zip(table.values(), zip(*expected, strict=True), strict=True):
+    for row, values in zip(table.values(), zip(*expected, strict=True), strict=True):
         assert list(row) == ["precision", "recall", "f1", "support"]
-        assert list(row.values()) == pytest.approx(figures)
+        assert list(row.values()) == pytest.approx(values)
 
 
-def test_a_perfect_classifier_scores_in_full():
-    ours = classification_metrics(*perfect(30))
-    assert ours == {"accuracy": 1, "balanced_accuracy": 1, "macro_f1": 1, "loss": 0, "ece": 0}
+def test_perfect_classifier():
+    assert evaluated(*perfect(30)) == {"accuracy": 1, "balanced_accuracy": 1, "macro_f1": 1, "loss": 0, "ece": 0}
 
 
-def test_top_3_is_left_out_where_it_says_nothing():
-    assert "top_3" not in classification_metrics(*perfect(30, 3))
-    assert classification_metrics(*perfect(30, 4))["top_3"] == 1
+def test_top_3_accuracy_needs_more_than_three_classes():
+    assert "top_3_accuracy" not in evaluated(*perfect(30, 3))
+    assert evaluated(*perfect(30, 4))["top_3_accuracy"] == 1
 
 
-def test_a_certain_mistake_costs_a_finite_loss():
+def test_loss_of_a_certain_error_is_finite():
     probabilities, targets = perfect(3)
-    assert 1 < classification_metrics(probabilities, (targets + 1) % 3)["loss"] < 100
+    assert 1 < evaluated(probabilities, (targets + 1) % 3)["loss"] < 100
 
 
 def test_calibration_error_by_hand():
-    # 15 bins: 0.9 and 0.92 share [0.867, 0.933), 0.7 lies in [0.667, 0.733), 1.0 in the last.
+    # 15 bins: 0.9 and 0.92 are in [0.867, 0.933), 0.7 in [0.667, 0.733), 1.0 in the last one.
     confidence = np.array([0.9, 0.92, 0.9, 0.7, 0.7, 1.0])
     probabilities = np.stack([confidence, 1 - confidence], axis=1)
     targets = np.array([0, 0, 1, 1, 0, 0])
@@ -92,18 +112,18 @@ def test_calibration_error_by_hand():
     assert expected_calibration_error(probabilities, targets) == pytest.approx(first + second + 0)
 
 
-def test_calibration_error_equals_a_loop_over_bins(answers):
-    probabilities, targets = answers
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == targets
+def test_calibration_error_equals_a_loop_over_bins(predictions):
+    probabilities, targets = predictions
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == targets
     error = 0.0
     for low in range(15):
         inside = (confidence >= low / 15) & (confidence < (low + 1) / 15)
         if inside.any():
-            error += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+            error += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
     assert expected_calibration_error(probabilities, targets) == pytest.approx(error)
 
 
-def test_a_classifier_that_is_as_sure_as_it_is_right_is_calibrated():
+def test_calibration_error_of_a_calibrated_and_an_overconfident_classifier():
     generator = np.random.default_rng(0)
     confidence = generator.uniform(0.5, 1, 200_000)
     targets = (generator.uniform(size=200_000) > confidence).astype(int)
@@ -111,27 +131,27 @@ def test_a_classifier_that_is_as_sure_as_it_is_right_is_calibrated():
     assert expected_calibration_error(np.stack([confidence**0.2, 1 - confidence**0.2], axis=1), targets) > 0.1
 
 
-def test_intervals_hold_the_figure_itself(answers):
-    figures, ranges = classification_metrics(*answers), bootstrap_intervals(*answers)
-    assert ranges.keys() == {"accuracy", "balanced_accuracy", "macro_f1", "loss"}
+def test_intervals_contain_the_metric(predictions):
+    values, ranges = evaluated(*predictions), intervals(*predictions)
+    assert ranges.keys() == {"accuracy", "balanced_accuracy", "macro_f1", "loss", "top_3_accuracy"}
     for name, (low, high) in ranges.items():
-        assert low <= figures[name] <= high, name
+        assert low <= values[name] <= high, name
 
 
-def test_interval_of_accuracy_is_that_of_the_binomial():
+def test_interval_of_the_accuracy_equals_that_of_a_binomial_distribution():
     targets = np.zeros(400, dtype=int)
-    probabilities = np.eye(2)[(np.arange(400) < 80).astype(int)]  # 80 % right
-    low, high = bootstrap_intervals(probabilities, targets)["accuracy"]
+    probabilities = np.eye(2)[(np.arange(400) < 80).astype(int)]  # 80 % correct
+    low, high = intervals(probabilities, targets)["accuracy"]
     width = 1.96 * np.sqrt(0.8 * 0.2 / 400)
     assert (low, high) == (pytest.approx(0.8 - width, abs=0.008), pytest.approx(0.8 + width, abs=0.008))
 
 
-def test_interval_of_the_loss_is_that_of_a_mean():
+def test_interval_of_the_loss_equals_that_of_a_mean():
     generator = np.random.default_rng(0)
-    right = generator.uniform(0.1, 0.9, 500)
-    probabilities, targets = np.stack([right, 1 - right], axis=1), np.zeros(500, dtype=int)
-    low, high = bootstrap_intervals(probabilities, targets)["loss"]
-    losses = -np.log(right)
+    probability = generator.uniform(0.1, 0.9, 500)
+    probabilities, targets = np.stack([probability, 1 - probability], axis=1), np.zeros(500, dtype=int)
+    low, high = intervals(probabilities, targets)["loss"]
+    losses = -np.log(probability)
     width = 2 * 1.96 * losses.std() / np.sqrt(500)
     assert high - low == pytest.approx(width, rel=0.1)
     assert (low + high) / 2 == pytest.approx(losses.mean(), abs=width / 10)
@@ -144,17 +164,62 @@ def test_intervals_shrink_with_the_number_of_clips():
         targets = generator.integers(0, 4, clips)
         probabilities = generator.dirichlet(np.ones(4), clips)
         probabilities[np.arange(clips), targets] += 0.5
-        found = bootstrap_intervals(probabilities / 1.5, targets)
+        found = intervals(probabilities / 1.5, targets)
         widths.append({name: high - low for name, (low, high) in found.items()})
     for name in widths[0]:
         assert widths[1][name] == pytest.approx(widths[0][name] / 4, rel=0.4)
 
 
-def test_intervals_are_seeded(answers):
-    assert bootstrap_intervals(*answers, seed=1) == bootstrap_intervals(*answers, seed=1)
-    assert bootstrap_intervals(*answers, seed=1)["loss"] != bootstrap_intervals(*answers, seed=2)["loss"]
+def test_intervals_are_seeded(predictions):
+    assert intervals(*predictions, seed=1) == intervals(*predictions, seed=1)
+    assert intervals(*predictions, seed=1)["loss"] != intervals(*predictions, seed=2)["loss"]
 
 
-def test_a_perfect_classifier_has_no_uncertainty():
+def test_intervals_of_a_perfect_classifier_are_points():
     certain = {"accuracy": 1, "balanced_accuracy": 1, "macro_f1": 1, "loss": 0}
-    assert bootstrap_intervals(*perfect(30)) == {name: [value, value] for name, value in certain.items()}
+    assert intervals(*perfect(30)) == {name: [value, value] for name, value in certain.items()}
+
+
+def test_registry_names_titles_and_directions():
+    assert {name: (metric.title, metric.higher_is_better) for name, metric in METRICS.items()} == {
+        "accuracy": ("accuracy", True),
+        "balanced_accuracy": ("balanced accuracy", True),
+        "macro_f1": ("macro F1", True),
+        "loss": ("loss", False),
+        "top_3_accuracy": ("top-3 accuracy", True),
+        "ece": ("calibration error", False),
+    }
+    assert set(SingleLabel.metrics) == METRICS.keys()
+
+
+def test_custom_metric_is_computed_and_its_interval_follows_from_its_kind(predictions):
+    probabilities, targets = predictions
+
+    def brier_score(probabilities, targets):
+        return ((probabilities - np.eye(probabilities.shape[1])[targets]) ** 2).sum(1)
+
+    custom = {
+        "brier": Metric.mean_over_clips(brier_score, "Brier score", higher_is_better=False),
+        "errors": Metric.of_confusion(lambda m: m.sum((1, 2)) - np.trace(m, axis1=1, axis2=2), "errors"),
+        "clips": Metric(lambda probabilities, targets: len(targets), "clips"),
+    }
+    metrics = metrics_of(SingleLabel(probabilities.shape[1], label_smoothing=0.0, class_weights="none"), custom)
+    values = classification_metrics(probabilities, targets, metrics)
+    expected = sklearn_metrics.brier_score_loss(
+        targets, probabilities, labels=np.arange(probabilities.shape[1]), scale_by_half=False
+    )
+    assert values["brier"] == pytest.approx(expected)
+    assert values["errors"] == (probabilities.argmax(1) != targets).sum()
+    assert values["clips"] == len(targets)
+    ranges = bootstrap_intervals(probabilities, targets, metrics)
+    for name in ("brier", "errors"):
+        low, high = ranges[name]
+        assert low <= values[name] <= high, name
+    assert "clips" not in ranges
+    assert values.keys() >= evaluated(probabilities, targets).keys()
+
+
+def test_custom_metric_must_not_take_the_name_of_a_built_in_one():
+    with pytest.raises(UserError) as error:
+        metrics_of(SingleLabel(3, label_smoothing=0.0, class_weights="none"), {"loss": METRICS["ece"]})
+    assert str(error.value) == "metrics.loss: the name of a built-in metric; choose another one"

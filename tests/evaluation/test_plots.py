@@ -1,4 +1,4 @@
-"""Pictures say what their axes are."""
+"""Axes of the plots."""
 
 import numpy as np
 import pytest
@@ -19,23 +19,25 @@ _SETTINGS = {
 }
 
 
-def drawn_axes(features):
+def plot_axes(features):
     clip = np.zeros((50, features.output_size), np.float32)
     return spectrogram_figure([clip], ["one"], features).axes[0]
 
 
-def test_bands_are_in_hertz_and_frames_in_seconds():
+def test_spectrogram_has_axes_in_hertz_and_seconds():
     features = LogMelSpectrogram(**_SETTINGS, deltas=1)
-    drawn = drawn_axes(features)
-    assert (drawn.get_xlabel(), drawn.get_ylabel()) == ("s", "Hz")
-    assert drawn.get_xlim()[1] == pytest.approx(50 * features.hop_size / features.sample_rate)
-    labels = {label.get_text(): place for label, place in zip(drawn.get_yticklabels(), drawn.get_yticks(), strict=True)}
-    nearest = int((features.frequencies - 1000).abs().argmin())
+    axes = plot_axes(features)
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("s", "Hz")
+    assert axes.get_xlim()[1] == pytest.approx(50 * features.hop_size / features.sample_rate)
+    labels = {
+        label.get_text(): position for label, position in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)
+    }
+    nearest = int((features.center_frequencies - 1000).abs().argmin())
     assert labels["1000"] == pytest.approx(nearest + 0.5, abs=0.5)
-    assert labels["delta"] == 1.5 * features.bins
+    assert labels["delta"] == 1.5 * features.num_bins
 
 
-def test_coefficients_are_counted():
-    drawn = drawn_axes(MFCC(**_SETTINGS, deltas=0, n_mfcc=13))
-    assert drawn.get_ylabel() == "coefficient"
-    assert drawn.get_yticklabels()[0].get_text() == "0"
+def test_mfcc_have_an_axis_of_coefficients():
+    axes = plot_axes(MFCC(**_SETTINGS, deltas=0, n_mfcc=13))
+    assert axes.get_ylabel() == "coefficient"
+    assert axes.get_yticklabels()[0].get_text() == "0"

@@ -1,4 +1,4 @@
-"""The ONNX graph against the classifier, of every encoder, pooling, feature and normalization."""
+"""The ONNX graph computes what the classifier computes, for every encoder, pooling, feature and normalization."""
 
 from dataclasses import asdict
 
@@ -11,8 +11,9 @@ from spectrnn.export.graph import ConvolutionalSTFT, model_metadata, write_onnx
 from spectrnn.export.onnx_model import OnnxModel
 from spectrnn.frontend.features import STFT
 from spectrnn.model.rnn import RNNLayer
+from spectrnn.version import __version__
 
-# Every option of every group, and both kinds of padding where they meet.
+# Every option of every group.
 COMBINATIONS = [
     ("gru", "last", "logmel", "global", 0),
     ("bigru", "attention", "logmel", "global", 0),
@@ -29,66 +30,74 @@ COMBINATIONS = [
 ]
 
 
-def alone(made, clip):
+def export(classifier, path, **options):
+    write_onnx(classifier, path, model_metadata(classifier, None), **options)
+    return OnnxModel(path, threads=1)
+
+
+def predict(classifier, waveform):
     with torch.inference_mode():
-        return made.probabilities(torch.from_numpy(clip)[None], torch.tensor([len(clip)])).numpy()
+        return classifier.probabilities(torch.from_numpy(waveform)[None], torch.tensor([len(waveform)])).numpy()
 
 
 @pytest.mark.parametrize(("model", "pooling", "features", "normalize", "deltas"), COMBINATIONS)
-def test_the_graph_says_what_the_classifier_says_alone_and_padded(
-    classifier, sounds, tmp_path, model, pooling, features, normalize, deltas
+def test_graph_equals_classifier_for_single_and_padded_clips(
+    make_classifier, waveforms, tmp_path, model, pooling, features, normalize, deltas
 ):
-    made = classifier(
+    classifier = make_classifier(
         f"model={model}",
         f"pooling={pooling}",
         f"features={features}",
         f"normalize={normalize}",
         f"features.deltas={deltas}",
     )
-    write_onnx(made, tmp_path / "model.onnx", model_metadata(made, None))
-    exported = OnnxModel(tmp_path / "model.onnx", threads=1)
-    expected = np.concatenate([alone(made, clip) for clip in sounds])
-    assert abs(exported(sounds) - expected).max() < 1e-5
-    assert abs(exported(sounds[::-1][:3]) - expected[::-1][:3]).max() < 1e-5
-    for clip, row in zip(sounds, expected, strict=True):
-        assert abs(exported([clip])[0] - row).max() < 1e-5
+    exported = export(classifier, tmp_path / "model.onnx")
+    expected = np.concatenate([predict(classifier, waveform) for waveform in waveforms])
+    assert abs(exported(waveforms) - expected).max() < 1e-5
+    assert abs(exported(waveforms[::-1][:3]) - expected[::-1][:3]).max() < 1e-5
+    for waveform, row in zip(waveforms, expected, strict=True):
+        assert abs(exported([waveform])[0] - row).max() < 1e-5
         padded = np.zeros((1, 9000), np.float32)
-        padded[0, : len(clip)] = clip
-        assert abs(exported.run(padded, np.array([len(clip)])) - row).max() < 1e-5
-    assert expected.std(0).max() > 0.01  # the clips are told apart
+        padded[0, : len(waveform)] = waveform
+        assert abs(exported.run(padded, np.array([len(waveform)])) - row).max() < 1e-5
+    assert expected.std(0).max() > 0.01  # the probabilities depend on the clip
 
 
-def test_the_convolution_is_the_fourier_transform(classifier):
-    for override in ("features.window_ms=25", "features.n_fft=400", "features.hop_ms=25"):
-        features = classifier(override).features
-        waveform = torch.randn(2, 1234)
-        expected = features.stft(waveform)
-        assert ConvolutionalSTFT(features)(waveform).shape == expected.shape
-        torch.testing.assert_close(ConvolutionalSTFT(features)(waveform), expected, atol=1e-4, rtol=1e-4)
+@pytest.mark.parametrize("override", ["features.window_ms=25", "features.n_fft=400", "features.hop_ms=25"])
+def test_convolution_equals_fourier_transform(make_classifier, override):
+    features = make_classifier(override).features
+    waveform = torch.randn(2, 1234)
+    expected, actual = features.stft(waveform), ConvolutionalSTFT(features)(waveform)
+    assert actual.shape == expected.shape
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("pooling", "names"),
     [("attention", ["probabilities", "features", "attention"]), ("mean", ["probabilities", "features"])],
 )
-def test_what_happens_inside_is_given_where_asked_for(classifier, sounds, tmp_path, pooling, names):
-    made = classifier("model=crnn", f"pooling={pooling}")
-    write_onnx(made, tmp_path / "model.onnx", model_metadata(made, None), inside=True)
-    session = OnnxModel(tmp_path / "model.onnx", threads=1).session
+def test_intermediates_are_additional_outputs(make_classifier, waveforms, tmp_path, pooling, names):
+    classifier = make_classifier("model=crnn", f"pooling={pooling}")
+    session = export(classifier, tmp_path / "model.onnx", intermediates=True).session
     assert [output.name for output in session.get_outputs()] == names
-    waveform, lengths = torch.from_numpy(sounds[0])[None], torch.tensor([len(sounds[0])])
-    found = session.run(None, {"waveform": waveform.numpy(), "lengths": lengths.numpy()})
+    waveform, lengths = torch.from_numpy(waveforms[0])[None], torch.tensor([len(waveforms[0])])
+    outputs = session.run(None, {"waveform": waveform.numpy(), "lengths": lengths.numpy()})
     with torch.inference_mode():
-        x = made.trace(waveform, lengths)
-    np.testing.assert_allclose(found[1], x.features.numpy(), atol=1e-3)
-    if x.attention is not None:
-        np.testing.assert_allclose(found[2], x.attention.numpy(), atol=1e-5)
+        expected = classifier.trace(waveform, lengths)
+    np.testing.assert_allclose(outputs[1], expected.features.numpy(), atol=1e-3)
+    if pooling == "attention":
+        np.testing.assert_allclose(outputs[2], expected.attention.numpy(), atol=1e-5)
 
 
-def test_the_file_says_all_that_its_users_need(classifier, tmp_path):
-    made = classifier()
-    tuned_thresholds = TunedThresholds(
-        thresholds={"one": 0.5},
+def test_probabilities_are_the_only_output_by_default(make_classifier, tmp_path):
+    session = export(make_classifier(), tmp_path / "model.onnx").session
+    assert [output.name for output in session.get_outputs()] == ["probabilities"]
+
+
+def test_metadata_make_the_file_self_contained(make_classifier, tmp_path):
+    classifier = make_classifier()
+    tuned = TunedThresholds(
+        by_label={"one": 0.5},
         background=["two"],
         max_false_alarms_per_hour=1.0,
         hours=2.0,
@@ -98,18 +107,23 @@ def test_the_file_says_all_that_its_users_need(classifier, tmp_path):
         offset_ratio=0.8,
         min_event_seconds=0.0,
     )
-    write_onnx(made, tmp_path / "model.onnx", model_metadata(made, tuned_thresholds))
-    metadata = OnnxModel(tmp_path / "model.onnx").metadata
-    assert metadata["labels"] == ["one", "two", "three"]
-    assert (metadata["sample_rate"], metadata["longest"], metadata["window"], metadata["hop"]) == (8000, 4000, 200, 80)
-    assert metadata["temperature"] == 1.5
-    assert metadata["tuned_thresholds"] == asdict(tuned_thresholds)
+    write_onnx(classifier, tmp_path / "model.onnx", model_metadata(classifier, tuned))
+    assert OnnxModel(tmp_path / "model.onnx").metadata == {
+        "labels": ["one", "two", "three"],
+        "sample_rate": 8000,
+        "max_train_samples": 4000,
+        "window": 200,
+        "hop": 80,
+        "temperature": 1.5,
+        "tuned_thresholds": asdict(tuned),
+        "spectrnn": __version__,
+    }
 
 
-def test_the_classifier_stays_as_it_is(classifier, sounds, tmp_path):
-    made = classifier()
-    before = alone(made, sounds[0])
-    write_onnx(made, tmp_path / "model.onnx", model_metadata(made, None))
-    assert all(layer.by_hand for layer in made.modules() if isinstance(layer, RNNLayer))
-    assert isinstance(made.features.stft, STFT)
-    np.testing.assert_array_equal(alone(made, sounds[0]), before)
+def test_export_does_not_change_the_classifier(make_classifier, waveforms, tmp_path):
+    classifier = make_classifier()
+    before = predict(classifier, waveforms[0])
+    export(classifier, tmp_path / "model.onnx")
+    assert all(layer.use_cpu_kernel for layer in classifier.modules() if isinstance(layer, RNNLayer))
+    assert isinstance(classifier.features.stft, STFT)
+    np.testing.assert_array_equal(predict(classifier, waveforms[0]), before)

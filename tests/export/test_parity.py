@@ -1,4 +1,4 @@
-"""The certification: what it asks, and that it refuses a file which says something else."""
+"""Comparison of an export with its classifier: which inputs, and that differences are rejected."""
 
 import numpy as np
 import pytest
@@ -18,75 +18,83 @@ from spectrnn.export.parity import (
 
 
 @pytest.fixture
-def exported(classifier, tmp_path):
-    made = classifier()
-    write_onnx(made, tmp_path / "model.onnx", model_metadata(made, None))
-    return made, OnnxModel(tmp_path / "model.onnx", threads=1)
+def exported(make_classifier, tmp_path):
+    """A classifier and its export."""
+    classifier = make_classifier()
+    write_onnx(classifier, tmp_path / "model.onnx", model_metadata(classifier, None))
+    return classifier, OnnxModel(tmp_path / "model.onnx", threads=1)
 
 
-def test_lengths_batches_and_extremes_are_asked(classifier, sounds):
-    asked = parity_cases(classifier(), sounds)
-    alone = [len(case.waveforms[0]) for case in asked if case.name.startswith("noise,") and len(case.waveforms) == 1]
-    assert alone == [1, 100, 200, 280, 2000, 4000, 12000]
-    mixed = [[len(waveform) for waveform in case.waveforms] for case in asked if "batch of" in case.name]
+def test_cases_include_lengths_batches_and_extremes(make_classifier, waveforms):
+    cases = parity_cases(make_classifier(), waveforms)
+    single = [len(case.waveforms[0]) for case in cases if case.name.startswith("noise,") and len(case.waveforms) == 1]
+    assert single == [1, 100, 200, 280, 2000, 4000, 12000]
+    mixed = [[len(waveform) for waveform in case.waveforms] for case in cases if "batch of" in case.name]
     assert sorted(map(len, mixed)) == [3, 8]
     assert all(len(set(lengths)) == len(lengths) for lengths in mixed)
-    extremes = {case.name: case.waveforms[0] for case in asked if "scale" in case.name or case.name == "silence"}
+    extremes = {case.name: case.waveforms[0] for case in cases if "scale" in case.name or case.name == "silence"}
     assert not extremes.pop("silence").any()
     assert len(extremes) == 2
     assert all((abs(waveform) == 1).all() for waveform in extremes.values())
-    for way in ("one by one", "in batches of 8"):
-        heard = [waveform for case in asked if way in case.name for waveform in case.waveforms]
-        assert list(map(len, heard)) == list(map(len, sounds))
+    for name in ("clips of the dataset, one by one", "clips of the dataset, in batches of 8"):
+        lengths = [len(waveform) for case in cases if case.name == name for waveform in case.waveforms]
+        assert lengths == list(map(len, waveforms))
 
 
-def test_a_file_that_says_the_same_is_certified(exported, sounds):
-    made, file = exported
-    found = max_abs_differences(made, file, parity_cases(made, sounds))
-    require_parity(found)
-    assert len(found) == len({case.name for case in parity_cases(made, sounds)})
-    assert 0 < max(found.values()) < TOLERANCE
+def test_equal_model_is_accepted(exported, waveforms):
+    classifier, model = exported
+    cases = parity_cases(classifier, waveforms)
+    differences = max_abs_differences(classifier, model, cases)
+    require_parity(differences)
+    assert differences.keys() == {case.name for case in cases}
+    assert 0 < max(differences.values()) < TOLERANCE
 
 
-def test_a_file_that_says_something_else_is_refused(exported, sounds):
-    made, file = exported
-    made.head[1].bias.data[0] += 0.01
-    with pytest.raises(UserError, match="not certified, and was not kept: its probabilities differ from PyTorch's by"):
-        require_parity(max_abs_differences(made, file, parity_cases(made, sounds)))
+def test_different_model_is_rejected(exported, waveforms):
+    classifier, model = exported
+    classifier.head[1].bias.data[0] += 0.01
+    message = (
+        r"^format=onnx: the exported model failed verification and was deleted: its probabilities differ from those of "
+        r"PyTorch by 0.00\d+ \(.*\); the tolerance is 0.0001$"
+    )
+    with pytest.raises(UserError, match=message):
+        require_parity(max_abs_differences(classifier, model, parity_cases(classifier, waveforms)))
 
 
-def test_a_file_that_depends_on_padding_is_refused(exported, sounds):
-    made, file = exported
+def test_model_that_depends_on_padding_is_rejected(exported, waveforms):
+    classifier, model = exported
 
-    def padded(waveforms):
+    def ignore_lengths(waveforms):
         longest = max(map(len, waveforms))
         batch = np.stack([np.pad(waveform, (0, longest - len(waveform))) for waveform in waveforms])
-        return file.run(batch, np.full(len(batch), longest))
+        return model.run(batch, np.full(len(batch), longest))
 
-    assert max(max_abs_differences(made, padded, [ParityCase("alone", sounds[:1])]).values()) < TOLERANCE
-    with pytest.raises(UserError, match=r"\(together\)"):
-        require_parity(max_abs_differences(made, padded, [ParityCase("together", sounds)]))
+    single, batch = ParityCase("single", waveforms[:1]), ParityCase("batch", waveforms)
+    require_parity(max_abs_differences(classifier, ignore_lengths, [single]))
+    with pytest.raises(UserError, match=r"\(batch\)"):
+        require_parity(max_abs_differences(classifier, ignore_lengths, [single, batch]))
 
 
-def test_what_is_no_number_is_refused(exported, sounds):
-    made, _ = exported
-    asked = [ParityCase("same", sounds[:1]), ParityCase("same", sounds[1:2])]
-    answers = iter([np.full((1, 3), np.nan), made.probabilities(torch.zeros(1, 1), torch.tensor([1])).detach().numpy()])
+def test_nan_is_rejected(exported, waveforms):
+    classifier, _ = exported
+    cases = [ParityCase("same", waveforms[:1]), ParityCase("same", waveforms[1:2])]
+    expected = classifier.probabilities(torch.from_numpy(waveforms[1])[None], torch.tensor([1])).detach().numpy()
+    results = iter([np.full((1, 3), np.nan), expected])
     with pytest.raises(UserError, match=r"by nan \(same\)"):
-        require_parity(max_abs_differences(made, lambda waveforms: next(answers), asked))
+        require_parity(max_abs_differences(classifier, lambda waveforms: next(results), cases))
 
 
-def test_files_are_timed_against_each_other(sounds, monkeypatch):
+def test_models_are_timed_relative_to_the_first(waveforms, monkeypatch):
     now = 0.0
 
-    class Runner:
-        def __init__(self, seconds):
-            self.seconds = seconds
+    class Model:
+        def __init__(self, seconds_per_sample):
+            self.seconds_per_sample = seconds_per_sample
 
         def __call__(self, waveforms):
             nonlocal now
-            now += self.seconds * len(waveforms[0])
+            now += self.seconds_per_sample * len(waveforms[0])
 
     monkeypatch.setattr("spectrnn.export.parity.time.perf_counter", lambda: now)
-    total = sum(map(len, sounds))
-    assert interleaved_timings([Runner(2.0), Runner(0.5)], sounds) == pytest.approx([2.0 * total, 0.5 * total])
+    total = sum(map(len, waveforms))
+    assert interleaved_timings([Model(2.0), Model(0.5)], waveforms) == pytest.approx([2.0 * total, 0.5 * total])

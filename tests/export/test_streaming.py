@@ -1,4 +1,4 @@
-"""The ONNX graph of a stream: packets and state, against the classifier on all that was heard."""
+"""The ONNX graph of a stream, block by block, against the classifier for the stream so far."""
 
 import numpy as np
 import pytest
@@ -11,11 +11,11 @@ from spectrnn.export.streaming import streaming_differences, write_streaming_onn
 from spectrnn.streaming.classifier import StreamingClassifier
 
 
-def exported(made, path):
-    write_streaming_onnx(StreamingClassifier(made, {}), path, model_metadata(made, None))
-    file = load_onnx(path, threads=1)
-    assert isinstance(file, StreamingOnnxModel)
-    return file
+def export(classifier, path):
+    write_streaming_onnx(StreamingClassifier(classifier, {}), path, model_metadata(classifier, None))
+    exported = load_onnx(path, threads=1)
+    assert isinstance(exported, StreamingOnnxModel)
+    return exported
 
 
 @pytest.mark.parametrize(
@@ -28,45 +28,44 @@ def exported(made, path):
         ("gru", "max", "logmel", "none"),
     ],
 )
-def test_every_answer_is_the_classifiers_to_all_that_was_heard(
-    classifier, sounds, tmp_path, model, pooling, features, normalize
+def test_every_result_equals_that_of_the_classifier(
+    make_classifier, waveforms, tmp_path, model, pooling, features, normalize
 ):
-    made = classifier(
+    classifier = make_classifier(
         f"model={model}", f"pooling={pooling}", f"features={features}", "features.deltas=0", f"normalize={normalize}"
     )
-    file = exported(made, tmp_path / "model.onnx")
-    streams = np.stack([sounds[0], sounds[-1][:4000][::-1]])
+    exported = export(classifier, tmp_path / "model.onnx")
+    streams = np.stack([waveforms[0], waveforms[-1][:4000][::-1]])
     for hops in (1, 5):
-        answers = list(file.packets(streams, hops))
-        assert [heard for heard, _ in answers] == sorted({200, *range(200, 3960, 80 * hops), 3960})
-        for heard, found in answers[:: 7 if hops == 1 else 2]:
+        results = list(exported.stream(streams, hops))
+        assert [samples for samples, _ in results] == sorted({200, *range(200, 3960, 80 * hops), 3960})
+        for samples, actual in results[:: 7 if hops == 1 else 2]:
             with torch.inference_mode():
-                prefix = torch.from_numpy(streams[:, :heard].copy())
-                expected = made.probabilities(prefix, torch.full((2,), heard)).numpy()
-            assert abs(found - expected).max() < 1e-5
-    whole = np.concatenate([file([clip]) for clip in sounds])
-    assert abs(file(sounds) - whole).max() < 1e-5
-    assert whole.std(0).max() > 0.01
-    assert max(streaming_differences(made, file, sounds).values()) < 1e-5
+                prefix = torch.from_numpy(streams[:, :samples].copy())
+                expected = classifier.probabilities(prefix, torch.full((2,), samples)).numpy()
+            assert abs(actual - expected).max() < 1e-5
+    single = np.concatenate([exported([waveform]) for waveform in waveforms])
+    assert abs(exported(waveforms) - single).max() < 1e-5
+    assert single.std(0).max() > 0.01  # the probabilities depend on the clip
+    assert max(streaming_differences(classifier, exported, waveforms).values()) < 1e-5
 
 
-def test_a_stream_that_forgets_is_found(classifier, sounds, tmp_path, monkeypatch):
-    made = classifier("model=gru", "pooling=mean", "features.deltas=0")
-    file = exported(made, tmp_path / "model.onnx")
-    run = file.session.run
+def test_lost_state_is_detected(make_classifier, waveforms, tmp_path, monkeypatch):
+    classifier = make_classifier("model=gru", "pooling=mean", "features.deltas=0")
+    exported = export(classifier, tmp_path / "model.onnx")
+    run = exported.session.run
 
-    class Forgetful:
+    class ForgetfulSession:
         def run(self, outputs, inputs):
             return run(outputs, inputs | {"state_1": np.zeros_like(inputs["state_1"])})
 
-    monkeypatch.setattr(file, "session", Forgetful())
-    assert min(streaming_differences(made, file, sounds).values()) > 1e-4
+    monkeypatch.setattr(exported, "session", ForgetfulSession())
+    assert min(streaming_differences(classifier, exported, waveforms).values()) > 1e-4
 
 
-def test_a_stream_may_have_int8_weights(classifier, sounds, tmp_path):
-    made = classifier("model=lstm", "pooling=attention", "features.deltas=0")
-    file = exported(made, tmp_path / "model.onnx")
+def test_streaming_model_can_be_quantized(make_classifier, waveforms, tmp_path):
+    exported = export(make_classifier("model=lstm", "pooling=attention", "features.deltas=0"), tmp_path / "model.onnx")
     quantize_weights(tmp_path / "model.onnx", tmp_path / "int8.onnx")
-    smaller = load_onnx(tmp_path / "int8.onnx", threads=1)
-    assert isinstance(smaller, StreamingOnnxModel)
-    assert 0 < abs(smaller(sounds) - file(sounds)).max() < 0.1
+    int8 = load_onnx(tmp_path / "int8.onnx", threads=1)
+    assert isinstance(int8, StreamingOnnxModel)
+    assert 0 < abs(int8(waveforms) - exported(waveforms)).max() < 0.1

@@ -1,4 +1,4 @@
-"""Batches to augment, and frontend stages as the command line builds them."""
+"""Batches for augmentations, and frontend stages as the command line builds them."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -13,6 +13,7 @@ from torch import Tensor
 from spectrnn.config.instantiate import instantiate
 from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.data.batches import Batch
+from spectrnn.frontend.masking import length_mask
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,7 @@ def stage() -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def batch() -> Callable[..., Batch]:
-    """Makes a batch of white noise, or of a given waveform, that is zero beyond each length: `batch([100, 50])`."""
+    """Batch of white noise, or of a waveform, with one class per clip as encoded targets: `batch([100, 50])`."""
     return _batch
 
 
@@ -39,17 +40,15 @@ def _config(group: str, option: str) -> DictConfig:
         return compose("train", ["data.sample_rate=16000", choice])
 
 
-def _stage(group: str, option: str, runtime: dict[str, Any] | None = None, **settings: Any) -> Any:
+def _stage(group: str, option: str, context: dict[str, Any] | None = None, **settings: Any) -> Any:
     key = f"augment.{option}" if group == "augment" else group
     config = OmegaConf.merge(_config(group, option))
     for name, value in settings.items():
         OmegaConf.update(config, f"{key}.{name}", value, force_add=True)
-    return instantiate(OmegaConf.select(config, key), key, **(runtime or {}))
+    return instantiate(OmegaConf.select(config, key), key, **(context or {}))
 
 
 def _batch(lengths: Sequence[int], waveform: Tensor | None = None) -> Batch:
-    count = torch.tensor(lengths)
-    if waveform is None:
-        waveform = torch.randn(len(lengths), max(lengths)) * 0.1
-    inside = torch.arange(waveform.shape[1]) < count[:, None]
-    return Batch(waveform * inside, count, torch.eye(len(lengths)), torch.arange(len(lengths)))
+    waveform = torch.randn(len(lengths), max(lengths)) * 0.1 if waveform is None else waveform
+    valid = length_mask(torch.tensor(lengths), waveform.shape[1])
+    return Batch(waveform * valid, torch.tensor(lengths), torch.eye(len(lengths)), torch.arange(len(lengths)))

@@ -1,4 +1,4 @@
-"""Log-mel, MFCC and deltas, held against torchaudio's and scipy's own."""
+"""Log-mel spectrogram, MFCC and deltas, compared with torchaudio and scipy."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from spectrnn.frontend.features import append_deltas
 
 SETTINGS = [
     {},
-    {"deltas": 0, "window_ms": 32, "hop_ms": 16},  # the window is the FFT
+    {"deltas": 0, "window_ms": 32, "hop_ms": 16},  # the window is as long as the FFT
     {"n_fft": 1024, "n_mels": 80, "mel_scale": "slaney"},
     {"window_ms": 30, "hop_ms": 7.5, "n_mels": 40, "fmin": 0, "fmax": 4000},
     {"sample_rate": 8000, "n_mels": 40, "fmin": 50, "fmax": 3800},
@@ -21,8 +21,8 @@ SETTINGS = [
 
 
 def reference(features, waveform, settings):
-    """torchaudio's log-mel spectrogram of frames that start where ours do: (batch, frames, bins)."""
-    # torch.stft lays a window that is shorter than the FFT in its middle; zeros around the signal make up for it.
+    """Log-mel spectrogram (batch, frames, bins) by torchaudio, with the same positions of the frames."""
+    # torch.stft centers a window that is shorter than the FFT, which padding of the signal compensates for.
     before = (features.n_fft - features.window_size) // 2
     after = features.n_fft - features.window_size - before
     transform = MelSpectrogram(
@@ -46,11 +46,11 @@ def reference(features, waveform, settings):
 def test_log_mel_equals_torchaudio(stage, settings, dtype, tolerance):
     features = stage("features", "logmel", **settings).to(dtype)
     waveform = torch.randn(2, 9001, dtype=dtype) * 0.3
-    ours, frames = features(waveform, torch.tensor([9001, 9001]))
-    theirs = reference(features, waveform, settings)
-    assert ours.shape == theirs.shape
-    assert frames.tolist() == [theirs.shape[1]] * 2
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance)
+    x, frames = features(waveform, torch.tensor([9001, 9001]))
+    expected = reference(features, waveform, settings)
+    assert x.shape == expected.shape
+    assert frames.tolist() == [expected.shape[1]] * 2
+    torch.testing.assert_close(x, expected, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("n_mfcc", [13, 40])
@@ -58,9 +58,9 @@ def test_mfcc_equals_torchaudio_on_loud_noise(stage, n_mfcc):
     features = stage("features", "mfcc", n_mfcc=n_mfcc, deltas=0, window_ms=32, hop_ms=10, n_mels=40).double()
     waveform = torch.randn(2, 8000, dtype=torch.float64)
     mel = {"n_fft": 512, "hop_length": 160, "n_mels": 40, "f_min": 20, "center": False}
-    transform = MFCC(16000, n_mfcc=n_mfcc, log_mels=True, melkwargs=mel).double()  # adds 1e-6 where we have a floor
-    ours, _ = features(waveform, torch.tensor([8000, 8000]))
-    torch.testing.assert_close(ours, transform(waveform).transpose(1, 2), rtol=0, atol=1e-5)
+    transform = MFCC(16000, n_mfcc=n_mfcc, log_mels=True, melkwargs=mel).double()  # it adds 1e-6 instead of a floor
+    x, _ = features(waveform, torch.tensor([8000, 8000]))
+    torch.testing.assert_close(x, transform(waveform).transpose(1, 2), rtol=0, atol=1e-5)
 
 
 def test_mfcc_is_the_orthonormal_dct_of_log_mel(stage):
@@ -74,25 +74,25 @@ def test_mfcc_is_the_orthonormal_dct_of_log_mel(stage):
 @pytest.mark.parametrize("orders", [1, 2])
 def test_deltas_of_each_clip_equal_torchaudio_of_the_clip_alone(orders):
     frames = torch.tensor([17, 1, 2, 3, 5])
-    x = torch.randn(5, 17, 4, dtype=torch.float64)  # its padding is garbage, which must not be seen
-    ours = append_deltas(x, frames, orders)
-    assert ours.shape == (5, 17, 4 * (1 + orders))
+    x = torch.randn(5, 17, 4, dtype=torch.float64)  # with garbage as padding
+    result = append_deltas(x, frames, orders)
+    assert result.shape == (5, 17, 4 * (1 + orders))
     for clip, count in enumerate(frames.tolist()):
         parts = [x[clip, :count].T]
         for _ in range(orders):
             parts.append(compute_deltas(parts[-1], win_length=5, mode="replicate"))
-        torch.testing.assert_close(ours[clip, :count], torch.cat(parts).T, rtol=0, atol=1e-12)
+        torch.testing.assert_close(result[clip, :count], torch.cat(parts).T, rtol=0, atol=1e-12)
 
 
 def test_deltas_of_a_line_are_its_slope():
     x = 3.0 * torch.arange(20.0)[None, :, None] + 7
-    ours = append_deltas(x, torch.tensor([20]), 2)[0]
-    torch.testing.assert_close(ours[2:-2, 1], torch.full((16,), 3.0))
-    torch.testing.assert_close(ours[4:-4, 2], torch.zeros(12))
+    result = append_deltas(x, torch.tensor([20]), 2)[0]
+    torch.testing.assert_close(result[2:-2, 1], torch.full((16,), 3.0))
+    torch.testing.assert_close(result[4:-4, 2], torch.zeros(12))
 
 
 @pytest.mark.parametrize("samples", [1, 399, 400, 401, 559, 560, 561, 719, 720, 16000])
-def test_frames_are_those_that_fit_into_the_clip(stage, samples):
+def test_frames_do_not_extend_beyond_the_clip(stage, samples):
     features = stage("features", "logmel")
     x, frames = features(torch.randn(1, samples), torch.tensor([samples]))
     fitting = sum(start + 400 <= samples for start in range(0, samples, 160))  # 25 ms and 10 ms at 16 kHz
@@ -101,76 +101,96 @@ def test_frames_are_those_that_fit_into_the_clip(stage, samples):
 
 
 @pytest.mark.parametrize("option", ["logmel", "mfcc"])
-def test_valid_frames_do_not_depend_on_longer_neighbours(stage, batch, option):
+def test_features_do_not_depend_on_padding(stage, batch, option):
     features = stage("features", option, deltas=2)
-    together = batch([3000, 16000, 150, 400, 700])
-    x, frames = features(together.waveform, together.lengths)
+    clips = batch([3000, 16000, 150, 400, 700])
+    x, frames = features(clips.waveform, clips.lengths)
     assert frames.tolist() == [17, 98, 1, 1, 2]
-    for clip, length in enumerate(together.lengths.tolist()):
-        alone, _ = features(together.waveform[clip : clip + 1, :length], together.lengths[clip : clip + 1])
-        torch.testing.assert_close(x[clip, : frames[clip]], alone[0], rtol=0, atol=1e-4)
+    for clip, length in enumerate(clips.lengths.tolist()):
+        single, _ = features(clips.waveform[clip : clip + 1, :length], clips.lengths[clip : clip + 1])
+        torch.testing.assert_close(x[clip, : frames[clip]], single[0], rtol=0, atol=1e-4)
 
 
-def test_silence_lies_on_the_floor(stage):
+def test_silence_is_at_the_floor(stage):
     x, _ = stage("features", "logmel", log_floor=1e-4)(torch.zeros(1, 2000), torch.tensor([2000]))
     torch.testing.assert_close(x, torch.full_like(x, np.log(1e-4)))
 
 
-def test_twice_the_amplitude_is_four_times_the_power(stage):
+def test_power_is_proportional_to_the_squared_amplitude(stage):
     features, waveform, lengths = stage("features", "logmel"), torch.randn(1, 4000), torch.tensor([4000])
     difference = features(2 * waveform, lengths)[0] - features(waveform, lengths)[0]
     torch.testing.assert_close(difference, torch.full_like(difference, np.log(4)), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("frequency", [400, 1000, 5000])
-def test_a_sine_is_loudest_in_the_band_around_its_frequency(stage, frequency):
+def test_sine_is_strongest_in_the_band_closest_to_its_frequency(stage, frequency):
     features = stage("features", "logmel", fmin=0, n_mels=32)
-    wave = torch.sin(2 * torch.pi * frequency / 16000 * torch.arange(8000))[None]
-    x, _ = features(wave, torch.tensor([8000]))
+    waveform = torch.sin(2 * torch.pi * frequency / 16000 * torch.arange(8000))[None]
+    x, _ = features(waveform, torch.tensor([8000]))
     mel = np.linspace(0, 2595 * np.log10(1 + 8000 / 700), 32 + 2)
-    centres = 700 * (10 ** (mel[1:-1] / 2595) - 1)
-    assert x[0].mean(0).argmax() == np.abs(centres - frequency).argmin()
+    centers = 700 * (10 ** (mel[1:-1] / 2595) - 1)
+    assert x[0].mean(0).argmax() == np.abs(centers - frequency).argmin()
 
 
 @pytest.mark.parametrize(("option", "bins"), [("logmel", 64), ("mfcc", 13)])
 @pytest.mark.parametrize("deltas", [0, 1, 2])
-def test_output_size_is_the_width_of_the_features(stage, option, bins, deltas):
+def test_output_size_is_the_number_of_bins_with_deltas(stage, option, bins, deltas):
     features = stage("features", option, deltas=deltas)
     x, _ = features(torch.randn(2, 2000), torch.tensor([2000, 900]))
     assert features.output_size == x.shape[2] == bins * (1 + deltas)
 
 
-def test_features_keep_nothing_that_a_model_file_would_have_to_store(stage):
+def test_features_add_nothing_to_a_model_file(stage):
     assert not stage("features", "mfcc").state_dict()
 
 
 @pytest.mark.parametrize(
-    ("settings", "sentence"),
+    ("settings", "message"),
     [
-        ({"hop_ms": 30}, r"features\.hop_ms=30: longer than features\.window_ms=25, .*; at most 25 ms"),
-        ({"n_fft": 256}, r"features\.n_fft=256: does not hold the 400 samples of features\.window_ms=25"),
-        ({"fmax": 9000}, r"features\.fmax=9000: above half of features\.sample_rate=16000; at most 8000 Hz"),
-        ({"fmin": 4000, "fmax": 4000}, r"features\.fmax=4000: not above features\.fmin=4000"),
-        ({"fmin": 8000}, r"features\.fmin=8000: not below half of features\.sample_rate=16000"),
-        ({"n_mels": 200}, r"features\.n_mels=200: \d+ of the mel bands hold no bin of the 512-point FFT"),
-        ({"n_mels": 0}, r"features\.n_mels=0: should be greater than 0"),
-        ({"deltas": 3}, r"features\.deltas=3: should be 0, 1 or 2"),
-        ({"mel_scale": "bark"}, r"features\.mel_scale=bark: should be 'htk' or 'slaney'"),
-        ({"log_floor": 0}, r"features\.log_floor=0: should be greater than 0"),
-        ({"window": 25}, r"features\.window: no such key; did you mean features\.window_ms"),
+        ({"window_ms": 5000}, r"window_ms=5000: over 65536 samples; at most 4096 ms"),
+        (
+            {"hop_ms": 30},
+            r"hop_ms=30: longer than features\.window_ms=25, which skips samples; at most 25 ms",
+        ),
+        ({"hop_ms": 0.1}, r"hop_ms=0\.1: too short for 512 FFT points; at least 0\.5 ms"),
+        (
+            {"n_fft": 256},
+            r"n_fft=256: below the 400 samples of features\.window_ms=25; at least that, or null",
+        ),
+        ({"n_fft": 8192, "n_mels": 5000}, r"n_mels=5000: too many for 8192 FFT points; fewer bands"),
+        (
+            {"fmax": 9000},
+            r"fmax=9000: above half of features\.sample_rate=16000; at most 8000 Hz, or null",
+        ),
+        (
+            {"fmin": 4000, "fmax": 4000},
+            r"fmax=4000: not above features\.fmin=4000; above it, up to 8000 Hz, or null",
+        ),
+        ({"fmin": 8000}, r"fmin=8000: not below half of features\.sample_rate=16000; below 8000 Hz"),
+        (
+            {"n_mels": 200},
+            r"n_mels=200: \d+ of the mel bands contain no bin of the 512-point FFT at 16000 Hz; use fewer bands, or "
+            r"features\.n_fft=1024",
+        ),
+        ({"n_mels": 0}, r"n_mels=0: should be greater than 0"),
+        ({"deltas": 3}, r"deltas=3: should be 0, 1 or 2"),
+        ({"mel_scale": "bark"}, r"mel_scale=bark: should be 'htk' or 'slaney'"),
+        ({"log_floor": 0}, r"log_floor=0: should be greater than 0"),
+        ({"window": 25}, r"window: no such key; did you mean features\.window_ms\?"),
     ],
 )
-def test_settings_that_cannot_work_are_refused_by_their_full_key(stage, settings, sentence):
-    with pytest.raises(UserError, match=sentence):
+def test_invalid_settings_are_reported_with_their_full_key(stage, settings, message):
+    with pytest.raises(UserError, match=rf"^features\.{message}$"):
         stage("features", "logmel", **settings)
 
 
-def test_more_coefficients_than_mel_bands_are_refused(stage):
-    with pytest.raises(UserError, match=r"features\.n_mfcc=65: more coefficients than features\.n_mels=64"):
+def test_more_coefficients_than_mel_bands_are_rejected(stage):
+    message = r"^features\.n_mfcc=65: more than features\.n_mels=64 mel bands; at most that$"
+    with pytest.raises(UserError, match=message):
         stage("features", "mfcc", n_mfcc=65)
 
 
-def test_no_mel_band_is_ever_empty(stage):
+def test_mel_bands_are_never_empty(stage):
     for n_mels in range(8, 200, 16):
         try:
             features = stage("features", "logmel", n_mels=n_mels)
@@ -181,15 +201,29 @@ def test_no_mel_band_is_ever_empty(stage):
 
 
 @pytest.mark.parametrize("mel_scale", ["htk", "slaney"])
-def test_a_tone_is_loudest_in_the_band_of_its_frequency(stage, mel_scale):
+def test_sine_at_a_center_frequency_is_strongest_in_its_band(stage, mel_scale):
     features = stage("features", "logmel", sample_rate=16000, mel_scale=mel_scale, n_mels=40)
-    assert features.frequencies.shape == (40,)
+    assert features.center_frequencies.shape == (40,)
     for band in range(8, 40, 5):
-        hertz = float(features.frequencies[band])
-        wave = 0.5 * torch.sin(2 * torch.pi * hertz / 16000 * torch.arange(8000))
-        assert int(features.static(wave[None])[0, 10].argmax()) == band
+        frequency = float(features.center_frequencies[band])
+        waveform = 0.5 * torch.sin(2 * torch.pi * frequency / 16000 * torch.arange(8000))
+        assert int(features.static_features(waveform[None])[0, 10].argmax()) == band
 
 
-def test_coefficients_are_no_frequencies(stage):
-    assert stage("features", "mfcc").axis is None
-    assert stage("features", "logmel").axis is not None
+def test_only_mel_bands_have_bin_frequencies(stage):
+    features = stage("features", "logmel")
+    assert torch.equal(features.bin_frequencies, features.center_frequencies)
+    assert stage("features", "mfcc").bin_frequencies is None
+
+
+@pytest.mark.parametrize("option", ["logmel", "mfcc"])
+@pytest.mark.parametrize("size", [1, 160, 399, 1000, 5000])
+def test_steps_equal_the_features_of_the_whole_clip(stage, option, size):
+    features, waveform = stage("features", option, deltas=0), 0.1 * torch.randn(2, 5000)
+    state, blocks = features.initial_state(2), []
+    for block in waveform.split(size, dim=1):
+        x, state = features.step(block, state)
+        blocks.append(x)
+    expected, frames = features(waveform, torch.tensor([5000, 5000]))
+    assert features.num_frames(torch.tensor([5000, 5000])).tolist() == frames.tolist()
+    torch.testing.assert_close(torch.cat(blocks, dim=1), expected, rtol=0, atol=1e-4)

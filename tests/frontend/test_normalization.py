@@ -1,21 +1,21 @@
-"""Normalization, held against numpy over the valid frames alone."""
+"""Normalization, compared with NumPy over the valid frames."""
 
 import numpy as np
 import pytest
 import torch
 
 FRAMES = torch.tensor([30, 1, 12, 7])
-INSIDE = torch.arange(30) < FRAMES[:, None]
+VALID = torch.arange(30) < FRAMES[:, None]
 
 
 @pytest.fixture
 def features():
-    """Features (4, 30, 5) whose bins differ in level and spread, with garbage beyond each clip's frames."""
+    """Features (4, 30, 5) whose bins differ in mean and deviation, with garbage as padding."""
     x = torch.randn(4, 30, 5) * torch.tensor([0.1, 1, 2, 5, 10]) + torch.tensor([-20.0, -10, 0, 1, 100])
-    return torch.where(INSIDE[:, :, None], x, 1e4 * torch.randn(4, 30, 5))
+    return torch.where(VALID[:, :, None], x, 1e4 * torch.randn(4, 30, 5))
 
 
-def test_global_gives_the_training_split_mean_0_and_deviation_1(stage):
+def test_global_results_in_mean_0_and_deviation_1_over_the_training_split(stage):
     normalize = stage("normalize", "global", {"input_size": 5}, eps=1e-9)
     split = [(torch.randn(8, 20, 5) * 3 - 14 + torch.arange(5), torch.randint(1, 21, (8,))) for _ in range(4)]
     normalize.fit(iter(split))
@@ -24,22 +24,22 @@ def test_global_gives_the_training_split_mean_0_and_deviation_1(stage):
     torch.testing.assert_close(valid.std(0, correction=0), torch.ones(5), rtol=0, atol=1e-4)
 
 
-def test_global_statistics_are_those_of_the_valid_frames_of_all_batches(stage, features):
+def test_global_uses_the_valid_frames_of_all_batches(stage, features):
     normalize = stage("normalize", "global", {"input_size": 5}, eps=1e-12)
     normalize.fit((features[clip : clip + 2], FRAMES[clip : clip + 2]) for clip in (0, 2))
-    valid = features[INSIDE].double().numpy()
+    valid = features[VALID].double().numpy()
     expected = (features.numpy() - valid.mean(0)) / valid.std(0)
-    np.testing.assert_allclose(normalize(features, FRAMES).numpy()[INSIDE], expected[INSIDE], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(normalize(features, FRAMES).numpy()[VALID], expected[VALID], rtol=1e-4, atol=1e-4)
 
 
-def test_global_stands_a_large_offset(stage):
+def test_global_is_accurate_with_a_large_offset(stage):
     normalize = stage("normalize", "global", {"input_size": 1}, eps=1e-12)
     x = 1000 + torch.tensor([-1.0, 1.0]).repeat(100, 500)[:, :, None] / 16
     normalize.fit([(x, torch.full((100,), 1000))])
     torch.testing.assert_close(normalize(x, torch.full((100,), 1000)), (x - 1000) * 16, rtol=0, atol=1e-4)
 
 
-def test_global_statistics_travel_with_the_weights(stage, features):
+def test_global_statistics_are_in_the_state_dict(stage, features):
     fitted, fresh = (stage("normalize", "global", {"input_size": 5}) for _ in range(2))
     fitted.fit([(features, FRAMES)])
     assert not torch.equal(fitted(features, FRAMES), fresh(features, FRAMES))
@@ -47,14 +47,14 @@ def test_global_statistics_travel_with_the_weights(stage, features):
     assert torch.equal(fitted(features, FRAMES), fresh(features, FRAMES))
 
 
-def test_global_treats_a_bin_that_never_moves_as_zero(stage):
+def test_global_of_a_constant_bin_is_zero(stage):
     normalize = stage("normalize", "global", {"input_size": 1})
     x = torch.full((3, 10, 1), -13.8155)
     normalize.fit([(x, torch.tensor([10, 3, 1]))])
     assert normalize(x, torch.tensor([10, 3, 1])).abs().max() < 1e-3
 
 
-def test_cmvn_gives_each_clip_mean_0_and_deviation_1(stage, features):
+def test_cmvn_results_in_mean_0_and_deviation_1_over_each_clip(stage, features):
     result = stage("normalize", "cmvn", eps=0.5)(features, FRAMES)
     for clip, frames in enumerate(FRAMES.tolist()):
         valid = features[clip, :frames].double().numpy()
@@ -68,24 +68,24 @@ def test_cmvn_of_a_single_frame_is_zero(stage, features):
 
 @pytest.mark.parametrize("bins", [1, 3, 64])
 @pytest.mark.parametrize("frames", [7, 97, 98, 300])
-def test_cmvn_of_a_bin_that_never_moves_is_zero(stage, bins, frames):
-    # Digital silence: every frame is log(1e-6). A rounded mean, divided by a deviation of almost 0, must not be heard.
+def test_cmvn_of_a_constant_bin_is_zero(stage, bins, frames):
+    # As in digital silence: a rounding error of the mean must not be divided by a deviation of almost 0.
     silence = torch.full((2, frames + 13, bins), np.log(1e-6))
     result = stage("normalize", "cmvn")(silence, torch.tensor([frames, frames + 13]))
     assert result[0, :frames].abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("option", ["global", "cmvn", "none"])
-def test_what_lies_in_the_padding_changes_no_valid_frame(stage, features, option):
+def test_normalization_does_not_depend_on_padding(stage, features, option):
     results = []
-    for padding in (features, torch.where(INSIDE[:, :, None], features, 0.0)):
+    for padding in (features, torch.where(VALID[:, :, None], features, 0.0)):
         normalize = stage("normalize", option, {"input_size": 5})
         normalize.fit([(padding, FRAMES)])
-        results.append(normalize(padding, FRAMES)[INSIDE])
+        results.append(normalize(padding, FRAMES)[VALID])
     assert torch.equal(*results)
 
 
-def test_none_leaves_features_as_they_are(stage, features):
+def test_none_does_not_change_features(stage, features):
     normalize = stage("normalize", "none")
     normalize.fit([(features, FRAMES)])
     assert torch.equal(normalize(features, FRAMES), features)

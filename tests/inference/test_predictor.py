@@ -1,4 +1,4 @@
-"""Cutting recordings into pieces: every sample once, and no piece far from the window."""
+"""Chunks of recordings: every sample once, lengths near that of the window; groups of windows of recordings."""
 
 import numpy as np
 import pytest
@@ -12,43 +12,42 @@ from spectrnn.inference.tasks import Marker
 
 @pytest.mark.parametrize("block", [1, 7, 100, 10_000])
 @pytest.mark.parametrize("length", [1, 60, 99, 100, 149, 150, 151, 199, 200, 250, 1234])
-def test_pieces_are_the_recording_in_windows(length, block):
+def test_chunks_cover_the_recording_once(length, block):
     samples = np.arange(length)
     blocks = [samples[start : start + block] for start in range(0, length, block)]
-    pieces = list(split_into_chunks(blocks, 100))
-    assert np.concatenate(pieces).tolist() == samples.tolist()
-    assert {len(piece) for piece in pieces[:-2]} <= {100}
+    chunks = list(split_into_chunks(blocks, 100))
+    assert np.concatenate(chunks).tolist() == samples.tolist()
+    assert {len(chunk) for chunk in chunks[:-2]} <= {100}
     if length >= 100:
-        assert all(75 <= len(piece) <= 150 for piece in pieces[-2:])
+        assert all(75 <= len(chunk) <= 150 for chunk in chunks[-2:])
     if length < 150:
-        assert len(pieces) == 1
+        assert len(chunks) == 1
 
 
-def test_nothing_has_no_pieces():
+def test_empty_recording_has_no_chunks():
     assert list(split_into_chunks([], 100)) == []
     assert list(split_into_chunks([np.empty(0)], 100)) == []
 
 
-def test_files_that_cannot_be_read_are_told_before_the_last_of_them():
-    events = [(f"{number}.wav", UserError("broken")) for number in range(100)]
-    heaps = list(group_windows(events, 8, 1e9))
-    assert [event for heap in heaps for event in heap] == events
-    assert max(map(len, heaps)) == 16
+def test_groups_of_unreadable_files_are_bounded():
+    items = [(f"{number}.wav", UserError("damaged")) for number in range(100)]
+    groups = list(group_windows(items, 8, 1e9))
+    assert [item for group in groups for item in group] == items
+    assert max(map(len, groups)) == 16
 
 
-def test_heaps_end_with_recordings_that_they_begin_with():
-    """So that what follows one depends on nothing before it."""
-    lengths = [1, 3, 2, 30, 1, 1, 9, 8, 1]  # windows of each recording
-    parts = [
-        part
+def test_groups_after_the_end_of_a_recording_are_independent_of_earlier_ones():
+    lengths = [1, 3, 2, 30, 1, 1, 9, 8, 1]  # windows per recording
+    items = [
+        item
         for name, count in enumerate(lengths)
-        for part in [*[(str(name), Window(0, 1, np.zeros(10)))] * count, (str(name), Marker.END)]
+        for item in [*[(str(name), Window(0, 1, np.zeros(10)))] * count, (str(name), Marker.END)]
     ]
-    heaps = list(group_windows(parts, 8, 1e9))
-    assert [part for heap in heaps for part in heap] == parts
-    assert max(sum(isinstance(content, Window) for _, content in heap) for heap in heaps) <= 8 + 8
-    clean = [index + 1 for index, heap in enumerate(heaps) if heap[-1][1] is Marker.END]
-    assert len(clean) >= 4
-    for index in clean:
-        rest = [part for heap in heaps[index:] for part in heap]
-        assert list(group_windows(rest, 8, 1e9)) == heaps[index:]
+    groups = list(group_windows(items, 8, 1e9))
+    assert [item for group in groups for item in group] == items
+    assert max(sum(isinstance(content, Window) for _, content in group) for group in groups) <= 8 + 8
+    starts = [index + 1 for index, group in enumerate(groups) if group[-1][1] is Marker.END]
+    assert len(starts) >= 4
+    for index in starts:
+        rest = [item for group in groups[index:] for item in group]
+        assert list(group_windows(rest, 8, 1e9)) == groups[index:]

@@ -1,4 +1,4 @@
-"""Classifiers as the command line builds them, and clips that are awkward to batch."""
+"""Classifiers as the command line builds them, and a batch of clips with edge cases."""
 
 import functools
 from collections.abc import Callable
@@ -24,13 +24,13 @@ _SMALL = {
 
 
 class Clips(NamedTuple):
-    """Clips side by side: waveform (batch, samples), zero beyond each one's length, and lengths (batch,)."""
+    """Batch of clips: waveform (batch, samples), zero after each clip's end, and lengths (batch,)."""
 
     waveform: Tensor
     lengths: Tensor
 
     def alone(self, clip: int) -> "Clips":
-        """One clip, without padding."""
+        """Returns a single clip, without padding."""
         length = self.lengths[clip : clip + 1]
         return Clips(self.waveform[clip : clip + 1, : int(length)], length)
 
@@ -42,25 +42,25 @@ def _seeded() -> None:
 
 @pytest.fixture(scope="session")
 def stage() -> Callable[..., Any]:
-    """Builds one stage in its real size: `stage("pooling", "attention", {"input_size": 8}, num_heads=2)`."""
+    """Builds one stage with default settings: `stage("pooling", "attention", {"input_size": 8}, num_heads=2)`."""
     return _stage
 
 
 @pytest.fixture(scope="session")
 def stages() -> Callable[..., dict[str, Any]]:
-    """The nodes of small stages: `stages(model="crnn", pooling="mean")`; others as in train.yaml."""
+    """Returns config nodes of small stages: `stages(model="crnn", pooling="mean")`; others as in train.yaml."""
     return _stages
 
 
 @pytest.fixture(scope="session")
 def classifier() -> Callable[..., Classifier]:
-    """Builds a small one of three classes, for evaluation: `classifier(model="crnn", augment=["gain"])`."""
+    """Builds a small classifier of three classes, in evaluation mode: `classifier(model="crnn", augment=["gain"])`."""
     return _classifier
 
 
 @pytest.fixture
 def clips() -> Clips:
-    """Seven at 8 kHz: whole, shorter than a window, one frame, two frames, half silent, silent, a sample longer."""
+    """Seven clips at 8 kHz: long, below a window, one frame, two frames, half silent, silent, one sample longer."""
     lengths = torch.tensor([4000, 120, 200, 285, 2400, 1500, 4001])
     waveform = torch.randn(7, 4001) * torch.tensor([0.5, 0.3, 0.1, 0.2, 0.3, 0.0, 0.01])[:, None]
     waveform[4, 1200:] = 0

@@ -1,4 +1,4 @@
-"""Convolutional stacks: batch normalization over valid frames, and time that is shortened exactly."""
+"""CNN + RNN encoders: batch normalization over valid frames, exact downsampling, independence of padding."""
 
 import pytest
 import torch
@@ -19,30 +19,30 @@ def valid_of(x, frames):
     return torch.cat([clip[:, :count] for clip, count in zip(x, frames.tolist(), strict=True)], dim=1)[None]
 
 
-@pytest.mark.parametrize(("shape", "twin"), [((5, 4, 30), nn.BatchNorm1d(4)), ((5, 4, 30, 7), nn.BatchNorm2d(4))])
-def test_batch_norm_equals_torch_over_the_valid_frames(shape, twin):
+@pytest.mark.parametrize(("shape", "reference"), [((5, 4, 30), nn.BatchNorm1d(4)), ((5, 4, 30, 7), nn.BatchNorm2d(4))])
+def test_batch_norm_equals_torch_on_valid_frames(shape, reference):
     norm = MaskedBatchNorm(4).train()
     weight, bias = torch.randn(4), torch.randn(4)
-    for module in (norm, twin.train()):
+    for module in (norm, reference.train()):
         module.weight.data.copy_(weight)
         module.bias.data.copy_(bias)
     mask = mask_of(FRAMES, 30, len(shape))
     x = torch.where(mask > 0, torch.randn(shape) * 3 + 5, 100 * torch.randn(shape))
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
-    result, expected = valid_of(norm(ours, mask), FRAMES), twin(valid_of(theirs, FRAMES))
+    result, expected = valid_of(norm(ours, mask), FRAMES), reference(valid_of(theirs, FRAMES))
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
     (result**3).mean().backward()
     (expected**3).mean().backward()
-    for mine, other in ((ours, theirs), (norm.weight, twin.weight), (norm.bias, twin.bias)):
+    for mine, other in ((ours, theirs), (norm.weight, reference.weight), (norm.bias, reference.bias)):
         torch.testing.assert_close(mine.grad, other.grad, rtol=1e-3, atol=1e-5)
 
 
-def test_batch_norm_evaluates_with_running_statistics():
+def test_batch_norm_uses_running_statistics_in_evaluation():
     norm, x = MaskedBatchNorm(4), torch.randn(5, 4, 30) * 3 + 5
     norm.train()(x, mask_of(FRAMES, 30, 3))
-    seen = valid_of(x, FRAMES)[0]
-    mean = 0.1 * seen.mean(1)
-    variance = 0.9 + 0.1 * seen.var(1, correction=0)
+    valid = valid_of(x, FRAMES)[0]
+    mean = 0.1 * valid.mean(1)
+    variance = 0.9 + 0.1 * valid.var(1, correction=0)
     expected = (x - mean[:, None]) / (variance[:, None] + 1e-5).sqrt()
     norm.eval()
     before = {name: value.clone() for name, value in norm.state_dict().items()}
@@ -50,7 +50,7 @@ def test_batch_norm_evaluates_with_running_statistics():
     assert all(torch.equal(before[name], value) for name, value in norm.state_dict().items())
 
 
-def test_running_statistics_approach_those_of_the_data():
+def test_running_statistics_converge_to_those_of_the_data():
     norm, x, mask = MaskedBatchNorm(4), torch.randn(5, 4, 30) * 3 + 5, mask_of(FRAMES, 30, 3)
     for _ in range(200):
         trained = norm.train()(x, mask)
@@ -60,10 +60,10 @@ def test_running_statistics_approach_those_of_the_data():
 @pytest.mark.parametrize("kernel", [1, 3, 5])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv2d])
-def test_a_block_gives_each_clip_what_the_convolution_alone_gives_it(kind, kernel, stride):
+def test_conv_block_equals_convolution_of_each_clip_alone(kind, kernel, stride):
     convolution = kind(3, 4, kernel, stride, kernel // 2)
     block = ConvBlock(convolution).eval()
-    x = 100 * torch.randn(5, 3, 30, *[8] * (kind is nn.Conv2d))  # its padding is as loud as the clips
+    x = 100 * torch.randn(5, 3, 30, *[8] * (kind is nn.Conv2d))  # also in the padding
     result, frames = block(x, FRAMES)
     for clip, count in enumerate(FRAMES.tolist()):
         expected = convolution(x[clip : clip + 1, :, :count]).relu()[0] / (1 + 1e-5) ** 0.5
@@ -71,17 +71,17 @@ def test_a_block_gives_each_clip_what_the_convolution_alone_gives_it(kind, kerne
         torch.testing.assert_close(result[clip, :, : frames[clip]], expected, rtol=1e-5, atol=1e-3)
 
 
-@pytest.mark.parametrize(("kind", "twin"), [(nn.Conv1d, nn.BatchNorm1d(4)), (nn.Conv2d, nn.BatchNorm2d(4))])
-def test_a_block_in_training_normalizes_over_what_the_clips_alone_give(kind, twin):
+@pytest.mark.parametrize(("kind", "reference"), [(nn.Conv1d, nn.BatchNorm1d(4)), (nn.Conv2d, nn.BatchNorm2d(4))])
+def test_conv_block_in_training_normalizes_over_valid_outputs(kind, reference):
     convolution = kind(3, 4, 3, 2, 1)
     x = 100 * torch.randn(5, 3, 30, *[8] * (kind is nn.Conv2d))
     alone = [convolution(clip[None, :, :count])[0] for clip, count in zip(x, FRAMES.tolist(), strict=True)]
-    expected = twin.train()(torch.cat(alone, dim=1)[None]).relu()
+    expected = reference.train()(torch.cat(alone, dim=1)[None]).relu()
     result, frames = ConvBlock(convolution).train()(x, FRAMES)
     torch.testing.assert_close(valid_of(result, frames), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_padding_has_no_say_in_a_block_even_in_training():
+def test_padding_has_no_effect_on_conv_block_in_training():
     block = ConvBlock(nn.Conv2d(3, 4, 3, 2, 1)).train()
     x = torch.randn(5, 3, 30, 8, requires_grad=True)
     result, frames = block(x, FRAMES)
@@ -93,7 +93,7 @@ def test_padding_has_no_say_in_a_block_even_in_training():
 
 @pytest.mark.parametrize("option", ["crnn", "conv1d_rnn"])
 @pytest.mark.parametrize("strides", [[1, 2], [2, 3], [1, 1]])
-def test_a_stack_shortens_time_and_clips_keep_apart(stage, option, strides):
+def test_encoder_downsamples_time_independently_of_the_batch(stage, option, strides):
     encoder = stage("model", option, {"input_size": 15}, channels=[6, 5], time_strides=strides, hidden_size=8).eval()
     x = 10 * torch.randn(5, 30, 15)
     states, frames = encoder(x, FRAMES)
@@ -109,39 +109,43 @@ def test_a_stack_shortens_time_and_clips_keep_apart(stage, option, strides):
 
 
 @pytest.mark.parametrize("bins", [1, 15, 64])
-def test_the_stack_hands_all_channels_of_all_bins_to_the_rnn(stage, bins):
+def test_all_frames_and_bins_reach_the_rnn(stage, bins):
     encoder = stage("model", "crnn", {"input_size": bins}, frequency_strides=[2, 3], channels=[4, 6], hidden_size=8)
     x = torch.randn(2, 20, bins, requires_grad=True)
     states, _ = encoder.eval()(x, torch.tensor([20, 11]))
     states[0].sum().backward()
-    assert x.grad[0].any(1).all()  # every frame
-    assert x.grad[0].any(0).float().mean() > 0.9  # and all bins, but for one that a stride may leave out
+    assert x.grad[0].any(1).all()
+    assert x.grad[0].any(0).float().mean() > 0.9  # a stride may skip the last bin
 
 
-def test_both_directions_are_offered(stage):
-    for both in (False, True):
-        encoder = stage("model", "crnn", {"input_size": 16}, bidirectional=both, hidden_size=8)
-        assert (encoder.output_size, encoder.num_directions) == (8 * (1 + both), 1 + both)
+@pytest.mark.parametrize(("bidirectional", "directions"), [(False, 1), (True, 2)])
+def test_number_of_directions(stage, bidirectional, directions):
+    encoder = stage("model", "crnn", {"input_size": 16}, bidirectional=bidirectional, hidden_size=8)
+    assert (encoder.output_size, encoder.num_directions) == (8 * directions, directions)
 
 
 @pytest.mark.parametrize(
-    ("option", "settings", "sentence"),
+    ("option", "settings", "message"),
     [
-        ("crnn", {"kernel_size": 4}, "model.kernel_size=4: is even"),
-        ("conv1d_rnn", {"kernel_size": 2}, "model.kernel_size=2: is even, and padding needs a middle; take 3"),
-        ("crnn", {"channels": []}, r"model.channels=\[\]: one or more convolutions are needed"),
-        ("conv1d_rnn", {"channels": []}, r"model.channels=\[\]: one or more convolutions are needed"),
-        ("crnn", {"time_strides": [1]}, r"model.time_strides=\[1\]: 1 strides for 2 convolutions"),
+        ("crnn", {"kernel_size": 4}, "kernel_size=4: is even, but padding needs a center; use 5"),
+        ("conv1d_rnn", {"kernel_size": 2}, "kernel_size=2: is even, but padding needs a center; use 3"),
+        ("crnn", {"channels": []}, r"channels=\[\]: one or more convolutions are needed"),
+        ("conv1d_rnn", {"channels": []}, r"channels=\[\]: one or more convolutions are needed"),
+        ("crnn", {"time_strides": [1]}, r"time_strides=\[1\]: should have one stride per convolution \(2\), not 1"),
         (
             "crnn",
             {"frequency_strides": [2, 2, 2]},
-            r"model.frequency_strides=\[2, 2, 2\]: 3 strides for 2 convolutions",
+            r"frequency_strides=\[2, 2, 2\]: should have one stride per convolution \(2\), not 3",
         ),
-        ("conv1d_rnn", {"time_strides": [1, 2, 2]}, r"model.time_strides=\[1, 2, 2\]: 3 strides for 2 convolutions"),
-        ("crnn", {"time_strides": [1, 0]}, "model.time_strides=.*: should be greater than 0"),
-        ("conv1d_rnn", {"channels": 128}, "model.channels=128: should be"),
+        (
+            "conv1d_rnn",
+            {"time_strides": [1, 2, 2]},
+            r"time_strides=\[1, 2, 2\]: should have one stride per convolution \(2\), not 3",
+        ),
+        ("crnn", {"time_strides": [1, 0]}, "time_strides=.*: should be greater than 0"),
+        ("conv1d_rnn", {"channels": 128}, "channels=128: should be a list"),
     ],
 )
-def test_settings_that_cannot_work_are_refused_by_their_full_key(stage, option, settings, sentence):
-    with pytest.raises(UserError, match=sentence):
+def test_invalid_setting_is_reported_with_its_full_key(stage, option, settings, message):
+    with pytest.raises(UserError, match=f"^model.{message}"):
         stage("model", option, {"input_size": 16}, **settings)

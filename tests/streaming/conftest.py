@@ -1,4 +1,4 @@
-"""Small causal classifiers whose answers differ from each other, and sound to hear."""
+"""Small causal classifiers whose outputs vary, and test signals."""
 
 import copy
 import functools
@@ -19,13 +19,13 @@ _SMALL = {"features": {"n_mels": 16, "deltas": 0}, "model": {"hidden_size": 8}, 
 
 @pytest.fixture(scope="session")
 def causal() -> Callable[..., tuple[Classifier, dict[str, Any]]]:
-    """A classifier at 8 kHz and its config: `causal(num_layers=1, model="lstm", pooling="max")`."""
+    """Builds a classifier at 8 kHz and its config: `causal(num_layers=1, model="lstm", pooling="max")`."""
     return _causal
 
 
 @pytest.fixture
 def sound() -> Tensor:
-    """(3, 8001): noise that swells, a falling tone, and one that stops."""
+    """Waveforms (3, 8001): noise of rising level, a falling tone, and one that stops halfway."""
     torch.manual_seed(1)
     time = torch.arange(8001) / 8000
     tone = 0.3 * torch.sin(2 * torch.pi * (900 - 400 * time) * time)
@@ -40,12 +40,12 @@ def _node(group: str, option: str) -> dict[str, Any]:
     return {"head": config["head"], "task": config["task"], group: config[group] | small}
 
 
-def _causal(num_layers: int = 2, **options: str) -> tuple[Classifier, dict[str, Any]]:
+def _causal(num_layers: int = 2, deltas: int = 0, **options: str) -> tuple[Classifier, dict[str, Any]]:
     options = {"features": "logmel", "normalize": "global", "model": "gru", "pooling": "mean"} | options
     config: dict[str, Any] = {}
     for group, option in options.items():
         config |= copy.deepcopy(_node(group, option))
-    config["model"]["num_layers"] = num_layers
+    config["model"]["num_layers"], config["features"]["deltas"] = num_layers, deltas
     torch.manual_seed(0)
     classifier = Classifier(build_stages(config, 3), ["one", "two", "three"]).eval()
     with torch.no_grad():

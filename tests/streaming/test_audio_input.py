@@ -1,4 +1,4 @@
-"""The microphone, played by a module of the same functions as sounddevice."""
+"""The microphone, with a fake module in place of sounddevice."""
 
 import itertools
 import sys
@@ -16,7 +16,7 @@ class PortAudioError(Exception):
 
 
 class Device:
-    """A sine of 100 Hz from an input of one rate; each fourth packet comes too late."""
+    """Input device of one sample rate with a sine of 100 Hz; every fourth block reports an overflow."""
 
     def __init__(self, rate):
         self.rate, self.reads = rate, 0
@@ -46,44 +46,53 @@ class Device:
         pass
 
     def read(self, size):
-        begun = self.reads * size
+        start = self.reads * size
         self.reads += 1
-        wave = np.sin(2 * np.pi * 100 * np.arange(begun, begun + size) / self.rate)
+        wave = np.sin(2 * np.pi * 100 * np.arange(start, start + size) / self.rate)
         return wave.astype(np.float32)[:, None], self.reads % 4 == 0
 
 
-@pytest.mark.parametrize(("rate", "late"), [(8000, 0), (48000, 100)])
-def test_a_microphone_gives_its_sound_at_the_models_rate(monkeypatch, rate, late):
+@pytest.mark.parametrize(("rate", "settling"), [(8000, 0), (48000, 100)])
+def test_microphone_is_resampled_to_the_sample_rate_of_the_model(monkeypatch, rate, settling):
     monkeypatch.setitem(sys.modules, "sounddevice", Device(rate).module())
-    heard = np.concatenate([*itertools.islice(audio_chunks("microphone", 8000, 20, None), 50)])
-    assert 6900 <= len(heard) <= 8000  # a resampler holds some back
-    expected = np.sin(2 * np.pi * 100 * np.arange(len(heard)) / 8000)
-    np.testing.assert_allclose(heard[late:], expected[late:], atol=1e-3)
+    samples = np.concatenate([*itertools.islice(audio_chunks("microphone", 8000, 20, None), 50)])
+    assert 6900 <= len(samples) <= 8000  # the resampler has a delay
+    expected = np.sin(2 * np.pi * 100 * np.arange(len(samples)) / 8000)
+    np.testing.assert_allclose(samples[settling:], expected[settling:], atol=1e-3)
 
 
-def test_lost_sound_is_told_once(monkeypatch, caplog):
+def test_lost_audio_is_reported_once(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "sounddevice", Device(8000).module())
     assert len([*itertools.islice(audio_chunks("3", 8000, 20, None), 50)]) == 50
     assert [record.message for record in caplog.records if "lost" in record.message] == [
-        "sound was lost: this machine does not keep up; a larger block_ms may help"
+        "audio was lost, as this machine is too slow; a larger block_ms may help"
     ]
 
 
-def test_an_input_that_is_not_there(monkeypatch):
+def test_unknown_device_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", Device(8000).module())
-    with pytest.raises(UserError, match=r"source=gone: cannot be recorded from \(No input device matching 'gone'\)"):
+    with pytest.raises(UserError) as caught:
         next(audio_chunks("gone", 8000, 20, None))
+    assert str(caught.value) == (
+        "source=gone: cannot be recorded from (No input device matching 'gone'); "
+        "python -m sounddevice lists the devices, and source=- reads standard input"
+    )
 
 
-def test_a_missing_package(monkeypatch):
+def test_missing_package_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
-    with pytest.raises(UserError, match=r"needs the package sounddevice \(pip install 'spectrnn\[live\]'\)"):
+    with pytest.raises(
+        UserError,
+        match=r"^source=microphone: needs the package sounddevice \(pip install 'spectrnn\[live\]'\); or pipe ",
+    ):
         next(audio_chunks("microphone", 8000, 20, None))
 
 
-def test_a_missing_library(monkeypatch, tmp_path):
+def test_missing_library_is_reported(monkeypatch, tmp_path):
     monkeypatch.delitem(sys.modules, "sounddevice", raising=False)
     (tmp_path / "sounddevice.py").write_text("raise OSError('PortAudio library not found')")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(UserError, match=r"needs the library PortAudio \(PortAudio library not found"):
+    with pytest.raises(
+        UserError, match=r"^source=microphone: needs the library PortAudio \(PortAudio library not found; "
+    ):
         next(audio_chunks("microphone", 8000, 20, None))

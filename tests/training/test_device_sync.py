@@ -16,7 +16,7 @@ from spectrnn.progress import Stopwatch
 from spectrnn.training.preflight import preflight
 from spectrnn.training.train import build_trainer
 
-MODELS = ["gru", "bigru", "lstm", "bilstm", "crnn", "conv1d_rnn"]
+ENCODERS = ["gru", "bigru", "lstm", "bilstm", "crnn", "conv1d_rnn"]
 SPEECH = ["augment=[speech,gain]", "augment.speed.p=1"]
 
 
@@ -31,25 +31,30 @@ def make_classifier(config, device):
 
 
 def make_batch(device):
-    lengths = torch.tensor([8000, 7000, 8000, 3000])
-    waveform = torch.randn(4, 8000) * (torch.arange(8000) < lengths[:, None])
-    return Batch(waveform.to(device), lengths.to(device), torch.eye(4, 3).to(device), torch.arange(4))
+    lengths = torch.tensor([4000, 3500, 4000, 1500])
+    waveform = torch.randn(4, 4000) * (torch.arange(4000) < lengths[:, None])
+    return Batch(waveform.to(device), lengths.to(device), torch.tensor([0, 1, 2, 0]).to(device), torch.arange(4))
 
 
 @pytest.mark.parametrize(
     ("model", "pooling", "normalize"),
     [
-        *((model, "attention", "global") for model in MODELS),
+        *((model, "attention", "global") for model in ENCODERS),
         *(("bigru", pooling, "cmvn") for pooling in ("last", "mean", "max", "attention", "stats")),
     ],
 )
 def test_step_reads_no_value_back(model, pooling, normalize, monkeypatch):
     # Tensors on the meta device have no values, so reading one fails. They do not support autocast.
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
-    config = compose_train(f"model={model}", f"pooling={pooling}", f"normalize={normalize}", "features.deltas=1", *SPEECH)
+    config = compose_train(
+        f"model={model}", f"pooling={pooling}", f"normalize={normalize}", "features.deltas=1", *SPEECH
+    )
     classifier, batch = make_classifier(config, "meta"), make_batch("meta")
-    batch = classifier.augment.waveform(batch)
-    loss = classifier.task.loss(classifier(batch.waveform, batch.lengths), batch.targets)
+    task = classifier.task
+    batch = classifier.augment.waveform(batch._replace(targets=task.encode(batch.targets)))
+    logits = classifier(batch.waveform, batch.lengths)
+    loss = task.loss(logits, batch.targets)
+    assert task.correct(logits, batch.targets).shape == (4,)
     loss.backward()
     with pytest.raises(RuntimeError, match="item"):
         loss.item()
@@ -57,7 +62,7 @@ def test_step_reads_no_value_back(model, pooling, normalize, monkeypatch):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("storage", ["gpu", "ram", "disk"])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", ENCODERS)
 def test_step_on_a_gpu_does_not_synchronize(model, storage, tones):
     config = compose_train(
         "data=folder",
@@ -71,7 +76,7 @@ def test_step_on_a_gpu_does_not_synchronize(model, storage, tones):
         "trainer.device=cuda",
     )
     run = preflight(config)
-    trainer = build_trainer(to_container(config, ""), run, open_dataset(run.source, run.device), Stopwatch(), is_new=True)
+    trainer = build_trainer(run, open_dataset(run.source, run.device), Stopwatch(), is_new=True)
 
     def train_epoch(epoch):
         trainer.epoch = epoch

@@ -13,12 +13,7 @@ from spectrnn.config.instantiate import instantiate
 from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.errors import UserError
 from spectrnn.training.ema import ExponentialMovingAverage
-from spectrnn.training.schedules import (
-    ConstantSchedule,
-    CosineSchedule,
-    OneCycleSchedule,
-    PlateauSchedule,
-)
+from spectrnn.training.schedules import ConstantSchedule, CosineSchedule, LRSchedule, OneCycleSchedule, PlateauSchedule
 
 RATE = 0.5
 
@@ -29,117 +24,108 @@ def optimizer():
 
 def rates(make, steps):
     """Learning rate of each step, and after the last one, as fractions of the maximum."""
-    chosen = optimizer()
-    schedule, found = make(chosen), []
+    sgd = optimizer()
+    schedule, found = make(sgd), []
     for _ in range(steps):
-        found.append(chosen.param_groups[0]["lr"] / RATE)
-        chosen.step()
+        found.append(sgd.param_groups[0]["lr"] / RATE)
+        sgd.step()
         schedule.step()
         schedule.epoch_end(0.0)
-    return [*found, chosen.param_groups[0]["lr"] / RATE]
+    return [*found, sgd.param_groups[0]["lr"] / RATE]
 
 
 @pytest.mark.parametrize("kind", [ConstantSchedule, CosineSchedule])
-def test_warm_up_rises_linearly(kind):
-    found = rates(lambda chosen: kind(chosen, 100, 0.1), 100)
+def test_warmup_is_linear(kind):
+    found = rates(lambda sgd: kind(sgd, 100, 0.1), 100)
     assert found[:11] == pytest.approx([(step + 1) / 11 for step in range(11)])
     assert max(found) == pytest.approx(1)
 
 
 def test_constant_schedule_is_constant():
-    assert rates(lambda chosen: ConstantSchedule(chosen, 40, 0.0), 60) == pytest.approx([1.0] * 61)
-    assert rates(lambda chosen: ConstantSchedule(chosen, 40, 0.25), 60)[10:] == pytest.approx([1.0] * 51)
+    assert rates(lambda sgd: ConstantSchedule(sgd, 40, 0.0), 60) == pytest.approx([1.0] * 61)
+    assert rates(lambda sgd: ConstantSchedule(sgd, 40, 0.25), 60)[10:] == pytest.approx([1.0] * 51)
 
 
 @pytest.mark.parametrize("warmup_fraction", [0.0, 0.1, 0.5])
 def test_cosine_schedule_decays_to_zero(warmup_fraction):
-    found = rates(lambda chosen: CosineSchedule(chosen, 200, warmup_fraction), 250)
+    found = rates(lambda sgd: CosineSchedule(sgd, 200, warmup_fraction), 250)
     rising = round(200 * warmup_fraction)
     expected = [(1 + math.cos(math.pi * step / (200 - rising))) / 2 for step in range(200 - rising + 1)]
     assert found[rising:201] == pytest.approx(expected, abs=1e-12)
-    assert found[200:] == pytest.approx([0.0] * 51, abs=1e-12)  # and stays at zero
+    assert found[200:] == pytest.approx([0.0] * 51, abs=1e-12)
 
 
-def test_cosine_with_warm_up_equals_torch():
-    def torchs(chosen):
-        rise = LinearLR(chosen, 1 / 11, 1.0, total_iters=10)
-        return _Plain(SequentialLR(chosen, [rise, CosineAnnealingLR(chosen, 90)], [10]))
+def test_cosine_with_warmup_equals_torch():
+    def reference(sgd):
+        warmup = LinearLR(sgd, 1 / 11, 1.0, total_iters=10)
+        return LRSchedule(SequentialLR(sgd, [warmup, CosineAnnealingLR(sgd, 90)], [10]))
 
-    assert rates(lambda chosen: CosineSchedule(chosen, 100, 0.1), 99) == pytest.approx(rates(torchs, 99), abs=1e-6)
+    assert rates(lambda sgd: CosineSchedule(sgd, 100, 0.1), 99) == pytest.approx(rates(reference, 99), abs=1e-6)
 
 
 @pytest.mark.parametrize("warmup_fraction", [0.1, 0.3, 0.5])
 def test_one_cycle_equals_torch(warmup_fraction):
     rising = round(200 * warmup_fraction)
 
-    def torchs(chosen):
-        share = (rising + 1) / 201
-        return _Plain(OneCycleLR(chosen, RATE, 201, pct_start=share, div_factor=25, final_div_factor=1e4 / 25))
+    def reference(sgd):
+        fraction = (rising + 1) / 201
+        return LRSchedule(OneCycleLR(sgd, RATE, 201, pct_start=fraction, div_factor=25, final_div_factor=1e4 / 25))
 
-    found = rates(lambda chosen: OneCycleSchedule(chosen, 200, warmup_fraction), 200)
-    assert found == pytest.approx(rates(torchs, 200), abs=1e-9)
+    found = rates(lambda sgd: OneCycleSchedule(sgd, 200, warmup_fraction), 200)
+    assert found == pytest.approx(rates(reference, 200), abs=1e-9)
     assert found[0] == pytest.approx(1 / 25)
     assert found.index(max(found)) == rising
     assert max(found) == pytest.approx(1)
     assert found[-1] == pytest.approx(1e-4)
 
 
-class _Plain:
-    """torch's schedulers under the names of ours."""
-
-    def __init__(self, scheduler):
-        self.after_step = scheduler.step
-
-    def after_epoch(self, score):
-        pass
-
-
 @pytest.mark.parametrize("kind", [ConstantSchedule, CosineSchedule, OneCycleSchedule])
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_short_runs_have_positive_rates(kind, steps):
     for warmup_fraction in (0.0, 0.3, 0.99):
-        found = rates(lambda chosen, share=warmup_fraction: kind(chosen, steps, share), steps)
+        found = rates(lambda sgd, fraction=warmup_fraction: kind(sgd, steps, fraction), steps)
         assert all(0 < rate <= 1 for rate in found[:-1])
 
 
 @pytest.mark.parametrize("shift", [0.0, -1.0])
-def test_plateau_lowers_the_rate_when_the_score_stands_still(shift):
-    # Scores below zero are those of metric=loss.
-    chosen = optimizer()
-    schedule = PlateauSchedule(chosen, 0.5, 2, 0.1)
+def test_plateau_reduces_the_rate_without_improvement(shift):
+    # Values below zero are those of metric=loss.
+    sgd = optimizer()
+    schedule = PlateauSchedule(sgd, 0.5, 2, 0.1)
     found = []
     for value in (0.3, 0.4, 0.4, 0.39, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5):
         schedule.step()
         schedule.epoch_end(value + shift)
-        found.append(chosen.param_groups[0]["lr"] / RATE)
+        found.append(sgd.param_groups[0]["lr"] / RATE)
     # Two epochs without improvement are tolerated, the third reduces the rate, down to min_lr (0.2 of the rate).
     assert found == pytest.approx([1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.2, 0.2, 0.2, 0.2, 0.2])
 
 
 @pytest.mark.parametrize("shift", [0.0, -1.0])
 def test_plateau_keeps_the_rate_while_the_metric_improves(shift):
-    chosen = optimizer()
-    schedule = PlateauSchedule(chosen, 0.5, 1, 0.0)
+    sgd = optimizer()
+    schedule = PlateauSchedule(sgd, 0.5, 1, 0.0)
     for epoch in range(30):
         schedule.epoch_end(0.1 + 0.01 * epoch + shift)
-    assert chosen.param_groups[0]["lr"] == RATE
+    assert sgd.param_groups[0]["lr"] == RATE
 
 
 @pytest.mark.parametrize("option", ["constant", "cosine", "onecycle", "plateau"])
 def test_resumed_schedule_equals_an_uninterrupted_one(option):
-    def make(chosen):
-        return instantiate(node("scheduler", option), "scheduler", optimizer=chosen, steps=60)
+    def make():
+        sgd = optimizer()
+        return sgd, instantiate(node("scheduler", option), "scheduler", optimizer=sgd, steps=60)
 
-    whole, runs = optimizer(), [optimizer(), optimizer()]
-    through, parts = make(whole), [make(run) for run in runs]
+    uninterrupted, resumed = make(), make()
     for step in range(60):
         if step == 20:
-            parts[1].load_state_dict(parts[0].state_dict())
-            runs[1].load_state_dict(runs[0].state_dict())
-            runs[0], parts[0] = runs[1], parts[1]
-        assert runs[0].param_groups[0]["lr"] == whole.param_groups[0]["lr"]
-        for chosen, schedule in ((whole, through), (runs[0], parts[0])):
-            chosen.step()
+            states = [part.state_dict() for part in resumed]
+            resumed = make()
+            for part, state in reversed([*zip(resumed, states, strict=True)]):
+                part.load_state_dict(state)
+        assert resumed[0].param_groups[0]["lr"] == uninterrupted[0].param_groups[0]["lr"]
+        for sgd, schedule in (uninterrupted, resumed):
+            sgd.step()
             schedule.step()
             schedule.epoch_end(0.5)
 
@@ -173,24 +159,24 @@ def node(group, option, **settings):
 @pytest.mark.parametrize("option", ["adamw", "adam", "sgd"])
 def test_every_optimizer_option_descends(option):
     weights = [nn.Parameter(torch.ones(3))]
-    chosen = instantiate(node("optimizer", option), "optimizer", params=iter(weights))
+    optimizer = instantiate(node("optimizer", option), "optimizer", params=iter(weights))
     weights[0].square().sum().backward()
-    chosen.step()
+    optimizer.step()
     assert (weights[0] < 1).all()
     assert (weights[0] > 0).all()
 
 
 @pytest.mark.parametrize(
-    ("option", "setting", "value", "sentence"),
+    ("option", "setting", "value", "message"),
     [
-        ("cosine", "warmup_fraction", 1.0, "scheduler.warmup_fraction=1.0: should be less than 1"),
-        ("onecycle", "warmup_fraction", -0.1, "scheduler.warmup_fraction=-0.1: should be greater than or equal to 0"),
-        ("plateau", "factor", 1.0, "scheduler.factor=1.0: should be less than 1"),
-        ("plateau", "patience", 0, "scheduler.patience=0: should be greater than 0"),
+        ("cosine", "warmup_fraction", 1.0, "warmup_fraction=1.0: should be less than 1"),
+        ("onecycle", "warmup_fraction", -0.1, "warmup_fraction=-0.1: should be greater than or equal to 0"),
+        ("plateau", "factor", 1.0, "factor=1.0: should be less than 1"),
+        ("plateau", "patience", 0, "patience=0: should be greater than 0"),
     ],
 )
-def test_invalid_settings_are_rejected_with_their_full_key(option, setting, value, sentence):
-    with pytest.raises(UserError, match=sentence):
+def test_invalid_setting_is_reported_with_its_full_key(option, setting, value, message):
+    with pytest.raises(UserError, match=f"^scheduler.{message}$"):
         instantiate(node("scheduler", option, **{setting: value}), "scheduler", optimizer=optimizer(), steps=10)
 
 

@@ -40,7 +40,7 @@ def test_every_clip_has_the_same_weight_in_uneven_batches(tones):
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         run = preflight(compose("train", overrides=[f"data.root={tones}", *SETTINGS]))
     dataset = open_dataset(run.source, CPU)
-    trainer = build_trainer(to_container(config, ""), run, dataset, Stopwatch(), is_new=True)
+    trainer = build_trainer(run, dataset, Stopwatch(), is_new=True)
     reference = copy.deepcopy(trainer.classifier)
     assert len({len(batch.rows) for batch in trainer.train.epoch(0)}) > 1
     for number, batch in enumerate(trainer.train.epoch(0), 1):
