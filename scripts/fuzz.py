@@ -1,11 +1,11 @@
-"""Breaks thousands of real recordings, and sees that each is decoded or reported.
+"""Mutates thousands of recordings, and checks that each is decoded or rejected with a clear error.
 
     uv run scripts/fuzz.py                                # 5,000 mutants through the decoder, 500 through predict
     uv run scripts/fuzz.py --mutants 100000 --predict 0 --seed 1 --source RECORDINGS
 
-The recordings are speech from the embedded synthesizer in every format, and those of a folder besides. A crash, a hang,
-memory beyond a bound, or an error other than a sentence that names the file is a failure: it is printed, its file is
-kept, and the exit code is 1. A mutant depends on the seed, its number and the recordings alone.
+The recordings are speech from the embedded synthesizer in every format, and those of a folder. A crash, a hang, memory
+beyond a limit, or an error other than a sentence that names the file is a failure: it is printed, the file is kept, and
+the exit code is 1. A mutant depends only on the seed, its number and the recordings.
 """
 
 import argparse
@@ -21,29 +21,29 @@ import numpy as np
 import soundfile
 
 from benchmarks.commands import SPECTRNN, run
-from benchmarks.steps import composed
+from benchmarks.steps import compose_train
 from fuzzing.decoding import DECODED, REPORTED, Decoder, Outcome
 from fuzzing.mutations import Mutant, mutant
 from fuzzing.originals import originals
 from spectrnn.config.instantiate import instantiate
 from spectrnn.data.audio import EXTENSIONS
 
-RATE = 16000  # Hz that mutants are decoded to
-SECONDS, MEGABYTES = 10.0, 300.0  # that a mutant may take
+RATE = 16000  # in Hz, of the decoded audio
+SECONDS, MEGABYTES = 10.0, 300.0  # limits per mutant
 
 Original = tuple[str, str, bytes]  # format, suffix, content
 TINY = ("features.n_mels=20", "model.hidden_size=8", "model.num_layers=1", "trainer.epochs=1", "augment=[]")
 
 
 def main() -> None:
-    """The command."""
+    """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mutants", type=int, default=5000, help="through the decoder")
-    parser.add_argument("--predict", type=int, default=500, help="of them through spectrnn predict, in one command")
+    parser.add_argument("--mutants", type=int, default=5000, help="number of mutants for the decoder")
+    parser.add_argument("--predict", type=int, default=500, help="number of mutants for spectrnn predict")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--source", type=Path, help="a folder of further recordings, of any format, below 1 MB each")
-    parser.add_argument("--run", help="the model that predicts; without it one is trained in seconds")
-    parser.add_argument("--kept", type=Path, default=Path("fuzz"), help="where mutants that fail are kept")
+    parser.add_argument("--source", type=Path, help="folder of further recordings of any format, below 1 MB each")
+    parser.add_argument("--run", help="run folder of the model for predict; by default a tiny one is trained")
+    parser.add_argument("--kept", type=Path, default=Path("fuzz"), help="folder for the mutants that fail")
     arguments = parser.parse_args()
     files = [*originals(speech()), *(recordings(arguments.source) if arguments.source else [])]
     with tempfile.TemporaryDirectory() as scratch:
@@ -55,27 +55,27 @@ def main() -> None:
 
 
 def speech() -> list[np.ndarray]:
-    """Words by a few voices: arrays (samples,)."""
-    source = instantiate(composed(["data.takes=1", "data.words=[seven,three]"]).data, "data")
+    """Returns words by a few voices, float64 (samples,) each."""
+    source = instantiate(compose_train(["data.takes=1", "data.words=[seven,three]"]).data, "data")
     return [soundfile.read(clip.path)[0] for clip in source.clips()[::20]]
 
 
 def recordings(folder: Path) -> Iterator[Original]:
-    """The files of a folder, with their suffix for a format."""
+    """Yields the files of a folder, with their suffix as the format."""
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in EXTENSIONS and path.stat().st_size < 1 << 20:
             yield path.suffix[1:].lower(), path.suffix, path.read_bytes()
 
 
 def mutants(files: Sequence[Original], count: int, seed: int) -> Iterator[tuple[str, int, Mutant]]:
-    """The format, the number and the mutant; every original in turn."""
+    """Yields format, number and mutant; the originals take turns."""
     for number in range(count):
         name, suffix, content = files[number % len(files)]
         yield name, number, mutant(content, suffix, f"{seed} {number}")
 
 
 def decoded(files: Sequence[Original], count: int, seed: int, scratch: Path, kept: Path) -> int:
-    """Mutants through the decoder; prints what became of them, and returns how many failed."""
+    """Decodes mutants, prints the outcomes, and returns the number of failures."""
     found: dict[str, list[Outcome]] = {}
     failures = 0
     with Decoder(RATE, SECONDS, MEGABYTES) as decoder:
@@ -96,8 +96,8 @@ def decoded(files: Sequence[Original], count: int, seed: int, scratch: Path, kep
 
 
 def show(found: dict[str, list[Outcome]]) -> None:
-    """Prints a table that Markdown reads."""
-    print("| format | mutants | decoded | reported | failed | worst, s | worst, MB |\n|---|---|---|---|---|---|---|")
+    """Prints a Markdown table of the outcomes by format."""
+    print("| format | mutants | decoded | reported | failed | max. s | max. MB |\n|---|---|---|---|---|---|---|")
     for name, outcomes in [*found.items(), ("all", [outcome for every in found.values() for outcome in every])]:
         kinds = Counter(outcome.kind for outcome in outcomes)
         failed = len(outcomes) - kinds[DECODED] - kinds[REPORTED]
@@ -109,7 +109,7 @@ def show(found: dict[str, list[Outcome]]) -> None:
 
 
 def predicted(files: Sequence[Original], count: int, seed: int, scratch: Path, model: str | None) -> int:
-    """Mutants through one command; prints what became of them, and returns how many failed."""
+    """Predicts mutants in one command, prints the outcomes, and returns the number of failures."""
     if model is None:
         model = str(scratch / "run")
         run([*SPECTRNN, "train", *TINY, f"hydra.run.dir={model}"])
@@ -118,15 +118,15 @@ def predicted(files: Sequence[Original], count: int, seed: int, scratch: Path, m
     paths = [folder / f"{number}{broken.suffix}" for _, number, broken in mutants(files, count, seed)]
     for path, (*_, broken) in zip(paths, mutants(files, count, seed), strict=True):
         path.write_bytes(broken.content)
-    named = [str(path) for path in paths if path.suffix not in EXTENSIONS]  # a folder's are left out
+    named = [str(path) for path in paths if path.suffix not in EXTENSIONS]  # in a folder, other suffixes are ignored
     command = [*SPECTRNN, "predict", str(folder), *named, f"run={model}", f"out={table}"]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=600)
-    labelled = {row["path"] for row in csv.DictReader(table.open())} if table.exists() else set()
+    labeled = {row["path"] for row in csv.DictReader(table.open())} if table.exists() else set()
     reported = {line.split(": ")[0].rpartition(" ")[2] for line in done.stderr.splitlines()}
-    lost = [path for path in map(str, paths) if (path in labelled) == (path in reported)]
-    print(f"\npredict: exit code {done.returncode}, {len(labelled)} labelled, {len(paths) - len(labelled)} reported")
+    lost = [path for path in map(str, paths) if (path in labeled) == (path in reported)]
+    print(f"\npredict: exit code {done.returncode}, {len(labeled)} labeled, {len(paths) - len(labeled)} reported")
     if lost or done.returncode not in (0, 1) or "Traceback" in done.stderr:
-        print(f"FAILED: {len(lost)} neither labelled nor reported, or both: {lost[:5]}\n{done.stderr[-2000:]}")
+        print(f"FAILED: {len(lost)} neither labeled nor reported, or both: {lost[:5]}\n{done.stderr[-2000:]}")
         return max(1, len(lost))
     return 0
 

@@ -1,4 +1,4 @@
-"""The wheel's build: puts onnxruntime-web into spectrnn/demo/runtime/, so that an installed demo works offline."""
+"""Build hook of the wheel: adds onnxruntime-web as spectrnn/demo/runtime/, so that an installed demo works offline."""
 
 import sys
 import tempfile
@@ -8,11 +8,11 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-class Vendor(BuildHookInterface):
-    """Called by hatchling for each wheel; an editable install needs no more than the checkout, and gets none of it."""
+class OnnxruntimeWebHook(BuildHookInterface):
+    """Called by hatchling for each wheel; an editable install needs only the checkout."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Fetches the runtime into a folder of its own, and names it as a part of the wheel."""
+        """Downloads the runtime to a temporary folder, and includes it in the wheel."""
         if version == "editable":
             return
         sys.path.insert(0, self.root)
@@ -22,8 +22,8 @@ class Vendor(BuildHookInterface):
         try:
             fetch(Path(self._folder.name) / "runtime")
         except FetchError as error:
-            # Whoever installs from a source without npm gets all but the demo, which fetches the runtime at first use.
-            self.app.display_warning(f"the wheel goes without the demo's runtime: {error}")
+            # A build from source without npm succeeds; the demo then downloads the runtime at its first use.
+            self.app.display_warning(f"the wheel does not contain the runtime of the demo: {error}")
         else:
             build_data["force_include"][f"{self._folder.name}/runtime"] = "spectrnn/demo/runtime"
         finally:

@@ -1,1 +1,1 @@
-"""What scripts/benchmark.py benchmarks, a module a question."""
+"""The measurements of scripts/benchmark.py, one module per question."""

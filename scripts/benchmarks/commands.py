@@ -1,11 +1,10 @@
-"""Commands run as a user would run them: their time, their peak memory, what they print."""
+"""Commands run as a user runs them: duration, peak memory and output."""
 
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,18 +12,25 @@ SPECTRNN = [sys.executable, "-m", "spectrnn"]
 
 
 class Outcome(NamedTuple):
-    """Of a command that went well."""
+    """Outcome of a successful command."""
 
     seconds: float
-    peak_mb: float  # storage memory of its main process; 0 where the system does not tell
-    text: str  # standard output and error
+    peak_mb: float  # of the main process; 0 if the system does not report it
+    text: str  # standard output and standard error
 
 
 def run(command: list[str], **environment: str) -> Outcome:
-    """Runs a command to its end, and exits with its words where it fails."""
+    """Runs a command; if it fails, exits with its output.
+
+    Args:
+        command: Program and arguments.
+        environment: Additional environment variables.
+    """
+    # Without bytecode, every start would compile what it imports.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with tempfile.TemporaryFile("w+") as output:
         start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=_environment(environment))
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=inherited | environment)
         peak = 0.0
         while process.poll() is None:
             peak = max(peak, _peak_mb(process.pid))
@@ -37,9 +43,9 @@ def run(command: list[str], **environment: str) -> Outcome:
     return Outcome(seconds, peak, text)
 
 
-def _environment(extra: Mapping[str, str]) -> dict[str, str]:
-    # Without bytecode every start would compile what it imports.
-    return {**{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}, **extra}
+def train(overrides: list[str], folder: Path, **environment: str) -> Outcome:
+    """Trains a classifier with overrides of train.yaml; the run is written to the folder."""
+    return run([*SPECTRNN, "train", *overrides, f"hydra.run.dir={folder}"], **environment)
 
 
 def _peak_mb(pid: int) -> float:

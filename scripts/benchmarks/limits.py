@@ -1,4 +1,4 @@
-"""The machine's limits: what no program on it can exceed."""
+"""Limits of the machine that no program can exceed."""
 
 import platform
 import statistics
@@ -9,18 +9,18 @@ import torch
 
 
 def limits(device: torch.device) -> dict[str, float]:
-    """Matrix product rate in GFLOP/s and copy bandwidth in GB/s (read and written), medians."""
+    """Measures the median rate of matrix products in GFLOP/s, and the copy bandwidth (read and written) in GB/s."""
     found = {"float32 matrix product, GFLOP/s": product_rate(device)}
     if device.type == "cuda":
         found["bfloat16 matrix product, GFLOP/s"] = product_rate(device, torch.bfloat16)
     a = torch.ones(1 << 26, device=device)
     b = torch.empty_like(a)
-    found["copy, GB/s"] = 2 * a.nbytes / 1e9 / seconds(lambda: b.copy_(a), device)
+    found["copy, GB/s"] = 2 * a.nbytes / 1e9 / _median_seconds(lambda: b.copy_(a), device)
     return found
 
 
 def machine(device: torch.device) -> str:
-    """The machine, in a line."""
+    """Describes the machine in one line."""
     processor = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
@@ -31,25 +31,24 @@ def machine(device: torch.device) -> str:
     return f"{processor}, {torch.get_num_threads()} threads{gpu}, torch {torch.__version__}"
 
 
-def seconds(work: Callable[[], object], device: torch.device, rounds: int = 10) -> float:
-    """Median time of a piece of work, on a GPU to its end."""
-    times = []
-    for _ in range(rounds + 2):
-        start = time.perf_counter()
-        work()
-        wait(device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[2:])
+def product_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
+    """Measures the rate of a large matrix product in GFLOP/s."""
+    size = 8192 if device.type == "cuda" else 2048
+    a, b = torch.randn(2, size, size, device=device).to(dtype)
+    return 2 * size**3 / 1e9 / _median_seconds(lambda: a @ b, device)
 
 
-def wait(device: torch.device) -> None:
-    """Until a GPU has done what it was given."""
+def synchronize(device: torch.device) -> None:
+    """Waits until a GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def product_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
-    """Of a large matrix product, GFLOP/s."""
-    size = 8192 if device.type == "cuda" else 2048
-    a, b = torch.randn(2, size, size, device=device).to(dtype)
-    return 2 * size**3 / 1e9 / seconds(lambda: a @ b, device)
+def _median_seconds(work: Callable[[], object], device: torch.device, rounds: int = 10) -> float:
+    times = []
+    for _ in range(rounds + 2):
+        start = time.perf_counter()
+        work()
+        synchronize(device)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[2:])

@@ -1,1 +1,1 @@
-"""Broken recordings in every format, and what the decoder and `spectrnn predict` make of them."""
+"""Mutated recordings in every format, and a supervised decoder."""

@@ -1,4 +1,4 @@
-"""The decoder in a process of its own, watched for crashes, hangs and memory."""
+"""The decoder in a separate process, supervised for crashes, hangs and memory."""
 
 import multiprocessing
 import os
@@ -16,26 +16,26 @@ Decode = Callable[[str, int], Samples]
 
 DECODED, REPORTED = "decoded", "reported"
 _CONTEXT = multiprocessing.get_context("spawn")
-_START = 60.0  # s that a process may take to begin
+_START = 60.0  # maximum time in s until a process is ready
 
 
 class Outcome(NamedTuple):
-    """What became of a file."""
+    """Outcome for a file."""
 
-    kind: str  # decoded, reported, or what went wrong
+    kind: str  # decoded, reported, or the kind of failure
     text: str
     seconds: float
-    megabytes: float  # that the process asked for beyond what it had, touched or not
+    megabytes: float  # peak of the address space, in addition to that before
 
 
 class Decoder:
-    """Decodes files in a process that is replaced where it does not survive one.
+    """Decodes files in a process that is restarted after a crash or a hang.
 
     Args:
-        sample_rate: to decode to, Hz.
-        seconds: that a file may take.
-        megabytes: of memory that it may take.
-        decode: what decodes a path to int16 samples (samples,) at a rate in Hz.
+        sample_rate: Sample rate of the decoded audio in Hz.
+        seconds: Maximum time per file in s.
+        megabytes: Maximum memory per file in MB.
+        decode: Function of a path and a sample rate in Hz that returns int16 samples (samples,).
     """
 
     def __init__(self, sample_rate: int, seconds: float, megabytes: float, decode: Decode = load_audio) -> None:
@@ -88,13 +88,13 @@ class Decoder:
 
 
 def _serve(connection: Connection, decode: Decode, sample_rate: int) -> None:
-    """Answers paths with outcomes."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libmpg123 complains at length
-    warnings.simplefilter("error")  # they would reach the user
+    """Receives paths, and sends outcomes."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libmpg123 prints many warnings
+    warnings.simplefilter("error")  # as users would see them
     connection.send("ready")
     while True:
         path = connection.recv()
-        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before, start = _memory(), time.perf_counter()
         kind, text = _decoded(path, decode, sample_rate)
         seconds, after = time.perf_counter() - start, _memory()
@@ -117,7 +117,7 @@ def _decoded(path: str, decode: Decode, sample_rate: int) -> tuple[str, str]:
 
 
 def _memory(process: int | str | None = "self") -> dict[str, float]:
-    """ReportMegabytes, as the system counts them; none of a process that is gone."""
+    """Returns memory in MB as the kernel counts it; 0 if the process has exited."""
     try:
         lines = [line.split() for line in Path(f"/proc/{process}/status").read_text().splitlines()]
     except OSError:

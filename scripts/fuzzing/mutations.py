@@ -1,4 +1,4 @@
-"""What can be wrong with a sound file: seeded changes of its bytes and its name."""
+"""Mutations of audio files: seeded changes of their bytes and their names."""
 
 import re
 import struct
@@ -7,7 +7,7 @@ from itertools import pairwise
 from random import Random
 from typing import NamedTuple
 
-# Where headers hold their numbers: marker, offset from its start, and the number's form.
+# Numbers in headers: marker, offset from its start, and struct format.
 FIELDS = {
     "channels": [
         (b"fmt ", 10, "<H"),
@@ -100,20 +100,20 @@ HEADER = 128  # bytes
 
 
 class Mutant(NamedTuple):
-    """A broken file."""
+    """A mutated file."""
 
-    what: str  # the mutations that made it
+    what: str  # names of the mutations
     suffix: str
     content: bytes
 
 
 def mutant(content: bytes, suffix: str, seed: str) -> Mutant:
-    """Breaks a file in one to three ways.
+    """Mutates a file in one to three ways.
 
     Args:
-        content: of a whole file.
-        suffix: of its name.
-        seed: of the draws; the same gives the same.
+        content: Content of the file.
+        suffix: Suffix of its name.
+        seed: Random seed.
     """
     random = Random(seed)
     names = random.choices(list(MUTATIONS), k=random.choice((1, 1, 2, 3)))
@@ -187,7 +187,7 @@ def _magic(content: bytearray, random: Random) -> bytearray:
 
 
 def _shuffled(content: bytearray, random: Random) -> bytearray:
-    """Chunks dropped, doubled or in another order; the first stays where it is."""
+    """Drops, duplicates or reorders chunks, all but the first."""
     cuts = [0, *(match.start() for match in MARKERS.finditer(content) if match.start()), len(content)]
     first, *chunks = [content[a:b] for a, b in pairwise(cuts)]
     if not chunks:
@@ -208,7 +208,7 @@ def _random(content: bytearray, random: Random) -> bytearray:
 
 
 def _spliced(content: bytearray, random: Random) -> bytearray:
-    """A stretch of zeros, of ones, of noise, or of itself, in the place of what was there, or between."""
+    """Replaces a section by, or inserts, zeros, ones, noise, or a copy of it."""
     first = random.randrange(1 + len(content))
     length = random.choice((1, 16, 1000))
     stretch = random.choice((bytes(length), b"\xff" * length, random.randbytes(length), content[:length]))
@@ -230,7 +230,7 @@ MUTATIONS: dict[str, Callable[[bytearray, Random], bytearray]] = {
 
 
 def _with_checksums(content: bytearray) -> bytearray:
-    """Ogg's pages with their checksums made right (RFC 3533), so that a decoder looks at what is in them."""
+    """Corrects the checksums of Ogg pages (RFC 3533), so that a decoder reads their content."""
     cuts = [*(match.start() for match in re.finditer(b"OggS", content)), len(content)]
     for start, end in pairwise(cuts):
         if end - start >= 27:

@@ -1,4 +1,4 @@
-"""Sound files in every format that the decoder reads, made of real speech."""
+"""Audio files with speech, in every format that the decoder reads."""
 
 import io
 import struct
@@ -43,10 +43,10 @@ MONO_ONLY = {"GSM610", "G721_32", "NMS_ADPCM_16"}
 
 
 def originals(speech: Sequence[np.ndarray]) -> Iterator[tuple[str, str, bytes]]:
-    """Every format, mono and stereo, with one recording each in turn.
+    """Yields every format, mono and stereo; the recordings take turns.
 
     Args:
-        speech: float arrays (samples,).
+        speech: Waveforms, float64 (samples,) each.
 
     Yields:
         The format's name, the file's suffix and its content.
@@ -69,7 +69,7 @@ def _encoded(samples: np.ndarray, rate: int, container: str, subtype: str | None
 
 
 def _mp3_in_wav(frames: bytes, rate: int, channels: int, samples: int) -> bytes:
-    """A header as Microsoft's mmreg.h has it (MPEGLAYER3WAVEFORMAT), around frames that libsndfile would not write."""
+    """Wraps frames, which libsndfile cannot write, in a header of Microsoft's mmreg.h (MPEGLAYER3WAVEFORMAT)."""
     fmt = struct.pack("<HHIIHHHHIHHH", 0x55, channels, rate, 8000, 1, 0, 12, 1, 2, 144, 1, 1393)
     chunks = b"".join(
         name + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2)
