@@ -80,7 +80,11 @@ def signal_at_second_batch(monkeypatch, *numbers):
 
 def test_second_signal_stops_a_run_at_once(spectrnn, tones, tiny, tmp_path, monkeypatch):
     signal_at_second_batch(monkeypatch, signal.SIGINT, signal.SIGINT)
-    outcome = spectrnn("train", *tiny, f"data.root={tones}", f"hydra.run.dir={tmp_path / 'run'}")
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job of a shell
+    try:
+        outcome = spectrnn("train", *tiny, f"data.root={tones}", f"hydra.run.dir={tmp_path / 'run'}")
+    finally:
+        signal.signal(signal.SIGINT, previous)
     assert outcome.code == 130
     assert position(tmp_path / "run") == (1, 0)
 
