@@ -21,7 +21,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from spectrnn.check.analysis import analyze_dataset
-from spectrnn.check.check import build_limits, find_issues
+from spectrnn.check.check import find_issues
 from spectrnn.config.instantiate import instantiate
 from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.data.clips import Clip, DataSource
@@ -82,7 +82,7 @@ def _examples(clips: list[Clip], folder: Path) -> set[tuple[str, str]]:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "split", "group"])
         writer.writerows([clip.path, clip.label, clip.split, clip.group] for clip in clips)
-    limits = build_limits(OmegaConf.load(CONFIG_DIR / "check.yaml").limits)
+    limits = instantiate(OmegaConf.load(CONFIG_DIR / "check.yaml").limits, "limits")
     source = _source("manifest", path=str(table), sample_rate=8000)
     issues = find_issues(analyze_dataset(source), limits, source.sample_rate)
     return {(x.kind, re.sub(r"[^ ]*/", "", text)) for x in issues if x.level != "note" for text in x.examples}

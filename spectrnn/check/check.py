@@ -53,7 +53,7 @@ def check_dataset(config: DictConfig) -> list[Issue]:
         UserError: An invalid config, a dataset that cannot be found, or a file that cannot be written.
     """
     settings = CheckConfig(**validate_kwargs(to_container(config, "check"), CheckConfig, ""))
-    limits = build_limits(settings.limits)
+    limits: Limits = instantiate(settings.limits, "limits", Limits)
     source: DataSource = instantiate(config.data, "data", DataSource)
     analysis = analyze_dataset(source)
     issues = find_issues(analysis, limits, source.sample_rate)
@@ -75,16 +75,6 @@ def check_dataset(config: DictConfig) -> list[Issue]:
         log.info("wrote %s with %d clips; dropped: %s", out, len(clips), reasons)
     print(summary(issues))
     return issues
-
-
-def build_limits(settings: dict[str, Any]) -> Limits:
-    """Validates the limits of configs/check.yaml.
-
-    Raises:
-        UserError: An invalid key or value.
-    """
-    limits: Limits = instantiate(settings, "limits", Limits)
-    return limits
 
 
 def find_issues(analysis: DatasetAnalysis, limits: Limits, sample_rate: int) -> list[Issue]:

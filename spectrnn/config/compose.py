@@ -34,7 +34,7 @@ class ComposedConfig(NamedTuple):
     Attributes:
         config: Values, interpolations unresolved.
         choices: Chosen option of each config group with a single one.
-        sources: Files, each of which overrides those before it, with the key that theirs are below.
+        sources: Files, in order of precedence, the last one highest, with the key that contains their keys.
     """
 
     config: DictConfig

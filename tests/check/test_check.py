@@ -12,12 +12,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from spectrnn.check.analysis import analyze_dataset
-from spectrnn.check.check import build_limits, check_dataset, find_issues
+from spectrnn.check.check import check_dataset, find_issues
 from spectrnn.check.clean import clean_table, write_manifest
 from spectrnn.check.near_duplicates import connected_components
+from spectrnn.config.instantiate import instantiate
 from spectrnn.config.paths import CONFIG_DIR
 
-LIMITS = build_limits(OmegaConf.load(CONFIG_DIR / "check.yaml").limits)
+LIMITS = instantiate(OmegaConf.load(CONFIG_DIR / "check.yaml").limits, "limits")
 
 
 def problems(source):
