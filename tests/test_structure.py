@@ -29,6 +29,7 @@ LAYERS = [
     "errors",
     "files",
     "progress",
+    "native",
     "devices",
     "distributed",
     "config",
@@ -160,7 +161,7 @@ LANGUAGE_FILES = [
         ".github/**/*",
     )
     for path in sorted(ROOT.glob(pattern))
-    if path.suffix in (".py", ".js", ".html", ".css", ".md", ".yaml", ".yml", ".toml") and path != Path(__file__)
+    if path.suffix in (".py", ".c", ".js", ".html", ".css", ".md", ".yaml", ".yml", ".toml") and path != Path(__file__)
 ]
 # Legitimate uses: (file, text of the line).
 ALLOWED: set[tuple[str, str]] = set()

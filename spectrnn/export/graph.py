@@ -31,7 +31,7 @@ _OUTPUTS = {
 class OnnxClassifier(nn.Module):
     """Classifier without the operations that the exporter cannot trace.
 
-    The Fourier transform is a convolution, and the GRU is PyTorch's.
+    The Fourier transform is a convolution, and recurrent layers are PyTorch's.
 
     Args:
         classifier: Classifier in evaluation mode; it is copied.
@@ -44,7 +44,7 @@ class OnnxClassifier(nn.Module):
         self.classifier.features.stft = ConvolutionalSTFT(self.classifier.features)
         for layer in self.classifier.modules():
             if isinstance(layer, RNNLayer):
-                layer.use_cpu_kernel = False
+                layer.use_kernels = False
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
         """Computes probabilities.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from spectrnn.config.types import Fraction, LayerSize, NumLayers, PositiveInt
 from spectrnn.frontend.streaming import StreamingModule, StreamState
-from spectrnn.model.gru_kernel import GRUFunction, ReverseByLength, reversed_indices
+from spectrnn.model import rnn_kernels
 
 
 class Encoder(StreamingModule, ABC):
@@ -52,9 +52,6 @@ _ONE_LAYER = (True, 1, 0.0, False, False, False)  # biases; layers; dropout; tra
 class RNNLayer(nn.ModuleList):
     """One recurrent layer: an ``nn.GRU`` or ``nn.LSTM`` per direction, each of which processes its input forward.
 
-    PyTorch's kernels are fast for padded batches: cuDNN on a GPU, oneDNN for the LSTM on the CPU. For the GRU on the
-    CPU there is none, so `gru_kernel` runs both directions together.
-
     Args:
         cell: ``gru`` or ``lstm``.
         input_size: Size of a frame.
@@ -64,15 +61,22 @@ class RNNLayer(nn.ModuleList):
 
     def __init__(self, cell: Literal["gru", "lstm"], input_size: int, hidden_size: int, num_directions: int) -> None:
         super().__init__(_CELLS[cell].module_class(input_size, hidden_size) for _ in range(num_directions))
-        self.function, self.use_cpu_kernel = _CELLS[cell].function, cell == "gru"
+        self.cell, self.function = cell, _CELLS[cell].function
+        self.use_kernels = True  # an exporter cannot trace them
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(directions, frames, batch, input_size) -> (directions, frames, batch, hidden_size)."""
-        if self.use_cpu_kernel and x.device.type == "cpu":
-            weights = (torch.stack([getattr(rnn, name) for rnn in self]) for name in _WEIGHTS)
-            states: Tensor = GRUFunction.apply(x, *weights)
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """(batch, frames, input_size), lengths (batch,) -> (batch, frames, directions * hidden_size)."""
+        if self.use_kernels and rnn_kernels.is_supported(x):
+            weights = [getattr(rnn, name) for rnn in self for name in _WEIGHTS]
+            states: Tensor = rnn_kernels.RNNFunction.apply(self.cell, x, lengths, *weights)
             return states
-        return torch.stack([rnn(direction)[0] for rnn, direction in zip(self, x, strict=True)])
+        x = x.transpose(0, 1)
+        forward = self[0](x)[0]
+        if len(self) == 1:
+            return forward.transpose(0, 1)
+        order = reversed_indices(lengths, x.shape[0])
+        backward = self[1](ReverseByLength.apply(x, order))[0]
+        return torch.cat([forward, ReverseByLength.apply(backward, order)], dim=-1).transpose(0, 1)
 
     def step(self, x: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
         """Processes frames in a single direction: (frames, batch, input) -> (frames, batch, hidden), state."""
@@ -117,17 +121,9 @@ class RNNEncoder(Encoder):
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, frames, bins), lengths (batch,) -> (batch, frames, output_size), unchanged lengths (batch,)."""
-        x = x.transpose(0, 1)
-        order = reversed_indices(lengths, x.shape[0])
         for index, layer in enumerate(self.layers):
-            if index:
-                x = self.dropout(x)
-            if self.num_directions == 1:
-                x = layer(x[None])[0]
-            else:
-                forward, backward = layer(torch.stack([x, ReverseByLength.apply(x, order)]))
-                x = torch.cat([forward, ReverseByLength.apply(backward, order)], dim=-1)
-        return x.transpose(0, 1), lengths
+            x = layer(self.dropout(x) if index else x, lengths)
+        return x, lengths
 
     def initial_state(self, batch_size: int) -> StreamState:
         """Returns zeros (batch, output_size): per layer the hidden state and, for the LSTM, the cell state."""
@@ -140,3 +136,30 @@ class RNNEncoder(Encoder):
             x, layer_state = layer.step(x, state[index * self.num_states :][: self.num_states])
             new_state += layer_state
         return x.transpose(0, 1), tuple(new_state)
+
+
+class ReverseByLength(torch.autograd.Function):
+    """Reverses each clip within its own length: ``ReverseByLength.apply(x, order)``, its own inverse and gradient.
+
+    Takes x (frames, batch, size) and order, int64 (frames * batch,), from `reversed_indices`, and returns x reversed.
+    Copies whole rows, while a gather would index each element.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor) -> Tensor:
+        """(frames, batch, size) -> the same shape; all directions use one order."""
+        ctx.save_for_backward(order)
+        return x.flatten(0, 1).index_select(0, order).view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """Reverses the gradient."""
+        (order,) = ctx.saved_tensors
+        return grad.flatten(0, 1).index_select(0, order).view_as(grad), None
+
+
+def reversed_indices(lengths: Tensor, size: int) -> Tensor:
+    """Lengths (batch,), number of frames -> int64 (size * batch,) for `ReverseByLength`; padding is not moved."""
+    time = torch.arange(size, device=lengths.device)[:, None]
+    time = torch.where(time < lengths, lengths - 1 - time, time)
+    return (time * lengths.shape[0] + torch.arange(lengths.shape[0], device=lengths.device)).flatten()

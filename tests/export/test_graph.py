@@ -124,6 +124,6 @@ def test_export_does_not_change_the_classifier(make_classifier, waveforms, tmp_p
     classifier = make_classifier()
     before = predict(classifier, waveforms[0])
     export(classifier, tmp_path / "model.onnx")
-    assert all(layer.use_cpu_kernel for layer in classifier.modules() if isinstance(layer, RNNLayer))
+    assert all(layer.use_kernels for layer in classifier.modules() if isinstance(layer, RNNLayer))
     assert isinstance(classifier.features.stft, STFT)
     np.testing.assert_array_equal(predict(classifier, waveforms[0]), before)

@@ -31,9 +31,15 @@ def pair(cell, layers, both, dtype=torch.float32, size=12, hidden=16):
 
 
 @pytest.mark.parametrize(("cell", "layers", "both"), SHAPES)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)], ids=["f32", "f64"])
-def test_outputs_and_gradients_equal_those_of_a_packed_rnn(cell, layers, both, dtype, tolerance):
+@pytest.mark.parametrize(
+    ("dtype", "kernels", "tolerance"),
+    [(torch.float32, True, 1e-5), (torch.float32, False, 1e-5), (torch.float64, True, 1e-12)],
+    ids=["kernels", "PyTorch", "f64"],
+)
+def test_outputs_and_gradients_equal_those_of_a_packed_rnn(cell, layers, both, dtype, kernels, tolerance):
     ours, theirs = pair(cell, layers, both, dtype)
+    for layer in ours.layers:
+        layer.use_kernels = kernels
     x = torch.randn(6, 40, 12, dtype=dtype)  # also in the padding
     weigh = torch.randn(6, 40, ours.output_size, dtype=dtype) / 8
     results = []
@@ -85,9 +91,9 @@ def test_number_of_parameters_equals_that_of_torch(stage, option, gates):
 def test_forward_states_depend_on_the_past_and_backward_states_on_the_future():
     encoder = RNNEncoder(12, "gru", 16, 1, True, 0.0)
     x = torch.randn(1, 20, 12, requires_grad=True)
-    states, _ = encoder(x, torch.tensor([15]))
     for half, frames in ((slice(0, 16), range(8)), (slice(16, 32), range(7, 15))):
-        gradient = torch.autograd.grad(states[0, 7, half].sum(), x, retain_graph=True)[0][0]
+        states, _ = encoder(x, torch.tensor([15]))
+        gradient = torch.autograd.grad(states[0, 7, half].sum(), x)[0][0]
         assert gradient.any(1).nonzero().flatten().tolist() == list(frames)
 
 

@@ -1,0 +1,215 @@
+"""GRU and LSTM layers on the CPU, with the kernels of rnn_kernels.c.
+
+PyTorch runs a GRU on the CPU as a dozen operations per step, and its threads wait for each other after each of them.
+Here the batch is divided into shards, and each direction of a shard runs on one thread from its first step to its last.
+"""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.amp import custom_bwd, custom_fwd
+from torch.autograd.function import once_differentiable
+
+from spectrnn.native import load_kernels
+
+T = TypeVar("T")
+
+_SOURCE = Path(__file__).with_suffix(".c")
+_MIN_CLIPS = 8  # per shard, below which a thread mostly waits for the weights from memory
+_TASKS_PER_THREAD = 2  # so that a thread that shares its core with other programs delays the others less
+
+
+def is_supported(x: Tensor) -> bool:
+    """Whether the kernels can process x (batch, frames, size): in float32 on the CPU, with a C compiler."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and load_kernels(_SOURCE) is not None
+
+
+class Shard(NamedTuple):
+    """One direction of a part of the batch.
+
+    Attributes:
+        direction: 0 for forward, 1 for backward.
+        clips: Clips of the batch.
+        gates: Gates of the forward pass, (clips, frames, gates * size).
+        memory: Recurrent part of n of a GRU, or cells of an LSTM, (clips, frames, size).
+        previous: State before each frame, (clips, frames, size).
+    """
+
+    direction: int
+    clips: slice
+    gates: Tensor
+    memory: Tensor
+    previous: Tensor
+
+
+class RNNFunction(torch.autograd.Function):
+    """A layer of all directions, ``RNNFunction.apply(cell, x, lengths, *weights)``.
+
+    Takes ``gru`` or ``lstm``, x (batch, frames, input), lengths int64 (batch,), and per direction weight_ih, weight_hh,
+    bias_ih and bias_hh as ``torch.nn.GRU`` and ``torch.nn.LSTM`` have them. Returns states (batch, frames, directions *
+    size), zero in padding.
+    """
+
+    @staticmethod
+    # Autocast would pass tensors of different types.
+    @custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
+    def forward(ctx: Any, cell: Literal["gru", "lstm"], x: Tensor, lengths: Tensor, *weights: Tensor) -> Tensor:
+        """Runs the layer; shapes (batch, frames, size) as above."""
+        x, lengths = x.contiguous(), lengths.contiguous()
+        batch, frames, _ = x.shape
+        num_directions, size = len(weights) // 4, weights[1].shape[1]
+        states = x.new_empty(batch, frames, num_directions * size)
+        tasks = [
+            partial(_forward, cell, direction, clips, x, lengths, states, *weights[4 * direction :][:4])
+            for clips in _divide(batch, num_directions)
+            for direction in range(num_directions)
+        ]
+        ctx.cell, ctx.shards = cell, _run(tasks)
+        ctx.save_for_backward(x, lengths, *weights)
+        return states
+
+    @staticmethod
+    @custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Computes the gradients of all inputs from that of the states, (batch, frames, directions * size)."""
+        x, lengths, *weights = ctx.saved_tensors
+        if ctx.shards is None:
+            raise RuntimeError("the backward pass runs once, as it overwrites the gates with their gradients")
+        shards: list[Shard] = ctx.shards
+        ctx.shards = None
+        grad = grad.contiguous()
+        results = _run(
+            [
+                partial(
+                    _backward,
+                    ctx.cell,
+                    shard,
+                    x,
+                    lengths,
+                    grad,
+                    ctx.needs_input_grad[1],
+                    *weights[4 * shard.direction :][:2],
+                )
+                for shard in shards
+            ]
+        )
+        grad_weights: list[Tensor] = []
+        grad_x = torch.empty_like(x) if ctx.needs_input_grad[1] else None
+        for direction in range(len(weights) // 4):
+            own = [result for shard, result in zip(shards, results, strict=True) if shard.direction == direction]
+            grad_weights += [sum(parts[1:], parts[0]) for parts in zip(*(result[1:] for result in own), strict=True)]
+        for shard, (part, *_) in zip(shards, results, strict=True):
+            if grad_x is not None and part is not None:
+                (grad_x[shard.clips].add_ if shard.direction else grad_x[shard.clips].copy_)(part)
+        return None, grad_x, None, *grad_weights
+
+
+def _forward(
+    cell: str,
+    direction: int,
+    clips: slice,
+    x: Tensor,
+    lengths: Tensor,
+    states: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor,
+    bias_hh: Tensor,
+) -> Shard:
+    """Computes a shard's part of the states (batch, frames, directions * size)."""
+    x, lengths = x[clips], lengths[clips]
+    batch, frames, _ = x.shape
+    size, num_gates = weight_hh.shape[1], weight_hh.shape[0]
+    # The recurrent bias of a GRU's n is multiplied by r.
+    merged = 2 * size if cell == "gru" else num_gates
+    bias = torch.cat([bias_ih[:merged] + bias_hh[:merged], bias_ih[merged:]])
+    gates = torch.addmm(bias, x.flatten(0, 1), weight_ih.t()).view(batch, frames, num_gates)
+    memory, previous = x.new_empty(2, batch, frames, size)
+    weight = _pad_columns(weight_hh.t())
+    output = states[clips, :, direction * size :]
+    buffer = x.new_zeros(batch * ((1 if cell == "gru" else 2) * size + weight.shape[1]))
+    sizes = (batch, frames, size, weight.shape[1], states.shape[2], direction)
+    bias_n = [bias_hh[merged:].contiguous()] if cell == "gru" else []
+    _call(f"{cell}_forward", sizes, weight, *bias_n, lengths, gates, memory, previous, output, buffer)
+    return Shard(direction, clips, gates, memory, previous)
+
+
+def _backward(
+    cell: str,
+    shard: Shard,
+    x: Tensor,
+    lengths: Tensor,
+    grad: Tensor,
+    needs_grad_x: bool,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+) -> tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor]:
+    """Computes a shard's gradients of x, the weights and the biases from that of the states."""
+    direction, clips, gates, memory, previous = shard
+    x, lengths = x[clips], lengths[clips]
+    batch, frames, size = previous.shape
+    output_grad = grad[clips, :, direction * size :]
+    weight = _pad_columns(weight_hh)
+    buffer = x.new_zeros(batch * ((3 if cell == "gru" else 5) * size + weight.shape[1]))
+    sizes = (batch, frames, size, weight.shape[1], grad.shape[2], direction)
+    if cell == "gru":
+        _call("gru_backward", sizes, weight, lengths, previous, output_grad, gates, memory, buffer)
+    else:
+        _call("lstm_backward", sizes, weight, lengths, output_grad, memory, gates, buffer)
+    flat = gates.flatten(0, 1)
+    grad_weight_hh, grad_bias_hh = flat.t() @ previous.flatten(0, 1), flat.sum(0)
+    grad_bias_ih = grad_bias_hh
+    if cell == "gru":  # the input's part of n is not multiplied by r
+        gates[..., 2 * size :] = memory
+        grad_bias_ih = torch.cat([grad_bias_hh[: 2 * size], memory.sum((0, 1))])
+    grad_weight_ih = flat.t() @ x.flatten(0, 1)
+    grad_x = (flat @ weight_ih).view_as(x) if needs_grad_x else None
+    return grad_x, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh
+
+
+def _call(name: str, sizes: Sequence[int], *tensors: Tensor) -> None:
+    kernels = load_kernels(_SOURCE)
+    assert kernels is not None
+    pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
+    getattr(kernels, name)(*map(ctypes.c_long, sizes[:-1]), ctypes.c_int(sizes[-1]), *pointers)
+
+
+def _pad_columns(weight: Tensor) -> Tensor:
+    """Appends zeros to the rows of a matrix, up to the multiple that the kernels need."""
+    kernels = load_kernels(_SOURCE)
+    assert kernels is not None
+    return nn.functional.pad(weight, (0, -weight.shape[1] % kernels.column_multiple())).contiguous()
+
+
+def _divide(batch: int, num_directions: int) -> list[slice]:
+    """Divides a batch into shards of nearly equal size, for two tasks per thread."""
+    threads = torch.get_num_threads()
+    count = 1 if threads == 1 else max(1, min(_TASKS_PER_THREAD * threads // num_directions, batch // _MIN_CLIPS))
+    bounds = [batch * index // count for index in range(count + 1)]
+    return [slice(*pair) for pair in pairwise(bounds)]
+
+
+def _run(tasks: Sequence[Callable[[], T]]) -> list[T]:
+    """Runs tasks on the threads that PyTorch may use, one thread each, and returns their results in order."""
+    threads = torch.get_num_threads()
+    if threads == 1 or len(tasks) == 1:
+        return [task() for task in tasks]
+    return list(_pool(threads).map(_without_gradients, tasks))
+
+
+def _without_gradients(task: Callable[[], T]) -> T:
+    with torch.no_grad():  # a setting of each thread
+        return task()
+
+
+@lru_cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "rnn", torch.set_num_threads, (1,))
