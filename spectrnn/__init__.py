@@ -2,7 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from spectrnn.threads import set_wait_policy
 from spectrnn.version import __version__
+
+set_wait_policy()
 
 __all__ = ["__version__", "load"]
 

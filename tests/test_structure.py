@@ -30,6 +30,7 @@ LAYERS = [
     "files",
     "progress",
     "native",
+    "threads",
     "devices",
     "distributed",
     "config",

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from spectrnn.errors import UserError
-from spectrnn.model.rnn import RNNEncoder
+from spectrnn.model.rnn import Dropout, RNNEncoder
 
 FRAMES = torch.tensor([23, 1, 9, 40, 40, 2])
 VALID = torch.arange(40) < FRAMES[:, None]
@@ -95,6 +95,17 @@ def test_forward_states_depend_on_the_past_and_backward_states_on_the_future():
         states, _ = encoder(x, torch.tensor([15]))
         gradient = torch.autograd.grad(states[0, 7, half].sum(), x)[0][0]
         assert gradient.any(1).nonzero().flatten().tolist() == list(frames)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.2, 0.5, 0.999])
+def test_dropout_drops_its_fraction_and_keeps_the_mean(p):
+    x = torch.ones(101, 9, 333, requires_grad=True)
+    y = Dropout(p).train()(x)
+    assert abs(float((y == 0).float().mean()) - p) < 0.004
+    torch.testing.assert_close(y[y != 0], torch.full_like(y[y != 0], 1 / (1 - p)))
+    y.sum().backward()
+    torch.testing.assert_close(x.grad, y.detach())
+    assert torch.equal(Dropout(p).eval()(x), x)
 
 
 @pytest.mark.parametrize(("layers", "dropped"), [(1, False), (2, True)])
