@@ -32,7 +32,7 @@ def test_wait_policy_is_set_before_torch_is_imported_unless_the_user_did(environ
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "expected"),
-    [({"OMP_NUM_THREADS": "3"}, "3"), ({"LOKY_MAX_CPU_COUNT": "1"}, "1")],
+    [({"OMP_NUM_THREADS": "1"}, "1"), ({"LOKY_MAX_CPU_COUNT": "1"}, "1")],
     ids=["user", "limit"],
 )
 def test_number_of_threads_is_that_of_the_user_or_of_the_available_cores(environment, expected):
