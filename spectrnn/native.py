@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from spectrnn.files import atomic_write
 
@@ -60,3 +61,17 @@ def _load(library: Path, source: Path, command: list[str]) -> ctypes.CDLL:
                 reason = next((line for line in done.stderr.splitlines() if "error" in line), "unknown error")
                 raise OSError(f"{command[0]}: {reason}")
     return ctypes.CDLL(str(library))
+
+
+def call(library: ctypes.CDLL, name: str, *arguments: int | Tensor) -> None:
+    """Calls a function of a library.
+
+    Args:
+        library: Library from `load_kernels`.
+        name: Name of the function.
+        arguments: Integers, passed as ``long``, and tensors of any shape, passed as pointers to their first value.
+    """
+    values = [
+        ctypes.c_void_p(value.data_ptr()) if isinstance(value, Tensor) else ctypes.c_long(value) for value in arguments
+    ]
+    getattr(library, name)(*values)

@@ -2,6 +2,13 @@
 
 import ctypes
 import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import pairwise
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = (-3, 1 << 26), (-1, 1 << 28)  # options of mallopt in malloc.h, bytes
 
@@ -31,3 +38,44 @@ def configure_threads() -> None:
     if mallopt := getattr(ctypes.CDLL(None) if os.name == "posix" else None, "mallopt", None):
         mallopt(*_MMAP_THRESHOLD)
         mallopt(*_TRIM_THRESHOLD)
+
+
+def divide(count: int, tasks_per_part: int = 1, min_size: int = 1) -> list[slice]:
+    """Divides a batch into parts of nearly equal size, for two tasks per thread.
+
+    A thread that shares its core with another program then delays the others less.
+
+    Args:
+        count: Size of the batch.
+        tasks_per_part: Number of tasks for each part.
+        min_size: Minimum size of a part.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    parts = 1 if threads == 1 else max(1, min(2 * threads // tasks_per_part, count // min_size))
+    return [slice(*pair) for pair in pairwise([count * index // parts for index in range(parts + 1)])]
+
+
+def run_parallel(tasks: Sequence[Callable[[], T]]) -> list[T]:
+    """Runs tasks without gradients on the threads that PyTorch may use, one thread each; returns results in order."""
+    import torch
+
+    threads = torch.get_num_threads()
+    if threads == 1 or len(tasks) == 1:
+        return [_run(task) for task in tasks]
+    return list(_pool(threads).map(_run, tasks))
+
+
+def _run(task: Callable[[], T]) -> T:
+    import torch
+
+    with torch.no_grad():  # a setting of each thread
+        return task()
+
+
+@lru_cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    import torch
+
+    return ThreadPoolExecutor(threads, "compute", torch.set_num_threads, (1,))

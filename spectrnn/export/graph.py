@@ -17,6 +17,7 @@ from spectrnn.detection.thresholds import TunedThresholds
 from spectrnn.export.onnx_model import KEY, import_optional
 from spectrnn.frontend.features import LogMelSpectrogram
 from spectrnn.model.classifier import Classifier
+from spectrnn.model.crnn import MaskedBatchNormReLU
 from spectrnn.model.rnn import RNNLayer
 from spectrnn.version import __version__
 
@@ -43,7 +44,7 @@ class OnnxClassifier(nn.Module):
         self.classifier, self.intermediates = deepcopy(classifier).cpu().eval(), intermediates
         self.classifier.features.stft = ConvolutionalSTFT(self.classifier.features)
         for layer in self.classifier.modules():
-            if isinstance(layer, RNNLayer):
+            if isinstance(layer, RNNLayer | MaskedBatchNormReLU):
                 layer.use_kernels = False
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:

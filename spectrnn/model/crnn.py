@@ -10,6 +10,7 @@ from spectrnn import distributed
 from spectrnn.config.types import Fraction, LayerSize, NumLayers, PositiveInt
 from spectrnn.errors import reject_settings
 from spectrnn.frontend.masking import length_mask
+from spectrnn.model import norm_kernels
 from spectrnn.model.rnn import Encoder, RNNEncoder
 
 _MAX_CONVOLUTIONS = 100
@@ -27,17 +28,16 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.convolution = convolution
         self.stride = convolution.stride[0]
-        self.norm = MaskedBatchNorm(convolution.out_channels)
+        self.norm = MaskedBatchNormReLU(convolution.out_channels)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, channels, frames, ...), lengths (batch,) -> the same with ceil(frames / stride) frames."""
-        x = self.convolution(x * _mask(x, lengths))
-        lengths = (lengths - 1) // self.stride + 1
-        return self.norm(x, _mask(x, lengths)).relu(), lengths
+        """(batch, channels, frames, ...), zero in padding, lengths (batch,) -> the same, ceil(frames / stride)."""
+        lengths_after = (lengths - 1) // self.stride + 1
+        return self.norm(self.convolution(x), lengths_after), lengths_after
 
 
-class MaskedBatchNorm(nn.Module):
-    """Batch normalization (Ioffe & Szegedy, 2015) with statistics of valid frames only, over all processes."""
+class MaskedBatchNormReLU(nn.Module):
+    """Batch normalization (Ioffe & Szegedy, 2015) with statistics of valid frames, over all processes, and ReLU."""
 
     mean: Tensor
     variance: Tensor
@@ -50,9 +50,17 @@ class MaskedBatchNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("variance", torch.ones(channels))
+        self.use_kernels = True  # an exporter cannot trace them
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, channels, frames, ...) with a mask that broadcasts to it -> the same shape."""
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """(batch, channels, frames, ...), lengths (batch,) -> the same shape, zero in padding."""
+        if self.use_kernels and norm_kernels.is_supported(x):
+            momentum = self._MOMENTUM if self.training else None
+            y: Tensor = norm_kernels.NormFunction.apply(
+                x, lengths, self.weight, self.bias, self.mean, self.variance, momentum, self._EPS
+            )
+            return y
+        mask = _mask(x, lengths)
         others, shape = [0, *range(2, x.dim())], [-1, *[1] * (x.dim() - 2)]
         mean, variance = self.mean, self.variance
         if self.training:
@@ -63,7 +71,7 @@ class MaskedBatchNorm(nn.Module):
                 self.mean.lerp_(mean, self._MOMENTUM)
                 self.variance.lerp_(variance, self._MOMENTUM)
         scale = self.weight * (variance + self._EPS).rsqrt()
-        return x * scale.view(shape) + (self.bias - mean * scale).view(shape)
+        return (x * scale.view(shape) + (self.bias - mean * scale).view(shape)).relu() * mask
 
 
 class ConvEncoder(Encoder):
@@ -78,6 +86,7 @@ class ConvEncoder(Encoder):
 
     def encode(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, channels, frames, ...), lengths (batch,) -> (batch, frames', output_size), lengths' (batch,)."""
+        x = x * _mask(x, lengths)
         for block in self.blocks:
             x, lengths = block(x, lengths)
         return self.rnn(x.transpose(1, 2).flatten(2), lengths)
@@ -117,7 +126,8 @@ class CRNN(ConvEncoder):
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, frames, bins), lengths (batch,) -> (batch, frames', output_size), lengths' (batch,)."""
-        return self.encode(x[:, None], lengths)
+        # Strides of channels_last, in which convolutions and normalization are fastest.
+        return self.encode(x[..., None].permute(0, 3, 1, 2), lengths)
 
 
 class Conv1dRNN(ConvEncoder):

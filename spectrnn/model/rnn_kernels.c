@@ -80,7 +80,7 @@ static inline float sigmoid(float x) { return 1 / (1 + exponential(-x)); }
 static inline float hyperbolic_tangent(float x) { return 2 / (1 + exponential(-2 * x)) - 1; }
 
 /* The frame that a clip processes at step t. */
-static inline long frame_at(long t, long length, int reverse) { return reverse ? length - 1 - t : t; }
+static inline long frame_at(long t, long length, long reverse) { return reverse ? length - 1 - t : t; }
 
 /* Runs the GRU.
  *
@@ -93,7 +93,7 @@ static inline long frame_at(long t, long length, int reverse) { return reverse ?
  * output    (batch, frames, stride): -> the state of each frame
  * buffer    batch * (size + columns) zeros
  */
-void gru_forward(long batch, long frames, long size, long columns, long stride, int reverse, const float *weight,
+void gru_forward(long batch, long frames, long size, long columns, long stride, long reverse, const float *weight,
                  const float *bias_n, const int64_t *lengths, float *gates, float *hidden_n, float *previous, float *output,
                  float *buffer) {
     float *states = buffer, *product = buffer + batch * size;
@@ -131,7 +131,7 @@ void gru_forward(long batch, long frames, long size, long columns, long stride, 
  * hidden_n  -> gradient with respect to the sum within the tanh of n
  * buffer    batch * (3 * size + columns) zeros
  */
-void gru_backward(long batch, long frames, long size, long columns, long stride, int reverse, const float *weight,
+void gru_backward(long batch, long frames, long size, long columns, long stride, long reverse, const float *weight,
                   const int64_t *lengths, const float *previous, const float *grad, float *gates, float *hidden_n,
                   float *buffer) {
     float *step = buffer, *carry = buffer + batch * 3 * size;
@@ -166,7 +166,7 @@ void gru_backward(long batch, long frames, long size, long columns, long stride,
  * cells     (batch, frames, size): -> the cell state of each frame
  * buffer    batch * (2 * size + columns) zeros
  */
-void lstm_forward(long batch, long frames, long size, long columns, long stride, int reverse, const float *weight,
+void lstm_forward(long batch, long frames, long size, long columns, long stride, long reverse, const float *weight,
                   const int64_t *lengths, float *gates, float *cells, float *previous, float *output, float *buffer) {
     float *states = buffer, *memory = buffer + batch * size, *product = memory + batch * size;
     for (long t = 0; t < frames; t++) {
@@ -197,7 +197,7 @@ void lstm_forward(long batch, long frames, long size, long columns, long stride,
 }
 
 /* Computes the gradients of the gates, with buffer batch * (5 * size + columns) zeros. */
-void lstm_backward(long batch, long frames, long size, long columns, long stride, int reverse, const float *weight,
+void lstm_backward(long batch, long frames, long size, long columns, long stride, long reverse, const float *weight,
                    const int64_t *lengths, const float *grad, const float *cells, float *gates, float *buffer) {
     float *step = buffer, *memory = buffer + batch * 4 * size, *carry = memory + batch * size;
     for (long t = frames - 1; t >= 0; t--) {

@@ -5,25 +5,20 @@ Here the batch is divided into shards, and each direction of a shard runs on one
 """
 
 import ctypes
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
 
-from spectrnn.native import load_kernels
-
-T = TypeVar("T")
+from spectrnn.native import call, load_kernels
+from spectrnn.threads import divide, run_parallel
 
 _SOURCE = Path(__file__).with_suffix(".c")
 _MIN_CLIPS = 8  # per shard, below which a thread mostly waits for the weights from memory
-_TASKS_PER_THREAD = 2  # so that a thread that shares its core with other programs delays the others less
 
 
 def is_supported(x: Tensor) -> bool:
@@ -68,10 +63,10 @@ class RNNFunction(torch.autograd.Function):
         states = x.new_empty(batch, frames, num_directions * size)
         tasks = [
             partial(_forward, cell, direction, clips, x, lengths, states, *weights[4 * direction :][:4])
-            for clips in _divide(batch, num_directions)
+            for clips in divide(batch, num_directions, _MIN_CLIPS)
             for direction in range(num_directions)
         ]
-        ctx.cell, ctx.shards = cell, _run(tasks)
+        ctx.cell, ctx.shards = cell, run_parallel(tasks)
         ctx.save_for_backward(x, lengths, *weights)
         return states
 
@@ -86,7 +81,7 @@ class RNNFunction(torch.autograd.Function):
         shards: list[Shard] = ctx.shards
         ctx.shards = None
         grad = grad.contiguous()
-        results = _run(
+        results = run_parallel(
             [
                 partial(
                     _backward,
@@ -138,7 +133,7 @@ def _forward(
     buffer = x.new_zeros(batch * ((1 if cell == "gru" else 2) * size + weight.shape[1]))
     sizes = (batch, frames, size, weight.shape[1], states.shape[2], direction)
     bias_n = [bias_hh[merged:].contiguous()] if cell == "gru" else []
-    _call(f"{cell}_forward", sizes, weight, *bias_n, lengths, gates, memory, previous, output, buffer)
+    _call(f"{cell}_forward", *sizes, weight, *bias_n, lengths, gates, memory, previous, output, buffer)
     return Shard(direction, clips, gates, memory, previous)
 
 
@@ -161,9 +156,9 @@ def _backward(
     buffer = x.new_zeros(batch * ((3 if cell == "gru" else 5) * size + weight.shape[1]))
     sizes = (batch, frames, size, weight.shape[1], grad.shape[2], direction)
     if cell == "gru":
-        _call("gru_backward", sizes, weight, lengths, previous, output_grad, gates, memory, buffer)
+        _call("gru_backward", *sizes, weight, lengths, previous, output_grad, gates, memory, buffer)
     else:
-        _call("lstm_backward", sizes, weight, lengths, output_grad, memory, gates, buffer)
+        _call("lstm_backward", *sizes, weight, lengths, output_grad, memory, gates, buffer)
     flat = gates.flatten(0, 1)
     grad_weight_hh, grad_bias_hh = flat.t() @ previous.flatten(0, 1), flat.sum(0)
     grad_bias_ih = grad_bias_hh
@@ -175,41 +170,11 @@ def _backward(
     return grad_x, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh
 
 
-def _call(name: str, sizes: Sequence[int], *tensors: Tensor) -> None:
-    kernels = load_kernels(_SOURCE)
-    assert kernels is not None
-    pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
-    getattr(kernels, name)(*map(ctypes.c_long, sizes[:-1]), ctypes.c_int(sizes[-1]), *pointers)
+def _call(name: str, *arguments: int | Tensor) -> None:
+    call(cast(ctypes.CDLL, load_kernels(_SOURCE)), name, *arguments)
 
 
 def _pad_columns(weight: Tensor) -> Tensor:
     """Appends zeros to the rows of a matrix, up to the multiple that the kernels need."""
-    kernels = load_kernels(_SOURCE)
-    assert kernels is not None
-    return nn.functional.pad(weight, (0, -weight.shape[1] % kernels.column_multiple())).contiguous()
-
-
-def _divide(batch: int, num_directions: int) -> list[slice]:
-    """Divides a batch into shards of nearly equal size, for two tasks per thread."""
-    threads = torch.get_num_threads()
-    count = 1 if threads == 1 else max(1, min(_TASKS_PER_THREAD * threads // num_directions, batch // _MIN_CLIPS))
-    bounds = [batch * index // count for index in range(count + 1)]
-    return [slice(*pair) for pair in pairwise(bounds)]
-
-
-def _run(tasks: Sequence[Callable[[], T]]) -> list[T]:
-    """Runs tasks on the threads that PyTorch may use, one thread each, and returns their results in order."""
-    threads = torch.get_num_threads()
-    if threads == 1 or len(tasks) == 1:
-        return [task() for task in tasks]
-    return list(_pool(threads).map(_without_gradients, tasks))
-
-
-def _without_gradients(task: Callable[[], T]) -> T:
-    with torch.no_grad():  # a setting of each thread
-        return task()
-
-
-@lru_cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, "rnn", torch.set_num_threads, (1,))
+    multiple = cast(ctypes.CDLL, load_kernels(_SOURCE)).column_multiple()
+    return nn.functional.pad(weight, (0, -weight.shape[1] % multiple)).contiguous()

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from spectrnn.errors import UserError
-from spectrnn.model.crnn import ConvBlock, MaskedBatchNorm
+from spectrnn.model.crnn import ConvBlock, MaskedBatchNormReLU
 
 FRAMES = torch.tensor([23, 1, 9, 30, 2])
 
@@ -14,14 +14,21 @@ def mask_of(frames, size, dims):
     return (torch.arange(size) < frames[:, None]).float().view(len(frames), 1, size, *[1] * (dims - 3))
 
 
+def zero_padding(x):
+    return x * mask_of(FRAMES, x.shape[2], x.dim())
+
+
 def valid_of(x, frames):
     """(batch, channels, frames, ...) -> (1, channels, all valid frames, ...)."""
     return torch.cat([clip[:, :count] for clip, count in zip(x, frames.tolist(), strict=True)], dim=1)[None]
 
 
+@pytest.mark.parametrize("kernels", [True, False], ids=["kernels", "PyTorch"])
 @pytest.mark.parametrize(("shape", "reference"), [((5, 4, 30), nn.BatchNorm1d(4)), ((5, 4, 30, 7), nn.BatchNorm2d(4))])
-def test_batch_norm_equals_torch_on_valid_frames(shape, reference):
-    norm = MaskedBatchNorm(4).train()
+def test_batch_norm_equals_torch_on_valid_frames(shape, reference, kernels):
+    norm = MaskedBatchNormReLU(4).train()
+    norm.use_kernels = kernels
+    reference.zero_grad()
     weight, bias = torch.randn(4), torch.randn(4)
     for module in (norm, reference.train()):
         module.weight.data.copy_(weight)
@@ -29,7 +36,9 @@ def test_batch_norm_equals_torch_on_valid_frames(shape, reference):
     mask = mask_of(FRAMES, 30, len(shape))
     x = torch.where(mask > 0, torch.randn(shape) * 3 + 5, 100 * torch.randn(shape))
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
-    result, expected = valid_of(norm(ours, mask), FRAMES), reference(valid_of(theirs, FRAMES))
+    output = norm(ours, FRAMES)
+    assert not output[mask.expand_as(output) == 0].any()
+    result, expected = valid_of(output, FRAMES), reference(valid_of(theirs, FRAMES)).relu()
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
     (result**3).mean().backward()
     (expected**3).mean().backward()
@@ -38,23 +47,23 @@ def test_batch_norm_equals_torch_on_valid_frames(shape, reference):
 
 
 def test_batch_norm_uses_running_statistics_in_evaluation():
-    norm, x = MaskedBatchNorm(4), torch.randn(5, 4, 30) * 3 + 5
-    norm.train()(x, mask_of(FRAMES, 30, 3))
+    norm, x = MaskedBatchNormReLU(4), torch.randn(5, 4, 30) * 3 + 5
+    norm.train()(x, FRAMES)
     valid = valid_of(x, FRAMES)[0]
     mean = 0.1 * valid.mean(1)
     variance = 0.9 + 0.1 * valid.var(1, correction=0)
-    expected = (x - mean[:, None]) / (variance[:, None] + 1e-5).sqrt()
+    expected = ((x - mean[:, None]) / (variance[:, None] + 1e-5).sqrt()).relu() * mask_of(FRAMES, 30, 3)
     norm.eval()
     before = {name: value.clone() for name, value in norm.state_dict().items()}
-    torch.testing.assert_close(norm(x, mask_of(FRAMES, 30, 3)), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(norm(x, FRAMES), expected, rtol=1e-4, atol=1e-4)
     assert all(torch.equal(before[name], value) for name, value in norm.state_dict().items())
 
 
 def test_running_statistics_converge_to_those_of_the_data():
-    norm, x, mask = MaskedBatchNorm(4), torch.randn(5, 4, 30) * 3 + 5, mask_of(FRAMES, 30, 3)
+    norm, x = MaskedBatchNormReLU(4), torch.randn(5, 4, 30) * 3 + 5
     for _ in range(200):
-        trained = norm.train()(x, mask)
-    torch.testing.assert_close(norm.eval()(x, mask), trained, rtol=0, atol=1e-4)
+        trained = norm.train()(x, FRAMES)
+    torch.testing.assert_close(norm.eval()(x, FRAMES), trained, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 5])
@@ -63,7 +72,7 @@ def test_running_statistics_converge_to_those_of_the_data():
 def test_conv_block_equals_convolution_of_each_clip_alone(kind, kernel, stride):
     convolution = kind(3, 4, kernel, stride, kernel // 2)
     block = ConvBlock(convolution).eval()
-    x = 100 * torch.randn(5, 3, 30, *[8] * (kind is nn.Conv2d))  # also in the padding
+    x = zero_padding(100 * torch.randn(5, 3, 30, *[8] * (kind is nn.Conv2d)))
     result, frames = block(x, FRAMES)
     for clip, count in enumerate(FRAMES.tolist()):
         expected = convolution(x[clip : clip + 1, :, :count]).relu()[0] / (1 + 1e-5) ** 0.5
@@ -74,21 +83,28 @@ def test_conv_block_equals_convolution_of_each_clip_alone(kind, kernel, stride):
 @pytest.mark.parametrize(("kind", "reference"), [(nn.Conv1d, nn.BatchNorm1d(4)), (nn.Conv2d, nn.BatchNorm2d(4))])
 def test_conv_block_in_training_normalizes_over_valid_outputs(kind, reference):
     convolution = kind(3, 4, 3, 2, 1)
-    x = 100 * torch.randn(5, 3, 30, *[8] * (kind is nn.Conv2d))
+    x = zero_padding(100 * torch.randn(5, 3, 30, *[8] * (kind is nn.Conv2d)))
     alone = [convolution(clip[None, :, :count])[0] for clip, count in zip(x, FRAMES.tolist(), strict=True)]
     expected = reference.train()(torch.cat(alone, dim=1)[None]).relu()
     result, frames = ConvBlock(convolution).train()(x, FRAMES)
     torch.testing.assert_close(valid_of(result, frames), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_padding_has_no_effect_on_conv_block_in_training():
-    block = ConvBlock(nn.Conv2d(3, 4, 3, 2, 1)).train()
-    x = torch.randn(5, 3, 30, 8, requires_grad=True)
-    result, frames = block(x, FRAMES)
-    (valid_of(result, frames) ** 2).sum().backward()
-    inside = mask_of(FRAMES, 30, 4).expand_as(x) > 0
-    assert x.grad[inside].any()
-    assert not x.grad[~inside].any()
+@pytest.mark.parametrize("option", ["crnn", "conv1d_rnn"])
+def test_padding_has_no_effect_on_training(stage, option):
+    encoder = stage("model", option, {"input_size": 15}, hidden_size=8, dropout=0.0).train()
+    inside = torch.arange(30) < FRAMES[:, None]
+    x = torch.randn(5, 30, 15)
+    results = []
+    for padding in (0.0, 100.0):
+        padded = torch.where(inside[:, :, None], x, padding).requires_grad_()
+        states, frames = encoder(padded, FRAMES)
+        valid = states[torch.arange(states.shape[1]) < frames[:, None]]
+        (valid**2).sum().backward()
+        assert padded.grad[inside].any()
+        assert not padded.grad[~inside].any()
+        results += [valid, padded.grad]
+    torch.testing.assert_close(results[:2], results[2:], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("option", ["crnn", "conv1d_rnn"])
