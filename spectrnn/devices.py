@@ -1,6 +1,7 @@
 """Selection of device and precision."""
 
 import os
+import re
 
 import torch
 
@@ -11,11 +12,11 @@ def pick_device(name: str, key: str = "device") -> torch.device:
     """Returns the device that a config names, and configures PyTorch for it.
 
     Args:
-        name: ``auto``, or PyTorch's name: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        name: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         key: Config key, for error messages.
 
     Raises:
-        UserError: A device that this machine does not have.
+        UserError: A device that is not supported, or that this machine does not have.
     """
     # Unlike cuDNN's defaults: reproducible, and a clip alone differs by at most 1e-5 from the clip in a batch.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -23,16 +24,20 @@ def pick_device(name: str, key: str = "device") -> torch.device:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "48")
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = False
+    remedy = "cpu" if name == "auto" else "auto"
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":  # torchrun's processes on a machine use one GPU each
         name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    if not re.fullmatch(r"cpu|cuda:\d+", name):
+        raise UserError(f"{key}={name}: not a supported device; use auto, cpu, cuda or cuda:N")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # Computed and read, as PyTorch allocates memory also on a GPU that it has no kernels for.
+        torch.ones(1, device=device).add(1).item()
+    except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{key}={name}: not available on this machine ({reason}); use auto") from error
+        raise UserError(f"{key}={name}: not available on this machine ({reason}); use {remedy}") from error
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device

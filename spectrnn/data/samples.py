@@ -94,10 +94,11 @@ def prefetch(items: Iterable[T], count: int) -> Iterator[T]:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Moves a tensor of any shape to a device without synchronization."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
+    """Moves a tensor of any shape to a device, without synchronization."""
+    is_gpu = device.type == "cuda"  # other devices may read memory that is freed meanwhile
+    if is_gpu and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    return tensor.to(device, non_blocking=is_gpu)
 
 
 def open_samples(path: Path, storage: str, device: torch.device) -> SampleStorage:

@@ -135,7 +135,7 @@ def load(run: str | Path = "latest", device: str = "auto", trust: Sequence[str] 
 
     Args:
         run: Run folder, model file, or ``latest``.
-        device: ``auto``, ``cpu``, ``cuda``, ...
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         trust: Packages, besides spectrnn, whose classes the model file may instantiate.
 
     Raises:
