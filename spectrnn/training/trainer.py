@@ -223,7 +223,7 @@ class Trainer:
         is_finite = not may_skip or bool(norm.isfinite())
         if is_finite:
             self.scaler.step(self.optimizer)
-            # An enabled scaler searches for its scale, and skips such gradients itself.
+            # An enabled scaler searches for its scale by skipping such gradients, which `_read_meter` limits.
             self.meter.record_grad_norm(number, norm, check=not self.scaler.is_enabled())
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -265,8 +265,9 @@ class Trainer:
 
     def _read_meter(self) -> dict[str, float]:
         metrics = self.meter.read()
-        if self.meter.totals[3]:
-            batch = self._describe_batch(self.meter.first_nonfinite_batch())
+        # The scaler skips updates with a non-finite gradient, and halves the scale; below 1 it cannot be the cause.
+        if self.meter.totals[3] or self.scaler.get_scale() < 1:
+            batch = self._describe_batch(self.meter.first_nonfinite_batch() or self.batches_done)
             raise UserError(
                 f"non-finite loss or gradient; {CHECKPOINT} predates it. Try a lower optimizer.lr, or "
                 f"trainer.on_nan=skip. It occurred in {batch}"
