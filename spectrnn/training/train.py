@@ -24,7 +24,7 @@ from spectrnn.training import checkpoint
 from spectrnn.training.logger import NullLogger, RunLogger
 from spectrnn.training.preflight import RunComponents, preflight
 from spectrnn.training.run_folder import RunFolder
-from spectrnn.training.trainer import Trainer, seed_everything
+from spectrnn.training.trainer import Trainer, seed_generators
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new
     """
     config, trainer = run.config, run.trainer
     seed, shard = config["seed"], (distributed.rank(), distributed.world_size())
-    seed_everything(seed, 0)
+    seed_generators(run.device, seed, 0)
     stages = build_stages(config, len(dataset.labels))
     classifier = Classifier(stages, dataset.labels, run.augment).to(run.device)
     if is_new and distributed.rank() == 0:

@@ -194,7 +194,7 @@ class Trainer:
         group_start = (number - 1) // config.grad_accum_steps * config.grad_accum_steps
         group_size = min(config.grad_accum_steps, len(self.train) - group_start)  # the last group may be smaller
         clips = int((batch.rows >= 0).sum())
-        seed_everything(self.seed, self.epoch, number, distributed.rank())
+        seed_generators(self.device, self.seed, self.epoch, number, distributed.rank())
 
         # Processes exchange gradients once per update.
         parallel = isinstance(self.model, DistributedDataParallel)
@@ -322,6 +322,10 @@ class Trainer:
         return {"labels": self.dataset.labels, "splits": self.dataset.split_checksums}
 
 
-def seed_everything(*position: int) -> None:
-    """Seeds the generators of all devices from the run's seed and a position in the run."""
-    torch.manual_seed(int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+def seed_generators(device: torch.device, *position: int) -> None:
+    """Seeds the generators of the CPU and the device from the run's seed and a position in the run."""
+    seed = int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    # torch.manual_seed gives the same draws, but for every step also prepares to seed devices that are not in use.
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index].manual_seed(seed)

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -13,6 +14,7 @@ from spectrnn.progress import Stopwatch
 from spectrnn.training.logger import NullLogger
 from spectrnn.training.preflight import preflight
 from spectrnn.training.train import build_trainer
+from spectrnn.training.trainer import seed_generators
 
 CPU = torch.device("cpu")
 SETTINGS = [
@@ -80,3 +82,22 @@ def test_gradient_that_is_never_finite_stops_a_run_with_a_gradient_scaler(tones,
         f"It occurred in batch {number} of epoch 1:\n  {clip}"
     )
     assert all(torch.equal(before[name], value) for name, value in trainer.classifier.state_dict().items())
+
+
+DEVICES = [
+    "cpu",
+    pytest.param("cuda:0", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")),
+]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_generators_are_seeded_by_position_as_torch_would(device):
+    def draw():
+        return [torch.rand(3), torch.rand(3, device=device).cpu()]
+
+    seed = int(np.random.SeedSequence((3, 1, 4)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    torch.manual_seed(seed)
+    expected = draw()
+    for position, is_equal in (((3, 1, 4), True), ((3, 1, 5), False), ((3, 1, 4), True)):
+        seed_generators(torch.device(device), *position)
+        assert [torch.equal(*pair) for pair in zip(draw(), expected, strict=True)] == [is_equal] * 2
