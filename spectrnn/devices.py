@@ -1,11 +1,18 @@
 """Selection of device and precision."""
 
+import logging
 import os
 import re
+import shutil
 
 import torch
 
 from spectrnn.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_NVIDIA_FILES = ("/proc/driver/nvidia", "/dev/nvidia0")
 
 
 def pick_device(name: str, key: str = "device") -> torch.device:
@@ -27,6 +34,8 @@ def pick_device(name: str, key: str = "device") -> torch.device:
     remedy = "cpu" if name == "auto" else "auto"
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cpu":
+            _warn_about_unusable_gpu()
     if name == "cuda":  # torchrun's processes on a machine use one GPU each
         name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     if not re.fullmatch(r"cpu|cuda:\d+", name):
@@ -59,4 +68,31 @@ def autocast_dtype(name: str, device: torch.device, key: str) -> torch.dtype | N
         return torch.bfloat16 if is_supported else None
     if name != "fp32" and device.type != "cuda":
         raise UserError(f"{key}={name}: needs a GPU, but this run is on {device.type}; use fp32 or auto")
-    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    return _PRECISIONS[name]
+
+
+def log_device(device: torch.device, dtype: torch.dtype | None = None) -> None:
+    """Logs what a command computes on, and in which precision.
+
+    Args:
+        device: Device of the command.
+        dtype: Type for autocast; None for float32 throughout.
+    """
+    threads = torch.get_num_threads()
+    cpu = f"{threads} thread{'s' * (threads > 1)}"
+    details = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu
+    precision = next(name for name, value in _PRECISIONS.items() if value == dtype)
+    log.info("computing on %s (%s), %s", device, details, precision)
+
+
+def _warn_about_unusable_gpu() -> None:
+    """Warns that the CPU is used although there is an NVIDIA GPU, such as with a driver that is too old."""
+    is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    has_gpu = any(map(os.path.exists, _NVIDIA_FILES)) or shutil.which("nvidia-smi")
+    if torch.version.cuda and has_gpu and not is_hidden:
+        try:
+            torch.cuda.init()
+            reason = "no CUDA device is visible"
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+        log.warning("computing on the CPU, as PyTorch cannot use this machine's NVIDIA GPU: %s", reason)

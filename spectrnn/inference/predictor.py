@@ -12,7 +12,7 @@ import torch
 from spectrnn.data.audio import to_mono
 from spectrnn.data.batches import bucket_boundaries
 from spectrnn.detection.thresholds import TunedThresholds, read_thresholds
-from spectrnn.devices import pick_device
+from spectrnn.devices import log_device, pick_device
 from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
 from spectrnn.runs import find_model
@@ -141,6 +141,7 @@ def load(run: str | Path = "latest", device: str = "auto", trust: Sequence[str] 
     Raises:
         UserError: No such model, a damaged file, or stages from packages that are not trusted.
     """
-    path = find_model(str(run))
-    classifier, _ = serialization.load(path, pick_device(device), trust)
+    path, picked = find_model(str(run)), pick_device(device)
+    log_device(picked)
+    classifier, _ = serialization.load(path, picked, trust)
     return Predictor(classifier, read_thresholds(path))

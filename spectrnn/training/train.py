@@ -15,6 +15,7 @@ from spectrnn import distributed
 from spectrnn.config.instantiate import instantiate
 from spectrnn.config.types import MAX_CLIP_SECONDS
 from spectrnn.data.dataset import Dataset, open_dataset
+from spectrnn.devices import log_device
 from spectrnn.errors import TrainingInterrupted, UserError
 from spectrnn.files import remove_stale_temporaries
 from spectrnn.model.classifier import Classifier, build_stages
@@ -68,6 +69,7 @@ def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[
     """
     clock = Stopwatch()
     run = preflight(config)
+    log_device(run.device, run.precision)
     with distributed.process_group(run.device):
         folder = distributed.broadcast_object(folder)
         state = checkpoint.load(folder, run.config)
