@@ -4,6 +4,8 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -83,6 +85,23 @@ def log_device(device: torch.device, dtype: torch.dtype | None = None) -> None:
     details = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu
     precision = next(name for name, value in _PRECISIONS.items() if value == dtype)
     log.info("computing on %s (%s), %s", device, details, precision)
+
+
+@contextmanager
+def reporting_out_of_memory(*keys: str) -> Iterator[None]:
+    """Converts PyTorch's error for a GPU whose memory is full, raised within the block, to one of the user.
+
+    Args:
+        keys: Config keys that determine the size of a batch, the most effective one first.
+
+    Raises:
+        UserError: A batch that does not fit in the memory of the GPU.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        others = "".join(f", or set a lower {key}" for key in keys[1:])
+        raise UserError(f"{keys[0]}: a batch does not fit in the memory of the GPU; lower it{others}") from error
 
 
 def _warn_about_unusable_gpu() -> None:

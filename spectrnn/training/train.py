@@ -15,7 +15,7 @@ from spectrnn import distributed
 from spectrnn.config.instantiate import instantiate
 from spectrnn.config.types import MAX_CLIP_SECONDS
 from spectrnn.data.dataset import Dataset, open_dataset
-from spectrnn.devices import log_device
+from spectrnn.devices import log_device, reporting_out_of_memory
 from spectrnn.errors import TrainingInterrupted, UserError
 from spectrnn.files import remove_stale_temporaries
 from spectrnn.model.classifier import Classifier, build_stages
@@ -51,6 +51,7 @@ def run_training(folder: Path, config: DictConfig, choices: Mapping[str, str]) -
         raise
 
 
+@reporting_out_of_memory("trainer.batch_size", "data.max_seconds")
 def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[str, Any]:
     """Trains a classifier.
 
