@@ -114,10 +114,11 @@ def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new
     seed_generators(run.device, seed, 0)
     stages = build_stages(config, len(dataset.labels))
     classifier = Classifier(stages, dataset.labels, run.augment).to(run.device)
-    if is_new and distributed.rank() == 0:
-        batches = dataset.batches("train", trainer.batch_size, run.device)
+    if is_new:
+        batches = dataset.batches("train", trainer.batch_size, run.device, shard=shard).epoch()
+        counted = (x for x in batches if x.rows[0] >= 0)
         with torch.no_grad():
-            classifier.normalization.fit(classifier.features(x.waveform, x.lengths) for x in batches.epoch())
+            classifier.normalization.fit(classifier.features(x.waveform, x.lengths) for x in counted)
     distributed.broadcast_tensors(classifier.buffers())  # DistributedDataParallel broadcasts the parameters
 
     train = dataset.batches("train", trainer.batch_size, run.device, seed, shard)
