@@ -17,6 +17,7 @@ from spectrnn.errors import UserError
 T = TypeVar("T")
 
 _END: Any = object()
+_GPU_TYPES = ("cuda",)  # copy from pinned memory without waiting; another device may read memory that has been freed
 _PREFETCH = 2  # batches that are read while another one is computed
 _MAX_MEMORY_FRACTION = 0.5  # of the GPU's free memory, or of the machine's, for the dataset
 
@@ -65,7 +66,7 @@ class HostSamples(ABC):
         """Fills rows, int16 (clips, samples) on the CPU, from their first samples, int64 (clips,)."""
 
     def _load(self, starts: np.ndarray, samples: int) -> Tensor:
-        is_gpu = self.device.type == "cuda"
+        is_gpu = self.device.type in _GPU_TYPES
         rows = torch.empty(len(starts), samples, dtype=torch.int16, pin_memory=is_gpu)
         self.read(starts, rows)
         return rows.to(self.device, non_blocking=is_gpu)
@@ -141,7 +142,7 @@ def prefetch(items: Iterable[T], count: int) -> Iterator[T]:
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Moves a tensor of any shape from the CPU to a device, without waiting for a GPU."""
-    is_gpu = device.type == "cuda"  # any other device may read memory that has been freed
+    is_gpu = device.type in _GPU_TYPES
     return (tensor.pin_memory() if is_gpu else tensor).to(device, non_blocking=is_gpu)
 
 

@@ -208,7 +208,7 @@ class Trainer:
             if used:
                 # Each clip has the same weight, although batches of outliers are small.
                 weight = clips * distributed.world_size() * len(self.train) / len(self.train.rows)
-                self.scaler.scale(loss * weight / group_size).backward()
+                self.scaler.scale(loss * (weight / group_size)).backward()
                 self.meter.update(number, task.correct(logits.detach(), batch.targets), loss, clips)
             elif is_update and parallel:
                 self.optimizer.zero_grad()  # the group's other gradients would have been exchanged with this one's
@@ -224,7 +224,7 @@ class Trainer:
         if is_finite:
             self.scaler.step(self.optimizer)
             # An enabled scaler searches for its scale by skipping such gradients, which `_read_meter` limits.
-            self.meter.record_grad_norm(number, norm, check=not self.scaler.is_enabled())
+            self.meter.record_grad_norm(norm, check=not self.scaler.is_enabled())
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
@@ -266,7 +266,7 @@ class Trainer:
     def _read_meter(self) -> dict[str, float]:
         metrics = self.meter.read()
         # The scaler skips updates with a non-finite gradient, and halves the scale; below 1 it cannot be the cause.
-        if self.meter.totals[3] or self.scaler.get_scale() < 1:
+        if not math.isfinite(metrics["loss"]) or self.scaler.get_scale() < 1:
             batch = self._describe_batch(self.meter.first_nonfinite_batch() or self.batches_done)
             raise UserError(
                 f"non-finite loss or gradient; {CHECKPOINT} predates it. Try a lower optimizer.lr, or "
