@@ -94,7 +94,8 @@ class Predictor:
         probabilities = np.zeros((len(waveforms), len(self.labels)))
         lengths = np.array([len(waveform) for waveform in waveforms], dtype=np.int64)
         order = lengths.argsort(kind="stable")
-        for rows in np.split(order, bucket_boundaries(lengths[order], batch_size)) if waveforms else []:
+        boundaries = bucket_boundaries(lengths[order], batch_size, self.device)
+        for rows in np.split(order, boundaries) if waveforms else []:
             probabilities[rows] = self._forward([waveforms[row] for row in rows])
         return probabilities
 
