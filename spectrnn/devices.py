@@ -66,8 +66,10 @@ def autocast_dtype(name: str, device: torch.device, key: str) -> torch.dtype | N
         UserError: A precision that the device does not support.
     """
     if name == "auto":
-        is_supported = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if is_supported else None
+        if device.type != "cuda":
+            return None
+        # The tensor cores of a GPU without bf16, such as a T4, compute in fp16.
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if name != "fp32" and device.type != "cuda":
         raise UserError(f"{key}={name}: needs a GPU, but this run is on {device.type}; use fp32 or auto")
     return _PRECISIONS[name]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spectrnn import devices
-from spectrnn.devices import log_device, pick_device
+from spectrnn.devices import autocast_dtype, log_device, pick_device
 from spectrnn.errors import UserError
 
 
@@ -84,3 +84,12 @@ def test_device_and_precision_are_logged(device, threads, dtype, line, caplog, m
     with caplog.at_level(logging.INFO):
         log_device(torch.device(device), dtype)
     assert [record.message for record in caplog.records] == [line]
+
+
+@pytest.mark.parametrize(
+    ("device", "has_bf16", "dtype"),
+    [("cpu", False, None), ("cuda:0", True, torch.bfloat16), ("cuda:0", False, torch.float16)],
+)
+def test_automatic_precision_is_the_fastest_of_the_device(device, has_bf16, dtype, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16)
+    assert autocast_dtype("auto", torch.device(device), "precision") == dtype
