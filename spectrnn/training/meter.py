@@ -12,8 +12,8 @@ from spectrnn import distributed
 class Meter:
     """Accumulates loss and accuracy, the last gradient norm, and the first batch with a non-finite loss or gradient.
 
-    Everything is accumulated on the device, in few operations, as each takes a GPU as long as one for a million values.
-    Reading it synchronizes once. From a non-finite loss or gradient on, the sum of the losses is not finite.
+    Everything is accumulated on the device, in few operations, as each is a kernel launch; reading it synchronizes
+    once. From a non-finite loss or gradient on, the sum of the losses is not finite.
 
     Args:
         device: Device of the batches.

@@ -265,7 +265,7 @@ class Trainer:
 
     def _read_meter(self) -> dict[str, float]:
         metrics = self.meter.read()
-        # The scaler skips updates with a non-finite gradient, and halves the scale; below 1 it cannot be the cause.
+        # After a non-finite gradient the scaler skips the update and halves its scale; below 1 it is not the cause.
         if not math.isfinite(metrics["loss"]) or self.scaler.get_scale() < 1:
             batch = self._describe_batch(self.meter.first_nonfinite_batch() or self.batches_done)
             raise UserError(

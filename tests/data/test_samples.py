@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from spectrnn.data.samples import InMemorySamples, OnDiskSamples, Request, fastest_storage, open_samples
+from spectrnn.data.samples import InMemorySamples, OnDiskSamples, Request, fastest_storage, open_samples, to_device
 from spectrnn.errors import UserError
 
 CPU = torch.device("cpu")
@@ -80,6 +80,18 @@ def test_disk_needs_no_system_calls_that_only_some_platforms_have(path: Path, mo
 def test_missing_gpu_is_reported(path: Path):
     with pytest.raises(UserError, match=r"^data.storage=gpu: the run has no GPU; use auto, ram or disk$"):
         open_samples(path, "gpu", CPU)
+
+
+@pytest.mark.parametrize(("device", "is_gpu"), [("cuda:1", True), ("cpu", False), ("mps", False)])
+def test_copies_wait_unless_from_pinned_memory_to_a_gpu(monkeypatch, device: str, is_gpu: bool):
+    copies: list[tuple[bool, bool]] = []
+    pinned = torch.ones(2)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned)
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda tensor, device, non_blocking: copies.append((tensor is pinned, non_blocking))
+    )
+    to_device(torch.zeros(2), torch.device(device))
+    assert copies == [(is_gpu, is_gpu)]
 
 
 def test_concurrent_iterators_are_independent(path: Path):
