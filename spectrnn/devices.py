@@ -1,22 +1,32 @@
 """Selection of device and precision."""
 
+import logging
 import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from spectrnn.errors import UserError
 from spectrnn.threads import configure_threads
 
+log = logging.getLogger(__name__)
+
+_PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_NVIDIA_FILES = ("/proc/driver/nvidia", "/dev/nvidia0")
+
 
 def pick_device(name: str, key: str = "device") -> torch.device:
     """Returns the device that a config names, and configures PyTorch for it.
 
     Args:
-        name: ``auto``, or PyTorch's name: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        name: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         key: Config key, for error messages.
 
     Raises:
-        UserError: A device that this machine does not have.
+        UserError: A device that is not supported, or that this machine does not have.
     """
     # Unlike cuDNN's defaults: reproducible, and a clip alone differs by at most 1e-5 from the clip in a batch.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -25,16 +35,22 @@ def pick_device(name: str, key: str = "device") -> torch.device:
     configure_threads()
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = False
+    remedy = "cpu" if name == "auto" else "auto"
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cpu":
+            _warn_about_unusable_gpu()
     if name == "cuda":  # torchrun's processes on a machine use one GPU each
         name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    if not re.fullmatch(r"cpu|cuda:\d+", name):
+        raise UserError(f"{key}={name}: not a supported device; use auto, cpu, cuda or cuda:N")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # Computed and read, as PyTorch allocates memory also on a GPU that it has no kernels for.
+        torch.ones(1, device=device).add(1).item()
+    except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{key}={name}: not available on this machine ({reason}); use auto") from error
+        raise UserError(f"{key}={name}: not available on this machine ({reason}); use {remedy}") from error
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device
@@ -52,8 +68,54 @@ def autocast_dtype(name: str, device: torch.device, key: str) -> torch.dtype | N
         UserError: A precision that the device does not support.
     """
     if name == "auto":
-        is_supported = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if is_supported else None
+        if device.type != "cuda":
+            return None
+        # The tensor cores of a GPU without bf16, such as a T4, compute in fp16.
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if name != "fp32" and device.type != "cuda":
         raise UserError(f"{key}={name}: needs a GPU, but this run is on {device.type}; use fp32 or auto")
-    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    return _PRECISIONS[name]
+
+
+def log_device(device: torch.device, dtype: torch.dtype | None = None) -> None:
+    """Logs what a command computes on, and in which precision.
+
+    Args:
+        device: Device of the command.
+        dtype: Type for autocast; None for float32 throughout.
+    """
+    threads = torch.get_num_threads()
+    cpu = f"{threads} thread{'s' * (threads > 1)}"
+    details = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu
+    precision = next(name for name, value in _PRECISIONS.items() if value == dtype)
+    log.info("computing on %s (%s), %s", device, details, precision)
+
+
+@contextmanager
+def reporting_out_of_memory(*keys: str) -> Iterator[None]:
+    """Converts PyTorch's error for a GPU whose memory is full, raised within the block, to one of the user.
+
+    Args:
+        keys: Config keys that determine the size of a batch, the most effective one first.
+
+    Raises:
+        UserError: A batch that does not fit in the memory of the GPU.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        others = "".join(f", or set a lower {key}" for key in keys[1:])
+        raise UserError(f"{keys[0]}: a batch does not fit in the memory of the GPU; lower it{others}") from error
+
+
+def _warn_about_unusable_gpu() -> None:
+    """Warns that the CPU is used although there is an NVIDIA GPU, such as with a driver that is too old."""
+    is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    has_gpu = any(map(os.path.exists, _NVIDIA_FILES)) or shutil.which("nvidia-smi")
+    if torch.version.cuda and has_gpu and not is_hidden:
+        try:
+            torch.cuda.init()
+            reason = "no CUDA device is visible"
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+        log.warning("computing on the CPU, as PyTorch cannot use this machine's NVIDIA GPU: %s", reason)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from spectrnn.errors import UserError
 
 T = TypeVar("T")
 
+_TIMEOUT = timedelta(hours=24)  # of a wait for rank 0, which writes and evaluates alone; PyTorch's is 10 minutes
 _LOST_PEER = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe")  # in PyTorch's messages
 
 
@@ -39,14 +41,15 @@ def process_group(device: torch.device) -> Iterator[None]:
     if world_size() == 1:
         yield
         return
-    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
     try:
         yield
     except RuntimeError as error:
         if any(word in str(error) for word in _LOST_PEER):
             raise UserError(f"process {rank()} of {world_size()} lost the connection to another process") from error
         raise
-    torch.distributed.destroy_process_group()
+    finally:
+        torch.distributed.destroy_process_group()  # the next run of a sweep connects again
 
 
 def broadcast_object(value: T) -> T:

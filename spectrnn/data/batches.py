@@ -13,6 +13,7 @@ from spectrnn.data.cache import WaveformCache
 from spectrnn.data.samples import SampleStorage, to_device
 
 _JITTER = 0.02  # relative, of lengths when sorting: mixes similar lengths for one or two percent more padding
+_GPU_MULTIPLE = 8  # clips, that cuDNN's recurrent kernels for tensor cores process together
 _MAX_LENGTH_RATIO = 4 / 3  # of the longest to the shortest clip of a batch
 
 
@@ -68,7 +69,7 @@ class BucketedBatches:
         limit = np.inf if max_seconds is None else round(max_seconds * cache.sample_rate)
         self.lengths = np.minimum(available, limit).astype(np.int64)
         self.max_offset = available - self.lengths
-        self.boundaries = bucket_boundaries(np.sort(self.lengths), batch_size)
+        self.boundaries = bucket_boundaries(np.sort(self.lengths), batch_size, device)
 
     def __len__(self) -> int:
         return len(self.boundaries) + 1
@@ -108,19 +109,24 @@ class BucketedBatches:
         return batches, generator.integers(0, self.max_offset + 1)
 
 
-def bucket_boundaries(lengths: np.ndarray, batch_size: int) -> list[int]:
+def bucket_boundaries(lengths: np.ndarray, batch_size: int, device: torch.device) -> list[int]:
     """Divides clips into batches with little padding.
 
     Args:
         lengths: Lengths of the clips, int64 (clips,), ascending.
         batch_size: Maximum number of clips per batch.
+        device: Device of the batches; on a GPU, batches that are not full have a multiple of 8 clips if possible.
 
     Returns:
         Index of the first clip of each batch but the first.
     """
+    multiple = _GPU_MULTIPLE if device.type == "cuda" else 1
     boundaries = [len(lengths)]
-    while boundaries[-1] > 0:  # from the longest clip down
+    while (end := boundaries[-1]) > 0:  # from the longest clip down
         # An integer, as searching for a float would convert all lengths each time.
-        shortest = math.ceil(lengths[boundaries[-1] - 1] / _MAX_LENGTH_RATIO)
-        boundaries.append(max(boundaries[-1] - batch_size, int(np.searchsorted(lengths, shortest))))
+        shortest = math.ceil(lengths[end - 1] / _MAX_LENGTH_RATIO)
+        start = max(end - batch_size, int(np.searchsorted(lengths, shortest)))
+        if start > max(0, end - batch_size) and end - start >= multiple:  # the shortest clips go to the next batch
+            start += (end - start) % multiple
+        boundaries.append(start)
     return boundaries[-2:0:-1]

@@ -60,7 +60,7 @@ class DataSource(ABC):
         test_fraction: Fraction of the clips for testing if there are no splits.
         split_seed: Seed of drawn splits.
         on_error: Whether a file that cannot be read stops the run or is skipped.
-        storage: Storage of the samples: on the GPU, in RAM, on disk, or the fastest that they fit in.
+        storage: Storage of the samples, as for `spectrnn.data.samples.open_samples`.
         cache: Folder of the decoded datasets.
     """
 

@@ -1,6 +1,7 @@
-"""Storage of the samples of a dataset: on the GPU, in RAM, or on disk with prefetching."""
+"""Storage of the samples of a dataset: on the GPU, or in RAM or on disk with prefetching."""
 
 import os
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,8 +17,9 @@ from spectrnn.errors import UserError
 T = TypeVar("T")
 
 _END: Any = object()
+_GPU_TYPES = ("cuda",)  # copy from pinned memory without waiting; another device may read memory that has been freed
 _PREFETCH = 2  # batches that are read while another one is computed
-_MAX_MEMORY_FRACTION = 0.5  # of the free memory, for the dataset
+_MAX_MEMORY_FRACTION = 0.5  # of the GPU's free memory, or of the machine's, for the dataset
 
 Request = tuple[np.ndarray, int]  # first sample of each clip, int64 (clips,), and number of samples per clip
 
@@ -29,26 +31,66 @@ class SampleStorage(Protocol):
         """Yields an int16 tensor (clips, samples) on the batch's device per request."""
 
 
-class InMemorySamples:
-    """Samples as one tensor, on the GPU or in RAM.
+class GPUSamples:
+    """Samples on a GPU, where the batches are.
 
     Args:
         samples: Samples, int16 (samples,).
-        device: Device of the batches.
     """
 
-    def __init__(self, samples: Tensor, device: torch.device) -> None:
-        self.samples, self.device = samples, device
+    def __init__(self, samples: Tensor) -> None:
+        self.samples = samples
 
     def gather(self, requests: Iterable[Request]) -> Iterator[Tensor]:
         """Indexes rows of a view with a row starting at each sample, which copies each row at once."""
         for starts, samples in requests:
-            rows = self.samples.unfold(0, samples, 1)[to_device(torch.from_numpy(starts), self.samples.device)]
-            yield to_device(rows, self.device)
+            yield self.samples.unfold(0, samples, 1)[to_device(torch.from_numpy(starts), self.samples.device)]
 
 
-class OnDiskSamples:
-    """Samples in a file, prefetched by a thread: memory stays constant, however large the dataset.
+class HostSamples(ABC):
+    """Samples in RAM or on disk: a thread copies the rows of the next batches, and sends them to the device.
+
+    Args:
+        device: Device of the batches.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def gather(self, requests: Iterable[Request]) -> Iterator[Tensor]:
+        """Copies the next batches while the caller computes."""
+        return prefetch((self._load(*request) for request in requests), _PREFETCH)
+
+    @abstractmethod
+    def read(self, starts: np.ndarray, rows: Tensor) -> None:
+        """Fills rows, int16 (clips, samples) on the CPU, from their first samples, int64 (clips,)."""
+
+    def _load(self, starts: np.ndarray, samples: int) -> Tensor:
+        is_gpu = self.device.type in _GPU_TYPES
+        rows = torch.empty(len(starts), samples, dtype=torch.int16, pin_memory=is_gpu)
+        self.read(starts, rows)
+        return rows.to(self.device, non_blocking=is_gpu)
+
+
+class InMemorySamples(HostSamples):
+    """Samples in RAM.
+
+    Args:
+        samples: Samples, int16 (samples,), on the CPU.
+        device: Device of the batches.
+    """
+
+    def __init__(self, samples: Tensor, device: torch.device) -> None:
+        super().__init__(device)
+        self.samples = samples
+
+    def read(self, starts: np.ndarray, rows: Tensor) -> None:
+        """Copies rows of a view with a row starting at each sample."""
+        torch.index_select(self.samples.unfold(0, rows.shape[1], 1), 0, torch.from_numpy(starts), out=rows)
+
+
+class OnDiskSamples(HostSamples):
+    """Samples in a file: memory stays constant, however large the dataset.
 
     A memory-mapped file would count as resident memory as far as it has been read. Frequently read parts are in the
     page cache in either case.
@@ -59,20 +101,25 @@ class OnDiskSamples:
     """
 
     def __init__(self, path: Path, device: torch.device) -> None:
-        self.path, self.device = path, device
+        super().__init__(device)
+        self.path = path
 
-    def gather(self, requests: Iterable[Request]) -> Iterator[Tensor]:
-        """Reads the next batches while the caller computes."""
-        return prefetch((self._read(*request) for request in requests), _PREFETCH)
-
-    def _read(self, starts: np.ndarray, samples: int) -> Tensor:
-        rows = np.empty((len(starts), samples), np.int16)
-        with self.path.open("rb") as file:
-            for row, start in zip(rows, starts.tolist(), strict=True):
-                file.seek(start * row.itemsize)
-                if file.readinto(row.data.cast("B")) != row.nbytes:
+    def read(self, starts: np.ndarray, rows: Tensor) -> None:
+        """Reads row by row, after all rows have been requested from the disk, which then reads several at once."""
+        size = rows[0].nbytes
+        offsets = (starts * rows.itemsize).tolist()
+        with self.path.open("rb", buffering=0) as file:
+            if hasattr(os, "posix_fadvise"):
+                for offset in offsets:
+                    os.posix_fadvise(file.fileno(), offset, size, os.POSIX_FADV_WILLNEED)
+            for row, offset in zip(rows.numpy(), offsets, strict=True):
+                if hasattr(os, "preadv"):  # one system call, not two: each lets another thread run first
+                    read = os.preadv(file.fileno(), [row.data], offset)
+                else:
+                    file.seek(offset)
+                    read = file.readinto(row.data.cast("B"))
+                if read != size:
                     raise OSError(f"{self.path}: is shorter than when it was opened")
-        return to_device(torch.from_numpy(rows), self.device)
 
 
 def prefetch(items: Iterable[T], count: int) -> Iterator[T]:
@@ -94,10 +141,9 @@ def prefetch(items: Iterable[T], count: int) -> Iterator[T]:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Moves a tensor of any shape to a device without synchronization."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    """Moves a tensor of any shape from the CPU to a device, without waiting for a GPU."""
+    is_gpu = device.type in _GPU_TYPES
+    return (tensor.pin_memory() if is_gpu else tensor).to(device, non_blocking=is_gpu)
 
 
 def open_samples(path: Path, storage: str, device: torch.device) -> SampleStorage:
@@ -105,8 +151,9 @@ def open_samples(path: Path, storage: str, device: torch.device) -> SampleStorag
 
     Args:
         path: File of int16 samples.
-        storage: ``gpu``, ``ram``, ``disk``, or ``auto``: the GPU if the dataset takes at most half of its free memory,
-            else RAM likewise, else disk. Without a GPU it is disk, as the page cache holds it in memory.
+        storage: ``gpu``; ``ram``, the page cache, which all processes of a machine share, mapped to memory; ``disk``;
+            or ``auto``: the GPU if the dataset takes at most half of its free memory, else RAM if it takes at most half
+            of it, else disk. Without a GPU it is disk, which is never slower than the model.
         device: Device of the batches.
 
     Raises:
@@ -116,14 +163,20 @@ def open_samples(path: Path, storage: str, device: torch.device) -> SampleStorag
         raise UserError("data.storage=gpu: the run has no GPU; use auto, ram or disk")
     size = path.stat().st_size
     if storage == "auto":
-        if device.type != "cuda":
-            storage = "disk"
-        elif size < _MAX_MEMORY_FRACTION * torch.cuda.mem_get_info(device)[0]:
-            storage = "gpu"
-        else:
-            free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-            storage = "ram" if size < _MAX_MEMORY_FRACTION * free else "disk"
+        storage = fastest_storage(size, device)
     if storage == "disk":
         return OnDiskSamples(path, device)
+    # Not `shared`, which would need permission to write; unmodified pages are those of the page cache in either case.
     samples = torch.from_file(str(path), shared=False, size=size // 2, dtype=torch.int16)
-    return InMemorySamples(samples.to(device) if storage == "gpu" else samples.clone(), device)
+    return GPUSamples(samples.to(device)) if storage == "gpu" else InMemorySamples(samples, device)
+
+
+def fastest_storage(size: int, device: torch.device) -> str:
+    """Returns the storage that ``auto`` is for `open_samples`, given the size of the file in bytes."""
+    if device.type != "cuda":
+        return "disk"
+    torch.cuda.empty_cache()  # what an earlier run of a sweep has freed would count as used
+    if size <= _MAX_MEMORY_FRACTION * torch.cuda.mem_get_info(device)[0]:
+        return "gpu"
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
+    return "ram" if size <= _MAX_MEMORY_FRACTION * memory else "disk"

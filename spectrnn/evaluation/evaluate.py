@@ -16,7 +16,7 @@ from spectrnn.config.types import PositiveInt, ReportMegabytes
 from spectrnn.data.batches import BucketedBatches
 from spectrnn.data.clips import DataSource
 from spectrnn.data.dataset import Dataset, open_dataset_for_evaluation, preview
-from spectrnn.devices import pick_device
+from spectrnn.devices import log_device, pick_device, reporting_out_of_memory
 from spectrnn.errors import ErrorCollector, UserError
 from spectrnn.evaluation.calibration import apply_temperature
 from spectrnn.evaluation.metrics import (
@@ -95,6 +95,7 @@ def open_model(config: DictConfig, errors: ErrorCollector) -> OpenedModel:
     device: torch.device = errors.collect(pick_device, config.device)
     source: DataSource = errors.collect(instantiate, config.data, "data", DataSource)
     errors.raise_if_any()
+    log_device(device)
     classifier, trained = serialization.load(path, device, config.trust)
     if source.sample_rate != classifier.sample_rate:
         raise UserError(f"data.sample_rate={source.sample_rate}: the model needs {classifier.sample_rate} Hz")
@@ -111,6 +112,7 @@ def open_model(config: DictConfig, errors: ErrorCollector) -> OpenedModel:
     return OpenedModel(path, classifier, dataset, batches, is_held_out, dict(unknown), notes)
 
 
+@reporting_out_of_memory("batch_size")
 def evaluate(config: DictConfig) -> dict[str, Any]:
     """Evaluates a model on a split, and writes metrics.json, report.txt, confusion.png and report.html.
 

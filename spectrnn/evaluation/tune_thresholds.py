@@ -16,6 +16,7 @@ from spectrnn.data.batches import BucketedBatches
 from spectrnn.detection.events import Array, EventDetector
 from spectrnn.detection.settings import DetectionConfig, DetectionSettings
 from spectrnn.detection.thresholds import TunedThresholds
+from spectrnn.devices import reporting_out_of_memory
 from spectrnn.errors import ErrorCollector, UserError
 from spectrnn.evaluation.evaluate import open_model
 from spectrnn.evaluation.report.text import thresholds_report, write_thresholds
@@ -53,6 +54,7 @@ class TuneThresholdsConfig:
     background: list[str | int]
 
 
+@reporting_out_of_memory("batch_size")
 def tune_thresholds(config: DictConfig) -> dict[str, Any]:
     """Tunes the thresholds of a model, writes thresholds.json and thresholds.png, and changes the model file.
 

@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from spectrnn.config.types import NonNegativeInt, PositiveFloat, PositiveInt, Probability
 from spectrnn.data.audio import load_audio
 from spectrnn.data.batches import Batch
-from spectrnn.data.samples import to_device
 from spectrnn.data.sources.local import is_audio
 from spectrnn.errors import reject_settings
 from spectrnn.frontend.masking import length_mask, masked_mean
@@ -199,13 +197,11 @@ class SpeedPerturbation(WaveformAugmentation):
         draw, factor = float(torch.rand(())), float(torch.empty(()).uniform_(*self.range))
         if draw >= self.p:
             return batch
-        waveform, device = batch.waveform, batch.waveform.device
-        last = waveform.shape[1] - 1
-        position = np.arange(int(last / factor) + 1) * factor
-        before = np.minimum(position.astype(np.int64), last)
-        weight = to_device(torch.from_numpy((position - before).astype(np.float32)), device)
-        left = waveform.index_select(1, to_device(torch.from_numpy(before), device))
-        right = waveform.index_select(1, to_device(torch.from_numpy(np.minimum(before + 1, last)), device))
+        waveform, last = batch.waveform, batch.waveform.shape[1] - 1
+        position = torch.arange(int(last / factor) + 1, dtype=torch.float64, device=waveform.device) * factor
+        before = position.long()
+        weight = (position - before).float()
+        left, right = waveform.index_select(1, before), waveform.index_select(1, (before + 1).clamp(max=last))
         lengths = (((batch.lengths - 1) / factor).long() + 1).clamp(max=len(position))  # float32 may round up
         resampled = torch.lerp(left, right, weight).mul_(length_mask(lengths, len(position)))
         return batch._replace(waveform=resampled, lengths=lengths)
@@ -266,25 +262,22 @@ class SpecAugment(SpectrogramAugmentation):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(batch, frames, bins) -> (batch, frames, bins)."""
-        batch, frames, bins = x.shape
+        frames, bins = x.shape[1:]
         max_width = (lengths * self.max_time_fraction + 1e-4).floor().clamp(max=self.time_mask_param)
-        time_mask = torch.zeros(batch, frames, dtype=torch.bool, device=x.device)
-        for _ in range(self.num_time_masks):
-            time_mask |= _random_band(max_width, lengths, frames)
-        freq_mask = torch.zeros(batch, bins, dtype=torch.bool, device=x.device)
-        num_bins = torch.full_like(lengths, bins)
-        for _ in range(self.num_freq_masks):
-            freq_mask |= _random_band(num_bins.clamp(max=self.freq_mask_param), num_bins, bins)
+        time_mask = _random_bands(self.num_time_masks, max_width, lengths, frames)
+        max_width = torch.full_like(lengths, min(self.freq_mask_param, bins))
+        freq_mask = _random_bands(self.num_freq_masks, max_width, bins, bins)
         mean = masked_mean(x.mean(2, keepdim=True), lengths)
         return torch.where(time_mask[:, :, None] | freq_mask[:, None], mean[:, :, None], x)
 
 
-def _random_band(max_width: Tensor, extent: Tensor, size: int) -> Tensor:
-    """A band of random width, up to `max_width` (batch,), within `extent` (batch,) -> bool (batch, size)."""
-    width = (torch.rand(len(extent), device=extent.device) * (max_width + 1)).floor()
-    start = (torch.rand(len(extent), device=extent.device) * (extent - width + 1)).floor()
-    position = torch.arange(size, device=extent.device)
-    return (position >= start[:, None]) & (position < (start + width)[:, None])
+def _random_bands(count: int, max_width: Tensor, extent: Tensor | int, size: int) -> Tensor:
+    """Bands of random width, up to `max_width` (batch,), within `extent` (batch,) -> union, bool (batch, size)."""
+    width, start = torch.rand(2, count, len(max_width), device=max_width.device)
+    width = (width * (max_width + 1)).floor()
+    start = (start * (extent - width + 1)).floor()
+    position = torch.arange(size, device=max_width.device)
+    return ((position >= start[:, :, None]) & (position < (start + width)[:, :, None])).any(0)
 
 
 def _uniform(batch: Batch, low: float, high: float) -> Tensor:

@@ -40,13 +40,15 @@ class STFT(nn.Module):
 
     def __init__(self, window_size: int, hop_size: int, n_fft: int) -> None:
         super().__init__()
-        self.hop_size, self.n_fft = hop_size, n_fft
-        self.register_buffer("window", torch.hann_window(window_size), persistent=False)
+        self.hop_size, self.padding = hop_size, n_fft - window_size
+        window = nn.functional.pad(torch.hann_window(window_size), (0, self.padding))
+        self.register_buffer("window", window, persistent=False)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """(batch, samples), at least one window -> interleaved real and imaginary parts (batch, frames, 2 * bins)."""
-        windowed = waveform.unfold(1, len(self.window), self.hop_size) * self.window
-        return torch.view_as_real(torch.fft.rfft(windowed, n=self.n_fft)).flatten(-2)
+        # Frames of n_fft samples, of which the window sets the last ones to zero: to pad frames would copy them all.
+        frames = nn.functional.pad(waveform, (0, self.padding)).unfold(1, len(self.window), self.hop_size)
+        return torch.view_as_real(torch.fft.rfft(frames * self.window)).flatten(-2)
 
 
 class LogMelSpectrogram(StreamingModule):

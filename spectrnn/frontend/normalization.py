@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from spectrnn import distributed
 from spectrnn.config.types import PositiveFloat, PositiveInt
 from spectrnn.frontend.masking import length_mask, masked_moments
 from spectrnn.frontend.streaming import StreamingModule
@@ -15,10 +16,10 @@ class Normalization(StreamingModule, ABC):
     """Interface of all normalizations; one that normalizes each frame independently supports streaming by `forward`."""
 
     def fit(self, features: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Fits the normalization to the training split.
+        """Fits the normalization to the training split (collective).
 
         Args:
-            features: Batches of features (batch, frames, bins) and lengths (batch,).
+            features: This process's share of the batches: features (batch, frames, bins) and lengths (batch,).
         """
 
     @abstractmethod
@@ -56,14 +57,11 @@ class GlobalNormalization(Normalization):
 
     def fit(self, features: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Computes mean and standard deviation of the valid frames in one pass, with float64 sums."""
-        count = torch.zeros((), dtype=torch.float64, device=self.mean.device)
-        total = torch.zeros_like(self.mean, dtype=torch.float64)
-        squares = torch.zeros_like(total)
+        sums = torch.zeros(3, len(self.mean), dtype=torch.float64, device=self.mean.device)
         for x, lengths in features:
             valid = x.masked_fill(~length_mask(lengths, x.shape[1])[:, :, None], 0).double()
-            count += lengths.sum()
-            total += valid.sum((0, 1))
-            squares += valid.square().sum((0, 1))
+            sums += torch.stack([valid.sum((0, 1)), valid.square().sum((0, 1)), lengths.sum().expand_as(self.mean)])
+        total, squares, count = distributed.all_reduce_sum(sums)
         mean = total / count
         self.mean.copy_(mean)
         self.std.copy_(((squares / count - mean.square()).clamp(min=0) + self.eps).sqrt())

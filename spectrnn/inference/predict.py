@@ -15,6 +15,7 @@ from spectrnn.config.types import PositiveInt, SampleRate
 from spectrnn.data.audio import open_audio
 from spectrnn.data.stdin_audio import STDIN
 from spectrnn.detection.settings import DetectionConfig, DetectionSettings, resolve_thresholds
+from spectrnn.devices import reporting_out_of_memory
 from spectrnn.errors import TrainingInterrupted, UserError
 from spectrnn.inference.formats import RowFormat, event_format, label_format
 from spectrnn.inference.pipeline import RecordingStatus, audio_paths, predict_recordings
@@ -45,6 +46,7 @@ class PredictConfig(DetectionConfig):
     trust: list[str]
 
 
+@reporting_out_of_memory("batch_size")
 def predict(node: DictConfig) -> None:
     """Classifies recordings or detects events in them as a predict.yaml defines it, and writes the rows.
 

@@ -12,7 +12,7 @@ import torch
 from spectrnn.data.audio import to_mono
 from spectrnn.data.batches import bucket_boundaries
 from spectrnn.detection.thresholds import TunedThresholds, read_thresholds
-from spectrnn.devices import pick_device
+from spectrnn.devices import log_device, pick_device
 from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
 from spectrnn.runs import find_model
@@ -94,7 +94,8 @@ class Predictor:
         probabilities = np.zeros((len(waveforms), len(self.labels)))
         lengths = np.array([len(waveform) for waveform in waveforms], dtype=np.int64)
         order = lengths.argsort(kind="stable")
-        for rows in np.split(order, bucket_boundaries(lengths[order], batch_size)) if waveforms else []:
+        boundaries = bucket_boundaries(lengths[order], batch_size, self.device)
+        for rows in np.split(order, boundaries) if waveforms else []:
             probabilities[rows] = self._forward([waveforms[row] for row in rows])
         return probabilities
 
@@ -135,12 +136,13 @@ def load(run: str | Path = "latest", device: str = "auto", trust: Sequence[str] 
 
     Args:
         run: Run folder, model file, or ``latest``.
-        device: ``auto``, ``cpu``, ``cuda``, ...
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         trust: Packages, besides spectrnn, whose classes the model file may instantiate.
 
     Raises:
         UserError: No such model, a damaged file, or stages from packages that are not trusted.
     """
-    path = find_model(str(run))
-    classifier, _ = serialization.load(path, pick_device(device), trust)
+    path, picked = find_model(str(run)), pick_device(device)
+    log_device(picked)
+    classifier, _ = serialization.load(path, picked, trust)
     return Predictor(classifier, read_thresholds(path))

@@ -17,7 +17,7 @@ from spectrnn.config.types import NonNegativeInt, PositiveFloat, PositiveInt, Sa
 from spectrnn.data.audio import FloatSamples
 from spectrnn.detection.settings import DetectionConfig, DetectionSettings
 from spectrnn.detection.thresholds import read_thresholds
-from spectrnn.devices import pick_device
+from spectrnn.devices import log_device, pick_device
 from spectrnn.errors import ErrorCollector, UserError
 from spectrnn.model import serialization
 from spectrnn.progress import progress_bar
@@ -61,6 +61,7 @@ def stream(node: DictConfig) -> None:
     device: torch.device = errors.collect(pick_device, config.device)
     errors.raise_if_any()
     torch.set_num_threads(1)  # a block is too small for several
+    log_device(device)
     classifier, trained = serialization.load(path, device, config.trust)
     streaming = StreamingClassifier(classifier, trained)
     labels, rate = classifier.labels, classifier.sample_rate

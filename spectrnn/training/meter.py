@@ -12,20 +12,22 @@ from spectrnn import distributed
 class Meter:
     """Accumulates loss and accuracy, the last gradient norm, and the first batch with a non-finite loss or gradient.
 
-    Everything is accumulated on the device; reading it synchronizes once.
+    Everything is accumulated on the device, in few operations, as each is a kernel launch; reading it synchronizes
+    once. From a non-finite loss or gradient on, the sum of the losses is not finite.
 
     Args:
         device: Device of the batches.
 
     Attributes:
         seen: Number of clips so far, in this process.
-        totals: Sums over all processes when last read: loss, correct clips, clips, processes with a non-finite value.
+        totals: Sums over all processes when last read: loss, correct clips, clips.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.sums = torch.zeros(2, device=device)  # loss and correct clips
-        self.grad_norm, self.first_nonfinite = torch.zeros(2, device=device).unbind()
-        self.seen, self.totals = 0, [0.0, 0.0, 0.0, 0.0]
+        self.loss, self.correct, self.grad_norm = torch.zeros(3, device=device).unbind()
+        self.started = torch.zeros((), device=device)  # number of batches before which the sum of the losses was finite
+        self.first_batch: int | None = None
+        self.seen, self.totals = 0, [0.0, 0.0, 0.0]
         self._started, self._earlier = time.perf_counter(), 0.0
 
     @property
@@ -46,29 +48,33 @@ class Meter:
             loss: Mean loss of the batch, ().
             clips: Number of clips; 0 for a padding batch on a rank without a shard.
         """
-        loss = loss.detach()
-        if clips:
-            self.sums += torch.stack([loss * clips, correct.sum()])
+        self.first_batch = self.first_batch or number
+        self.started += self.loss * 0 == 0
+        self.loss.add_(loss.detach(), alpha=clips)
+        self.correct += correct.sum() if clips else 0
         self.seen += clips
-        self._check_finite(number, loss)
 
-    def record_grad_norm(self, number: int, norm: Tensor, check: bool) -> None:
-        """Stores the gradient norm () of the update after batch `number`, and checks that it is finite if requested."""
+    def record_grad_norm(self, norm: Tensor, check: bool) -> None:
+        """Stores the gradient norm () of an update after its last batch, and checks that it is finite if requested."""
         self.grad_norm = norm
         if check:
-            self._check_finite(number, norm)
+            self.loss.add_(norm, alpha=0)
 
     def read(self) -> dict[str, float]:
-        """Returns mean loss and accuracy over all processes, and the last gradient norm (collective)."""
-        seen = torch.tensor(float(self.seen)).to(self.sums.device, non_blocking=True)
-        sums = distributed.all_reduce_sum(torch.stack([*self.sums, seen, self.first_nonfinite]))
+        """Returns mean loss and accuracy over all processes, and the last gradient norm (collective).
+
+        The loss is non-finite if any loss or checked gradient was.
+        """
+        sums = torch.stack([self.loss, self.correct, torch.full_like(self.loss, self.seen)])
+        sums = distributed.all_reduce_sum(sums)
         *self.totals, norm = torch.stack([*sums, self.grad_norm]).tolist()  # the only synchronization
-        loss, correct, clips, _ = self.totals
+        loss, correct, clips = self.totals
         return {"loss": loss / max(1, clips), "accuracy": correct / max(1, clips), "gradient_norm": norm}
 
     def first_nonfinite_batch(self) -> int:
         """Returns the first batch, from 1, with a non-finite value in any process, or 0 (collective)."""
-        return min(filter(None, distributed.all_gather(int(self.first_nonfinite))), default=0)
+        number = 0 if self.loss.isfinite() else (self.first_batch or 1) + int(self.started) - 1
+        return min(filter(None, distributed.all_gather(number)), default=0)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the sums when last read, and the training time of the epoch."""
@@ -78,10 +84,7 @@ class Meter:
         """Restores a state, whose sums go to rank 0, as the number of processes may have changed."""
         self._earlier, self.totals = state["seconds"], state["totals"]
         if distributed.rank() == 0:
-            self.sums += torch.tensor(self.totals[:2], device=self.sums.device)
-            self.seen = int(self.totals[2])
-
-    def _check_finite(self, number: int, value: Tensor) -> None:
-        self.first_nonfinite = torch.where(
-            (self.first_nonfinite == 0) & ~value.isfinite(), float(number), self.first_nonfinite
-        )
+            loss, correct, seen = self.totals[:3]
+            self.loss += loss
+            self.correct += correct
+            self.seen = int(seen)

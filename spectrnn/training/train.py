@@ -15,6 +15,7 @@ from spectrnn import distributed
 from spectrnn.config.instantiate import instantiate
 from spectrnn.config.types import MAX_CLIP_SECONDS
 from spectrnn.data.dataset import Dataset, open_dataset
+from spectrnn.devices import log_device, reporting_out_of_memory
 from spectrnn.errors import TrainingInterrupted, UserError
 from spectrnn.files import remove_stale_temporaries
 from spectrnn.model.classifier import Classifier, build_stages
@@ -24,7 +25,7 @@ from spectrnn.training import checkpoint
 from spectrnn.training.logger import NullLogger, RunLogger
 from spectrnn.training.preflight import RunComponents, preflight
 from spectrnn.training.run_folder import RunFolder
-from spectrnn.training.trainer import Trainer, seed_everything
+from spectrnn.training.trainer import Trainer, seed_generators
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ def run_training(folder: Path, config: DictConfig, choices: Mapping[str, str]) -
         raise
 
 
+@reporting_out_of_memory("trainer.batch_size", "data.max_seconds")
 def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[str, Any]:
     """Trains a classifier.
 
@@ -68,6 +70,7 @@ def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[
     """
     clock = Stopwatch()
     run = preflight(config)
+    log_device(run.device, run.precision)
     with distributed.process_group(run.device):
         folder = distributed.broadcast_object(folder)
         state = checkpoint.load(folder, run.config)
@@ -108,13 +111,14 @@ def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new
     """
     config, trainer = run.config, run.trainer
     seed, shard = config["seed"], (distributed.rank(), distributed.world_size())
-    seed_everything(seed, 0)
+    seed_generators(run.device, seed, 0)
     stages = build_stages(config, len(dataset.labels))
     classifier = Classifier(stages, dataset.labels, run.augment).to(run.device)
-    if is_new and distributed.rank() == 0:
-        batches = dataset.batches("train", trainer.batch_size, run.device)
+    if is_new:
+        batches = dataset.batches("train", trainer.batch_size, run.device, shard=shard).epoch()
+        counted = (x for x in batches if x.rows[0] >= 0)
         with torch.no_grad():
-            classifier.normalization.fit(classifier.features(x.waveform, x.lengths) for x in batches.epoch())
+            classifier.normalization.fit(classifier.features(x.waveform, x.lengths) for x in counted)
     distributed.broadcast_tensors(classifier.buffers())  # DistributedDataParallel broadcasts the parameters
 
     train = dataset.batches("train", trainer.batch_size, run.device, seed, shard)

@@ -194,7 +194,7 @@ class Trainer:
         group_start = (number - 1) // config.grad_accum_steps * config.grad_accum_steps
         group_size = min(config.grad_accum_steps, len(self.train) - group_start)  # the last group may be smaller
         clips = int((batch.rows >= 0).sum())
-        seed_everything(self.seed, self.epoch, number, distributed.rank())
+        seed_generators(self.device, self.seed, self.epoch, number, distributed.rank())
 
         # Processes exchange gradients once per update.
         parallel = isinstance(self.model, DistributedDataParallel)
@@ -208,7 +208,7 @@ class Trainer:
             if used:
                 # Each clip has the same weight, although batches of outliers are small.
                 weight = clips * distributed.world_size() * len(self.train) / len(self.train.rows)
-                self.scaler.scale(loss * weight / group_size).backward()
+                self.scaler.scale(loss * (weight / group_size)).backward()
                 self.meter.update(number, task.correct(logits.detach(), batch.targets), loss, clips)
             elif is_update and parallel:
                 self.optimizer.zero_grad()  # the group's other gradients would have been exchanged with this one's
@@ -223,8 +223,8 @@ class Trainer:
         is_finite = not may_skip or bool(norm.isfinite())
         if is_finite:
             self.scaler.step(self.optimizer)
-            # An enabled scaler searches for its scale, and skips such gradients itself.
-            self.meter.record_grad_norm(number, norm, check=not self.scaler.is_enabled())
+            # An enabled scaler searches for its scale by skipping such gradients, which `_read_meter` limits.
+            self.meter.record_grad_norm(norm, check=not self.scaler.is_enabled())
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
@@ -265,8 +265,9 @@ class Trainer:
 
     def _read_meter(self) -> dict[str, float]:
         metrics = self.meter.read()
-        if self.meter.totals[3]:
-            batch = self._describe_batch(self.meter.first_nonfinite_batch())
+        # After a non-finite gradient the scaler skips the update and halves its scale; below 1 it is not the cause.
+        if not math.isfinite(metrics["loss"]) or self.scaler.get_scale() < 1:
+            batch = self._describe_batch(self.meter.first_nonfinite_batch() or self.batches_done)
             raise UserError(
                 f"non-finite loss or gradient; {CHECKPOINT} predates it. Try a lower optimizer.lr, or "
                 f"trainer.on_nan=skip. It occurred in {batch}"
@@ -321,6 +322,10 @@ class Trainer:
         return {"labels": self.dataset.labels, "splits": self.dataset.split_checksums}
 
 
-def seed_everything(*position: int) -> None:
-    """Seeds the generators of all devices from the run's seed and a position in the run."""
-    torch.manual_seed(int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+def seed_generators(device: torch.device, *position: int) -> None:
+    """Seeds the generators of the CPU and the device from the run's seed and a position in the run."""
+    seed = int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    # torch.manual_seed gives the same draws, but for every step also prepares to seed devices that are not in use.
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index].manual_seed(seed)

@@ -1,5 +1,6 @@
 """Distributed training, as torchrun starts it."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,19 +28,21 @@ EXACT = (
 
 
 @pytest.fixture
-def command(tones, tiny, tmp_path, monkeypatch):
-    """`command(processes, folder, *arguments)`: command line of a new run in a folder."""
+def command(tones, tone, tiny, tmp_path, monkeypatch):
+    """`command(processes, folder, *arguments)`: command line of a new run in a folder, with a clip like no other."""
+    root = shutil.copytree(tones, tmp_path / "tones")
+    tone(root / "low" / "outlier.wav", 1.0)  # in the training split
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    base = [setting for setting in tiny if not setting.startswith("pooling")]
+    base = [setting for setting in tiny if not setting.startswith("pooling")] + ["trainer.device=cpu"]
 
     def make(processes, folder, *arguments):
-        return [*launcher(processes), *base, f"data.root={tones}", *arguments, f"hydra.run.dir={tmp_path / folder}"]
+        return [*launcher(processes), *base, f"data.root={root}", *arguments, f"hydra.run.dir={tmp_path / folder}"]
 
     return make
 
 
 def launcher(processes):
-    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", str(processes))
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
     return [sys.executable, *(torchrun if processes > 1 else ()), "-m", "spectrnn", "train"]
 
 
@@ -56,11 +59,16 @@ def assert_same_weights(folder, expected_folder):
         torch.testing.assert_close(weights[name], expected[name], atol=1e-5, rtol=0, msg=name)
 
 
+needs_two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_two_gpus)])
 @pytest.mark.parametrize("model", ["model=bigru", "model=crnn model.channels=[4,4]"], ids=["bigru", "crnn"])
-def test_two_processes_give_the_result_of_one(command, tmp_path, model):
+def test_two_processes_give_the_result_of_one(command, tmp_path, model, device):
     arguments = (*EXACT, *model.split(), "trainer.epochs=1", f"data.cache={tmp_path / 'cache'}")
+    arguments += (f"trainer.device={device}", "trainer.precision=fp32")
     text = run(command(2, "two", *arguments))
-    assert text.count("decoded 36 clips") <= 1  # only rank 0 logs, while any rank may decode
+    assert text.count("decoded 37 clips") <= 1  # only rank 0 logs, while any rank may decode
     assert text.count("epoch   1 ") == 1
     assert len(list((tmp_path / "cache" / "datasets").iterdir())) == 1
     run(command(1, "one", *arguments))
@@ -68,6 +76,15 @@ def test_two_processes_give_the_result_of_one(command, tmp_path, model):
     names = {path.name.split(".tfevents")[0] for path in (tmp_path / "two").iterdir()}
     assert names == {path.name.split(".tfevents")[0] for path in (tmp_path / "one").iterdir()}
     assert len(list((tmp_path / "two").glob("events*"))) == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_torchrun_with_a_single_gpu_gives_the_result_without_it(command, tmp_path):
+    arguments = (*EXACT, "trainer.epochs=1", "trainer.device=cuda", "trainer.precision=fp32")
+    run(command(1, "alone", *arguments))
+    torchrun = command(2, "torchrun", *arguments)
+    run(["1" if argument == "2" else argument for argument in torchrun])
+    assert_same_weights(tmp_path / "torchrun", tmp_path / "alone")
 
 
 def test_run_is_resumed_with_another_number_of_processes(command, tmp_path):

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spectrnn.data.batches import Batch, BucketedBatches
+from spectrnn.data.batches import Batch, BucketedBatches, bucket_boundaries
 from spectrnn.data.cache import WaveformCache
 from spectrnn.data.samples import InMemorySamples
 
@@ -213,3 +214,23 @@ def test_shards_divide_each_batch(world_size: int):
 
 def test_clips_shorter_than_the_maximum_are_not_changed():
     assert crops(batches_of([30, 5, 1], max_seconds=10.0)) == {0: (0, 30), 1: (30, 5), 2: (35, 1)}
+
+
+@pytest.mark.parametrize("batch_size", [20, 64])
+def test_batches_for_a_gpu_have_a_multiple_of_8_clips_if_possible(batch_size: int):
+    lengths = np.sort(np.random.default_rng(0).integers(100, 1000, 333))
+    sizes = {}
+    for device in ("cpu", "cuda"):
+        starts = [0, *bucket_boundaries(lengths, batch_size, torch.device(device)), len(lengths)]
+        sizes[device] = np.diff(starts)
+        assert sizes[device].min() > 0
+        assert sizes[device].max() <= batch_size
+        assert all(lengths[end - 1] <= lengths[start] * 4 / 3 for start, end in pairwise(starts))
+    assert all(size % 8 == 0 or size == batch_size for size in sizes["cuda"][1:])  # the first one is what remains
+    assert any(size % 8 and size != batch_size for size in sizes["cpu"][1:])
+    assert len(sizes["cuda"]) <= len(sizes["cpu"]) + 1
+
+
+def test_outliers_are_in_batches_of_their_own_on_a_gpu_too():
+    lengths = np.array([10, 11, 12, 100, 1000, 1100, 1200])
+    assert bucket_boundaries(lengths, 64, torch.device("cuda")) == [3, 4]

@@ -1,7 +1,9 @@
 """The samples of a dataset in memory and on disk."""
 
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from spectrnn.data.samples import InMemorySamples, OnDiskSamples, Request, open_samples
+from spectrnn.data.samples import InMemorySamples, OnDiskSamples, Request, fastest_storage, open_samples, to_device
 from spectrnn.errors import UserError
 
 CPU = torch.device("cpu")
@@ -35,8 +37,8 @@ def test_rows_are_gathered_from_their_starts(path: Path, storage: str):
         assert rows.tolist() == [list(range(start, start + samples)) for start in starts]
 
 
-def test_storage_determines_whether_the_file_is_loaded(path: Path):
-    for storage in ("disk", "auto"):  # auto: without a GPU the page cache is as fast
+def test_storage_determines_whether_the_file_is_mapped(path: Path):
+    for storage in ("disk", "auto"):  # auto: without a GPU the page cache is fast enough
         assert isinstance(open_samples(path, storage, CPU), OnDiskSamples)
     samples = open_samples(path, "ram", CPU)
     assert isinstance(samples, InMemorySamples)
@@ -44,9 +46,52 @@ def test_storage_determines_whether_the_file_is_loaded(path: Path):
     assert next(samples.gather([(np.array([3]), 2)])).tolist() == [[3, 4]]
 
 
+@pytest.mark.parametrize(
+    ("gpu_memory", "memory", "storage"),
+    [(40_000, 0, "gpu"), (39_999, 40_000, "ram"), (39_999, 39_999, "disk")],  # bytes, for a file of 20,000
+)
+def test_automatic_storage_is_the_fastest_that_fits(monkeypatch, gpu_memory: int, memory: int, storage: str):
+    freed: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(True))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gpu_memory if freed else 0, 80_000))
+    monkeypatch.setattr(os, "sysconf", lambda name: {"SC_PHYS_PAGES": memory, "SC_PAGE_SIZE": 1}[name])
+    assert fastest_storage(20_000, torch.device("cuda:0")) == storage
+
+
+@pytest.mark.parametrize("storage", ["disk", "ram"])
+def test_rows_are_copied_in_another_thread(path: Path, storage: str, monkeypatch):
+    samples, threads = open_samples(path, storage, CPU), set()
+    read = samples.read
+    monkeypatch.setattr(samples, "read", lambda *args: (threads.add(threading.current_thread()), read(*args)))
+    assert len(list(samples.gather(requests()))) == 5
+    assert len(threads) == 1
+    assert threading.current_thread() not in threads
+
+
+def test_disk_needs_no_system_calls_that_only_some_platforms_have(path: Path, monkeypatch):
+    for name in ("preadv", "posix_fadvise"):
+        monkeypatch.delattr(os, name)
+    for (starts, samples), rows in zip(requests(), OnDiskSamples(path, CPU).gather(requests()), strict=True):
+        assert rows.tolist() == [list(range(start, start + samples)) for start in starts]
+    with pytest.raises(OSError, match="is shorter than when it was opened"):
+        next(OnDiskSamples(path, CPU).gather([(np.array([9950]), 100)]))
+
+
 def test_missing_gpu_is_reported(path: Path):
     with pytest.raises(UserError, match=r"^data.storage=gpu: the run has no GPU; use auto, ram or disk$"):
         open_samples(path, "gpu", CPU)
+
+
+@pytest.mark.parametrize(("device", "is_gpu"), [("cuda:1", True), ("cpu", False), ("mps", False)])
+def test_copies_wait_unless_from_pinned_memory_to_a_gpu(monkeypatch, device: str, is_gpu: bool):
+    copies: list[tuple[bool, bool]] = []
+    pinned = torch.ones(2)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned)
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda tensor, device, non_blocking: copies.append((tensor is pinned, non_blocking))
+    )
+    to_device(torch.zeros(2), torch.device(device))
+    assert copies == [(is_gpu, is_gpu)]
 
 
 def test_concurrent_iterators_are_independent(path: Path):
@@ -71,22 +116,30 @@ def test_file_that_is_truncated_meanwhile_is_reported(path: Path):
 
 
 READ_ALL = """
-import resource, sys
+import sys
 from pathlib import Path
 import numpy as np, torch
 from spectrnn.data.samples import open_samples
-samples = open_samples(Path(sys.argv[1]), "disk", torch.device("cpu"))
+def resident():
+    return sum(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(sys.argv[3]))
+samples = open_samples(Path(sys.argv[1]), sys.argv[2], torch.device("cpu"))
 rows = next(samples.gather([(np.arange(64) * 10, 8000)]))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = resident()
 for rows in samples.gather((np.arange(64) * 16000 + start, 8000) for start in range(0, 99_000_000, 64 * 16000)):
     pass
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+print((resident() - before) / 1024)
 """
 
 
-def test_resident_memory_does_not_depend_on_the_size_of_the_file(tmp_path: Path):
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc/self/status")
+@pytest.mark.parametrize(
+    ("storage", "kind"),
+    [("disk", "VmRSS"), ("ram", "RssAnon")],  # all memory; what is not in the page cache, which processes share
+)
+def test_memory_of_a_process_does_not_depend_on_the_size_of_the_file(tmp_path: Path, storage: str, kind: str):
     path = tmp_path / "samples.int16"
     with path.open("wb") as file:
         file.truncate(200_000_000)
-    result = subprocess.run([sys.executable, "-c", READ_ALL, str(path)], capture_output=True, text=True, check=True)
-    assert float(result.stdout) < 20  # MiB; almost 200 if the file were memory-mapped
+    command = [sys.executable, "-c", READ_ALL, str(path), storage, kind]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(result.stdout) < 20  # MiB; almost 200 if the file were copied, or for disk memory-mapped

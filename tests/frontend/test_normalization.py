@@ -1,5 +1,8 @@
 """Normalization, compared with NumPy over the valid frames."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +55,41 @@ def test_global_of_a_constant_bin_is_zero(stage):
     x = torch.full((3, 10, 1), -13.8155)
     normalize.fit([(x, torch.tensor([10, 3, 1]))])
     assert normalize(x, torch.tensor([10, 3, 1])).abs().max() < 1e-3
+
+
+FIT_SHARE = """
+from contextlib import suppress
+import torch
+from spectrnn import distributed
+from spectrnn.errors import UserError
+from spectrnn.frontend.normalization import GlobalNormalization
+
+def share(rank):
+    for number in range(rank, 5, 2):
+        torch.manual_seed(number)
+        used.append(number)
+        yield torch.randn(4, 30, 5) + number, torch.tensor([30, 1, 12, 7])
+
+with suppress(UserError), distributed.process_group(torch.device("cpu")):
+    raise UserError("a run of a sweep that fails, after which the next one connects again")
+with distributed.process_group(torch.device("cpu")):
+    rank, used = distributed.rank(), []
+    shared, alone = GlobalNormalization(5, 1e-6), GlobalNormalization(5, 1e-6)
+    shared.fit(share(rank))
+    assert used == [[0, 2, 4], [1, 3]][rank], used
+    means = distributed.all_gather(shared.mean)
+distributed.world_size = lambda: 1
+alone.fit(batch for first in (0, 1) for batch in share(first))
+torch.testing.assert_close(shared.state_dict(), alone.state_dict())
+assert torch.equal(*means) and alone.mean.min() > 1
+"""
+
+
+def test_processes_share_the_fit(tmp_path):
+    (tmp_path / "fit.py").write_text(FIT_SHARE)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run([*launcher, tmp_path / "fit.py"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_cmvn_results_in_mean_0_and_deviation_1_over_each_clip(stage, features):
