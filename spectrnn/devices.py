@@ -72,8 +72,10 @@ def autocast_dtype(name: str, device: torch.device, key: str) -> torch.dtype | N
             return None
         # The tensor cores of a GPU without bf16, such as a T4, compute in fp16.
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if name != "fp32" and device.type != "cuda":
-        raise UserError(f"{key}={name}: needs a GPU, but this run is on {device.type}; use fp32 or auto")
+    if device.type == "cpu" and name == "fp16":
+        raise UserError(f"{key}=fp16: needs a GPU, but this run is on the CPU; use fp32 or auto")
+    if device.type == "cpu" and name == "bf16" and not _has_bf16_products():
+        raise UserError(f"{key}=bf16: this CPU has no bf16 products (AVX512_BF16 or AMX); use fp32 or auto")
     return _PRECISIONS[name]
 
 
@@ -106,6 +108,10 @@ def reporting_out_of_memory(*keys: str) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         others = "".join(f", or set a lower {key}" for key in keys[1:])
         raise UserError(f"{keys[0]}: a batch does not fit in the memory of the GPU; lower it{others}") from error
+
+
+def _has_bf16_products() -> bool:
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def _warn_about_unusable_gpu() -> None:

@@ -62,16 +62,14 @@ def run_parallel(tasks: Sequence[Callable[[], T]]) -> list[T]:
     import torch
 
     threads = torch.get_num_threads()
-    if threads == 1 or len(tasks) == 1:
-        return [_run(task) for task in tasks]
-    return list(_pool(threads).map(_run, tasks))
+    # A setting of each thread; tensors of inference mode can only be changed within it.
+    mode = torch.inference_mode if torch.is_inference_mode_enabled() else torch.no_grad
 
+    def run(task: Callable[[], T]) -> T:
+        with mode():
+            return task()
 
-def _run(task: Callable[[], T]) -> T:
-    import torch
-
-    with torch.no_grad():  # a setting of each thread
-        return task()
+    return list(map(run, tasks) if threads == 1 or len(tasks) == 1 else _pool(threads).map(run, tasks))
 
 
 @lru_cache

@@ -1,6 +1,7 @@
 """Features: log-mel spectrogram and MFCC, each with deltas. Frames never extend beyond a clip."""
 
 import warnings
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from spectrnn.config.types import LayerSize, NonNegativeFloat, PositiveFloat, SampleRate
 from spectrnn.errors import UserError, reject_settings
 from spectrnn.frontend.streaming import StreamingModule, StreamState
+from spectrnn.threads import divide, run_parallel
 
 try:
     from torchaudio.functional import create_dct, melscale_fbanks
@@ -24,6 +26,7 @@ Power = Annotated[float, Gt(0), Le(1)]  # full scale is 1
 _MAX_FFT = 1 << 16  # points
 _MAX_TABLE = 1 << 25  # values in the mel filters
 _MAX_OVERLAP = 64  # FFT points per hop: limits the memory per second of audio
+_BLOCK_SIZE = 1 << 18  # values in the spectra that are computed at once on the CPU
 _DELTA_WIDTH = 2  # frames on each side in the regression
 
 
@@ -176,8 +179,24 @@ class LogMelSpectrogram(StreamingModule):
         missing = self.window_size - waveform.shape[1]
         if missing > 0:
             waveform = nn.functional.pad(waveform, (0, missing))
+        if waveform.device.type != "cpu" or waveform.requires_grad or not isinstance(self.stft, STFT):
+            return self._log_mel(waveform)
+        frames = 1 + (waveform.shape[1] - self.window_size) // self.hop_size
+        x = waveform.new_empty(len(waveform), frames, self.filters.shape[1])
+        run_parallel([partial(self._write_log_mel, waveform[clips], x[clips]) for clips in divide(len(x))])
+        return x
+
+    def _log_mel(self, waveform: Tensor) -> Tensor:
         # The filters, with each row twice, add the squares of real and imaginary part on the way.
         return (self.stft(waveform).square() @ self.filters).clamp_(min=self.log_floor).log_()
+
+    def _write_log_mel(self, waveform: Tensor, output: Tensor) -> None:
+        """Computes blocks of frames whose spectra stay in the processor's cache."""
+        size = max(1, _BLOCK_SIZE // (len(waveform) * self.n_fft))
+        for start in range(0, output.shape[1], size):
+            block = output[:, start : start + size]
+            first, last = start * self.hop_size, (start + block.shape[1] - 1) * self.hop_size
+            block.copy_(self._log_mel(waveform[:, first : last + self.window_size]))
 
 
 class MFCC(LogMelSpectrogram):

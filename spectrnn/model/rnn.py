@@ -68,7 +68,8 @@ class RNNLayer(nn.ModuleList):
         """(batch, frames, input_size), lengths (batch,) -> (batch, frames, directions * hidden_size)."""
         if self.use_kernels and rnn_kernels.is_supported(x):
             weights = [getattr(rnn, name) for rnn in self for name in _WEIGHTS]
-            states: Tensor = rnn_kernels.RNNFunction.apply(self.cell, x, lengths, *weights)
+            dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+            states: Tensor = rnn_kernels.RNNFunction.apply(self.cell, dtype, x, lengths, *weights)
             return states
         x = x.transpose(0, 1)
         forward = self[0](x)[0]

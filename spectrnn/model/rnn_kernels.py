@@ -22,8 +22,8 @@ _MIN_CLIPS = 8  # per shard, below which a thread mostly waits for the weights f
 
 
 def is_supported(x: Tensor) -> bool:
-    """Whether the kernels can process x (batch, frames, size): in float32 on the CPU, with a C compiler."""
-    return x.device.type == "cpu" and x.dtype == torch.float32 and load_kernels(_SOURCE) is not None
+    """Whether the kernels can process x (batch, frames, size): on the CPU, not in float64, with a C compiler."""
+    return x.device.type == "cpu" and x.dtype != torch.float64 and load_kernels(_SOURCE) is not None
 
 
 class Shard(NamedTuple):
@@ -45,28 +45,30 @@ class Shard(NamedTuple):
 
 
 class RNNFunction(torch.autograd.Function):
-    """A layer of all directions, ``RNNFunction.apply(cell, x, lengths, *weights)``.
+    """A layer of all directions, ``RNNFunction.apply(cell, dtype, x, lengths, *weights)``.
 
-    Takes ``gru`` or ``lstm``, x (batch, frames, input), lengths int64 (batch,), and per direction weight_ih, weight_hh,
-    bias_ih and bias_hh as ``torch.nn.GRU`` and ``torch.nn.LSTM`` have them. Returns states (batch, frames, directions *
-    size), zero in padding.
+    Takes ``gru`` or ``lstm``, the type of all products but the recurrent ones, x (batch, frames, input), lengths int64
+    (batch,), and per direction weight_ih, weight_hh, bias_ih and bias_hh as ``torch.nn.GRU`` and ``torch.nn.LSTM`` have
+    them. Returns states (batch, frames, directions * size), zero in padding.
     """
 
     @staticmethod
     # Autocast would pass tensors of different types.
     @custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
-    def forward(ctx: Any, cell: Literal["gru", "lstm"], x: Tensor, lengths: Tensor, *weights: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, cell: Literal["gru", "lstm"], dtype: torch.dtype, x: Tensor, lengths: Tensor, *weights: Tensor
+    ) -> Tensor:
         """Runs the layer; shapes (batch, frames, size) as above."""
         x, lengths = x.contiguous(), lengths.contiguous()
         batch, frames, _ = x.shape
         num_directions, size = len(weights) // 4, weights[1].shape[1]
         states = x.new_empty(batch, frames, num_directions * size)
         tasks = [
-            partial(_forward, cell, direction, clips, x, lengths, states, *weights[4 * direction :][:4])
+            partial(_forward, cell, dtype, direction, clips, x, lengths, states, *weights[4 * direction :][:4])
             for clips in divide(batch, num_directions, _MIN_CLIPS)
             for direction in range(num_directions)
         ]
-        ctx.cell, ctx.shards = cell, run_parallel(tasks)
+        ctx.cell, ctx.dtype, ctx.shards = cell, dtype, run_parallel(tasks)
         ctx.save_for_backward(x, lengths, *weights)
         return states
 
@@ -86,29 +88,31 @@ class RNNFunction(torch.autograd.Function):
                 partial(
                     _backward,
                     ctx.cell,
+                    ctx.dtype,
                     shard,
                     x,
                     lengths,
                     grad,
-                    ctx.needs_input_grad[1],
+                    ctx.needs_input_grad[2],
                     *weights[4 * shard.direction :][:2],
                 )
                 for shard in shards
             ]
         )
         grad_weights: list[Tensor] = []
-        grad_x = torch.empty_like(x) if ctx.needs_input_grad[1] else None
+        grad_x = torch.empty_like(x) if ctx.needs_input_grad[2] else None
         for direction in range(len(weights) // 4):
             own = [result for shard, result in zip(shards, results, strict=True) if shard.direction == direction]
             grad_weights += [sum(parts[1:], parts[0]) for parts in zip(*(result[1:] for result in own), strict=True)]
         for shard, (part, *_) in zip(shards, results, strict=True):
             if grad_x is not None and part is not None:
                 (grad_x[shard.clips].add_ if shard.direction else grad_x[shard.clips].copy_)(part)
-        return None, grad_x, None, *grad_weights
+        return None, None, grad_x, None, *grad_weights
 
 
 def _forward(
     cell: str,
+    dtype: torch.dtype,
     direction: int,
     clips: slice,
     x: Tensor,
@@ -126,7 +130,7 @@ def _forward(
     # The recurrent bias of a GRU's n is multiplied by r.
     merged = 2 * size if cell == "gru" else num_gates
     bias = torch.cat([bias_ih[:merged] + bias_hh[:merged], bias_ih[merged:]])
-    gates = torch.addmm(bias, x.flatten(0, 1), weight_ih.t()).view(batch, frames, num_gates)
+    gates = _product(x.flatten(0, 1), weight_ih.t(), dtype, bias).view(batch, frames, num_gates)
     memory, previous = x.new_empty(2, batch, frames, size)
     weight = _pad_columns(weight_hh.t())
     output = states[clips, :, direction * size :]
@@ -139,6 +143,7 @@ def _forward(
 
 def _backward(
     cell: str,
+    dtype: torch.dtype,
     shard: Shard,
     x: Tensor,
     lengths: Tensor,
@@ -160,14 +165,22 @@ def _backward(
     else:
         _call("lstm_backward", *sizes, weight, lengths, output_grad, memory, gates, buffer)
     flat = gates.flatten(0, 1)
-    grad_weight_hh, grad_bias_hh = flat.t() @ previous.flatten(0, 1), flat.sum(0)
+    grad_weight_hh, grad_bias_hh = _product(flat.t(), previous.flatten(0, 1), dtype), flat.sum(0)
     grad_bias_ih = grad_bias_hh
     if cell == "gru":  # the input's part of n is not multiplied by r
         gates[..., 2 * size :] = memory
         grad_bias_ih = torch.cat([grad_bias_hh[: 2 * size], memory.sum((0, 1))])
-    grad_weight_ih = flat.t() @ x.flatten(0, 1)
-    grad_x = (flat @ weight_ih).view_as(x) if needs_grad_x else None
+    grad_weight_ih = _product(flat.t(), x.flatten(0, 1), dtype)
+    grad_x = _product(flat, weight_ih, dtype).view_as(x) if needs_grad_x else None
     return grad_x, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh
+
+
+def _product(a: Tensor, b: Tensor, dtype: torch.dtype, bias: Tensor | None = None) -> Tensor:
+    """Product of a (n, k) and b (k, m), computed in a type, plus a bias (m,): float32 (n, m)."""
+    if dtype != torch.float32:
+        product = (a.to(dtype) @ b.to(dtype)).float()
+        return product if bias is None else product.add_(bias)
+    return a @ b if bias is None else torch.addmm(bias, a, b)
 
 
 def _call(name: str, *arguments: int | Tensor) -> None:

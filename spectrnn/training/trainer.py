@@ -99,7 +99,8 @@ class Trainer:
         self.metrics = metrics_of(classifier.task, metrics)
         self.precision, self.seed, self.clock, self.device = precision, seed, clock, train.device
         # For bf16 too: autocast runs cuDNN's recurrent layers in fp16 in either case.
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is not None)
+        uses_fp16 = self.precision is not None and self.device.type == "cuda"
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=uses_fp16)
         self.ema = None if config.ema_decay is None else ExponentialMovingAverage(classifier, config.ema_decay)
         parallel = distributed.world_size() > 1
         self.model = DistributedDataParallel(classifier, broadcast_buffers=False) if parallel else classifier

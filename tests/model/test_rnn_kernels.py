@@ -34,7 +34,7 @@ def compare(cell, batch, frames, size, bidirectional=False):
     library = LIBRARY[cell](5, size, batch_first=True, bidirectional=bidirectional)
     x, grad = torch.randn(batch, frames, 5), torch.randn(batch, frames, size * (1 + bidirectional))
     lengths, weights = torch.full((batch,), frames), [*library.parameters()]
-    ours = gradients(lambda y: RNNFunction.apply(cell, y, lengths, *weights), x, weights, grad)
+    ours = gradients(lambda y: RNNFunction.apply(cell, torch.float32, y, lengths, *weights), x, weights, grad)
     theirs = gradients(lambda y: library(y)[0], x, weights, grad)
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
@@ -67,7 +67,7 @@ def test_shards_on_threads_equal_torch_and_are_deterministic(cell):
 def test_large_inputs_saturate(cell):
     library = LIBRARY[cell](1, 4, batch_first=True)
     x, lengths = torch.tensor([[[1e30], [-1e30]]]), torch.tensor([2])
-    states = RNNFunction.apply(cell, x, lengths, *library.parameters())
+    states = RNNFunction.apply(cell, torch.float32, x, lengths, *library.parameters())
     torch.testing.assert_close(states, library(x)[0], rtol=0, atol=1e-6)
 
 
@@ -75,7 +75,7 @@ def test_large_inputs_saturate(cell):
 def test_nan_reaches_the_later_states_of_its_clip_only(cell):
     x = torch.zeros(2, 3, 5)
     x[0, 1, 0] = torch.nan
-    states = RNNFunction.apply(cell, x, torch.tensor([3, 3]), *LIBRARY[cell](5, 8).parameters())
+    states = RNNFunction.apply(cell, torch.float32, x, torch.tensor([3, 3]), *LIBRARY[cell](5, 8).parameters())
     assert states[1].isfinite().all()
     assert states[0, 0].isfinite().all()
     assert states[0, 1:].isnan().all()
@@ -84,7 +84,7 @@ def test_nan_reaches_the_later_states_of_its_clip_only(cell):
 def test_padding_is_zero_and_has_no_gradient():
     lengths = torch.tensor([2, 5])
     x = torch.randn(2, 5, 5, requires_grad=True)
-    states = RNNFunction.apply("gru", x, lengths, *nn.GRU(5, 8, bidirectional=True).parameters())
+    states = RNNFunction.apply("gru", torch.float32, x, lengths, *nn.GRU(5, 8, bidirectional=True).parameters())
     assert not states[0, 2:].any()
     states.sum().backward()
     assert not x.grad[0, 2:].any()
@@ -93,7 +93,7 @@ def test_padding_is_zero_and_has_no_gradient():
 
 def test_a_second_backward_pass_is_refused():
     x = torch.randn(1, 3, 5, requires_grad=True)
-    states = RNNFunction.apply("gru", x, torch.tensor([3]), *nn.GRU(5, 8).parameters())
+    states = RNNFunction.apply("gru", torch.float32, x, torch.tensor([3]), *nn.GRU(5, 8).parameters())
     states.sum().backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="the backward pass runs once"):
         states.sum().backward()
