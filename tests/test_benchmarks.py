@@ -1,17 +1,41 @@
 """The measurements of scripts/benchmark.py, on commands whose results are known."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks.commands import SPECTRNN, run
 from benchmarks.steps import Stages, compose_train, train_epoch
 from spectrnn.data.dataset import open_dataset
 from spectrnn.progress import Stopwatch
 from spectrnn.training.preflight import preflight
 from spectrnn.training.train import build_trainer
 from spectrnn.training.trainer import Trainer
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+
+
+def test_commands_run_without_settings_of_spectrnn():
+    code = "import os, benchmarks; print(os.environ['GOMP_SPINCOUNT'], 'GOMP_SPINCOUNT' in benchmarks.ENVIRONMENT)"
+    removed = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    environment = {name: value for name, value in os.environ.items() if name not in removed}
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, [SCRIPTS, SCRIPTS.parent]))
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "1000 False\n"
+
+
+def test_another_version_is_not_that_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("here", "checkout"):
+        (tmp_path / name / "spectrnn").mkdir(parents=True)
+        (tmp_path / name / "spectrnn" / "__init__.py").touch()
+        (tmp_path / name / "spectrnn" / "__main__.py").write_text(f"print('{name}')")
+    monkeypatch.chdir(tmp_path / "here")
+    assert run(SPECTRNN, PYTHONPATH=str(tmp_path / "checkout")).text == "checkout\n"
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Commands run as a user runs them: duration, peak memory and output."""
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -8,7 +7,10 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-SPECTRNN = [sys.executable, "-m", "spectrnn"]
+from benchmarks import ENVIRONMENT
+
+# -P: not the version in the working directory, but the one that this script imports, or that of PYTHONPATH.
+SPECTRNN = [sys.executable, "-P", "-m", "spectrnn"]
 
 
 class Outcome(NamedTuple):
@@ -26,11 +28,9 @@ def run(command: list[str], **environment: str) -> Outcome:
         command: Program and arguments.
         environment: Additional environment variables.
     """
-    # Without bytecode, every start would compile what it imports.
-    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with tempfile.TemporaryFile("w+") as output:
         start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=inherited | environment)
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=ENVIRONMENT | environment)
         peak = 0.0
         while process.poll() is None:
             peak = max(peak, _peak_mb(process.pid))
