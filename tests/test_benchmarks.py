@@ -4,13 +4,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import repeat
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.commands import SPECTRNN, run
+from benchmarks.commands import SPECTRNN, CommandError, Outcome, run
+from benchmarks.contention import Contention
 from benchmarks.steps import Stages, compose_train, train_epoch
+from benchmarks.tables import NOTE, OTHERS, show
+from benchmarks.training import Job, parallel, recipe_job, trainings
 from spectrnn.data.dataset import open_dataset
 from spectrnn.progress import Stopwatch
 from spectrnn.training.preflight import preflight
@@ -18,6 +22,97 @@ from spectrnn.training.train import build_trainer
 from spectrnn.training.trainer import Trainer
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+
+
+def recipe(path: Path, code: str) -> Path:
+    path.write_text(code)
+    return path
+
+
+def training_job(*speeds: float, others: float = 0.0) -> Job:
+    """A training of two epochs, whose second one has the next of the speeds in clips/s."""
+    outcomes = (Outcome(1.0, 50.0, others, f"epoch 1 7 clips/s\nepoch 2 {speed} clips/s\n") for speed in speeds)
+    return lambda: next(outcomes)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="processor times are read on Linux only")
+def test_contention_excludes_own_processes_and_cores_of_others(tmp_path: Path):
+    core, own, child, grandchild, foreign = min(os.sched_getaffinity(0)), os.getpid(), 10**7, 10**7 + 1, 10**7 + 2
+    # Per process: its parent; its own user and system time, and those of its ended children.
+    before = {own: (1, [10, 1, 0, 0]), foreign: (1, [500, 0, 0, 0])}
+    after = {
+        own: (1, [20, 2, 8, 1]),  # 20 ticks, of which 9 are of ended children
+        child: (own, [30, 0, 0, 0]),
+        grandchild: (child, [3, 2, 0, 0]),
+        foreign: (1, [900, 0, 0, 0]),
+    }
+
+    def write(core_ticks: list[int], processes: dict[int, tuple[int, list[int]]]) -> None:
+        lines = [f"cpu{core} {' '.join(map(str, core_ticks))} 9 9", "cpu999999 0 0 0 0 0 0 0 0 0 0", "intr 5"]
+        lines[1:1] = [f"cpu{other} 0 0 0 0 0 0 0 0 0 0" for other in os.sched_getaffinity(0) - {core}]
+        (tmp_path / "stat").write_text("\n".join(lines))
+        for pid, (parent, ticks) in processes.items():
+            (tmp_path / str(pid)).mkdir(exist_ok=True)
+            fields = ["S", parent, *repeat(0, 9), *ticks, 20]
+            (tmp_path / str(pid) / "stat").write_text(f"{pid} (a (b) c) {' '.join(map(str, fields))}")
+
+    write([100, 0, 0, 800, 50, 0, 0, 0], before)
+    with Contention(tmp_path) as contention:
+        # 40 idle and 160 busy ticks, of which 20 are of other machines, and 55 of this process and its descendants.
+        write([200, 10, 20, 830, 60, 5, 5, 20], after)
+    assert contention.fraction == pytest.approx((160 - 55) / 200)
+
+
+def test_contention_is_unknown_without_processor_times(tmp_path: Path):
+    with Contention(tmp_path) as contention:
+        pass
+    assert contention.fraction is None
+
+
+def test_ratios_are_paired_by_round():
+    jobs = {"recipe": training_job(100, 200, 400), "spectrnn": training_job(150, 200, 800, others=0.2)}
+    table = trainings(jobs, {"spectrnn": {"recipe": "recipe"}}, 3, [0])
+    assert table["recipe"] == {"clips/s": 200, "peak MB": 50, OTHERS: 0}
+    assert table["spectrnn"] == {"clips/s": 200, "ratio to recipe": (1.5, 1, 2), "peak MB": 50, OTHERS: 20}
+
+
+def test_busy_processes_take_turns_with_an_idle_machine():
+    jobs = {"recipe": training_job(100, 10, 100, 20), "spectrnn": training_job(200, 100, 400, 100)}
+    row = trainings(jobs, {"spectrnn": {"recipe": "recipe"}}, 2, [0, 1])["spectrnn"]
+    assert row["clips/s"] == 300
+    assert row["clips/s, 1 busy"] == 100
+    assert row["fraction of the idle speed, 1 busy"] == (0.375, 0.25, 0.5)
+    assert row["ratio to recipe, 1 busy"] == (7.5, 5, 10)
+
+
+def test_parallel_trainings_are_added():
+    row = parallel({"spectrnn": training_job(100, 60, 90, 200, 100, 100)}, 2)["spectrnn"]
+    assert row["clips/s, one alone"] == 150
+    assert row["clips/s, sum of two"] == 175
+    assert row["sum of two / one alone"] == (1.25, 1, 1.5)
+
+
+def test_recipes_without_their_packages_are_skipped(tmp_path: Path):
+    missing = recipe(tmp_path / "missing.py", "import a_missing_package")
+    jobs = {"missing": recipe_job(missing, "digits", 2), "spectrnn": training_job(100, 100, 100)}
+    note = {NOTE: "skipped: No module named 'a_missing_package'"}
+    table = trainings(jobs, {"spectrnn": {"missing": "missing"}}, 1, [0])
+    assert table["missing"] == note
+    assert "ratio to missing" not in table["spectrnn"]
+    assert parallel({"missing": jobs["missing"]}, 1) == {"missing": note}
+
+
+def test_other_errors_of_recipes_end_the_benchmark(tmp_path: Path):
+    broken = recipe(tmp_path / "broken.py", "raise ValueError('no digits')")
+    with pytest.raises(CommandError, match=r"broken\.py digits 2\n(.|\n)*no digits"):
+        trainings({"broken": recipe_job(broken, "digits", 2)}, {}, 1, [0])
+
+
+def test_tables_mark_contended_rows_and_order_columns_by_the_longest_row(capsys: pytest.CaptureFixture[str]):
+    show("training", {"a": {"clips/s": 1234.5, OTHERS: 6.0}, "b": {"clips/s": 2.0, "ratio": 0.5, OTHERS: 4.0}})
+    header, _, first, second = capsys.readouterr().out.split("\n")[:4]
+    assert header == f"| training | clips/s | ratio | {OTHERS} |"
+    assert (first, second) == ("| a * | 1,234 |  | 6 |", "| b | 2 | 0.5 | 4 |")
 
 
 def test_commands_run_without_settings_of_spectrnn():
