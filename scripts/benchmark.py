@@ -4,13 +4,14 @@
     uv run scripts/benchmark.py --digits DIGITS --baseline RECIPE.py --baseline OTHER.py
     uv run scripts/benchmark.py --only training --digits DIGITS --baseline RECIPE.py --busy 0 1 2
     uv run scripts/benchmark.py --only parallel --digits DIGITS --baseline RECIPE.py
+    uv run scripts/benchmark.py --only accuracy --digits DIGITS --baseline RECIPE.py
     uv run scripts/benchmark.py --only training step --esc10 ESC10.csv
     uv run scripts/benchmark.py --only training --digits DIGITS --against CHECKOUT
     uv run scripts/benchmark.py --only stream                             # blocks of 20 ms, on one core
     uv run scripts/benchmark.py --only training step --clips 500000 'augment=[speech]' trainer.batch_size=1024
 
 DIGITS is the folder of the Free Spoken Digit Dataset. RECIPE.py is a script that takes that folder and a number of
-epochs, and prints a line ``epoch N ... CLIPS clips/s`` per epoch. A
+epochs, and prints a line ``epoch N ... CLIPS clips/s`` per epoch, for the section accuracy with ``test ACCURACY``. A
 recipe that needs a missing package is skipped. The first variant of spectrnn trains the model of the recipes: a
 bidirectional GRU of 2 x 128 on log-mel 64 with mean pooling, without dropout, and batches of 64 clips. ESC10.csv is a
 manifest of ESC-10 with folds, for a CNN + RNN. CHECKOUT is the folder of another version of spectrnn: it trains with
@@ -31,6 +32,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.accuracy import accuracy
 from benchmarks.commands import CommandError, train
 from benchmarks.contention import Contention, is_contended, wait_until_idle
 from benchmarks.limits import limits, machine
@@ -46,7 +48,7 @@ from spectrnn.devices import autocast_dtype, pick_device
 from spectrnn.errors import UserError
 
 SECTIONS = ("training", "step", "prediction", "detection", "stream", "startup", "scaling")
-ON_REQUEST = ("parallel",)
+ON_REQUEST = ("parallel", "accuracy")
 CRNN = ["experiment=esc50", "data=manifest", "data.fold=1"]
 _IDLE_SECONDS = 60.0  # maximum time to wait for an idle machine
 
@@ -118,6 +120,8 @@ def parse() -> argparse.Namespace:
         metavar="N",
         help="repeat the section training beside N busy single-threaded processes, for each N; default: 0",
     )
+    add("--target", type=float, default=0.98, help="accuracy to reach in the section accuracy; default: 0.98")
+    add("--max-epochs", type=int, default=30, help="maximum number of epochs in the section accuracy; default: 30")
     add("--clips", type=int, help="train on so many synthetic clips of 1 s at 16 kHz")
     add("--hours", type=float, nargs="+", default=[1, 10], help="durations of scanned recordings; default: 1 10")
     add("--model", type=Path, help="run or model file for them, instead of a training of one epoch")
@@ -125,8 +129,8 @@ def parse() -> argparse.Namespace:
     add("--require-idle", action="store_true", help="exit with code 1 if the machine is not idle")
     add("--json", type=Path, help="file for all results")
     arguments = parser.parse_intermixed_args()
-    if arguments.baseline and not arguments.digits:
-        parser.error("--baseline needs --digits")
+    if not arguments.digits and (arguments.baseline or "accuracy" in arguments.only):
+        parser.error("--baseline and the section accuracy need --digits")
     if arguments.baseline and arguments.clips:
         parser.error("--clips: the recipes of --baseline train on the digits; omit one of the two")
     if arguments.esc10 and arguments.against_overrides is not None:
@@ -166,6 +170,10 @@ def measure(section: str, arguments: argparse.Namespace, device: torch.device, s
                     jobs[f"{name}, in {checkout}"] = spectrnn_job(others, epochs, **environment)
                     rivals.setdefault(name, {})[str(checkout)] = f"{name}, in {checkout}"
             return trainings(jobs, rivals, rounds, arguments.busy)
+        case "accuracy":
+            plain = {name: [*device_override, *own] for name, own in settings.items()}
+            recipes, limit = arguments.baseline, arguments.max_epochs
+            return accuracy(arguments.digits, plain, recipes, arguments.target, limit, rounds)
         case "step":
             return {name: steps(overrides, rounds) for name, overrides in variants.items()}
         case "stream":

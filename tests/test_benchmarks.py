@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.accuracy import accuracy, train_until, write_manifest
 from benchmarks.commands import SPECTRNN, CommandError, Outcome, run
 from benchmarks.contention import Contention
 from benchmarks.steps import Stages, compose_train, train_epoch
@@ -17,6 +18,7 @@ from benchmarks.tables import NOTE, OTHERS, show
 from benchmarks.training import Job, parallel, recipe_job, trainings
 from spectrnn.data.dataset import open_dataset
 from spectrnn.progress import Stopwatch
+from spectrnn.training.logger import RunLogger
 from spectrnn.training.preflight import preflight
 from spectrnn.training.train import build_trainer
 from spectrnn.training.trainer import Trainer
@@ -131,6 +133,47 @@ def test_another_version_is_not_that_of_the_working_directory(tmp_path: Path, mo
         (tmp_path / name / "spectrnn" / "__main__.py").write_text(f"print('{name}')")
     monkeypatch.chdir(tmp_path / "here")
     assert run(SPECTRNN, PYTHONPATH=str(tmp_path / "checkout")).text == "checkout\n"
+
+
+def test_a_training_ends_when_it_reaches_the_accuracy(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+    with RunLogger(tmp_path, "accuracy") as logger:  # whose line for an epoch is that of `spectrnn train`
+        for epoch, value in enumerate((0.5, 0.99, 0.2), 1):
+            train = {"loss": 1.0, "accuracy": 1.0, "clips_per_second": 800.0}
+            logger.log_epoch(epoch, {"epoch": epoch, "train": train, "val": {"loss": 1.0, "accuracy": value}}, False)
+    spectrnn = recipe(tmp_path / "spectrnn.py", f"for line in {caplog.messages}: print(line)")
+    found = train_until([sys.executable, str(spectrnn)], 0.98)
+    assert found.accuracies == [0.5, 0.99]
+    assert found.seconds > 0
+    waiting = recipe(tmp_path / "waiting.py", "print('epoch 0 1.0s 9 clips/s test 0.9900 (300)')\nwhile True: pass")
+    assert train_until([sys.executable, str(waiting)], 0.98).accuracies == [0.99]
+
+
+def test_recipes_that_do_not_reach_the_accuracy_are_reported(tmp_path: Path):
+    (tmp_path / "0_theo_0.wav").touch()
+    codes = {
+        "silent": "print('epoch 0 1.0s 9 clips/s')",
+        "missing": "import a_missing_package",
+        "slow": "for epoch in range(2): print(f'epoch {epoch} 1.0s 9 clips/s test 0.{epoch + 5}')",
+    }
+    recipes = [recipe(tmp_path / f"{name}.py", code) for name, code in codes.items()]
+    table = accuracy(str(tmp_path), {}, recipes, 0.98, 2, 2)
+    assert {name: row[NOTE] for name, row in table.items()} == {
+        "silent": "does not evaluate",
+        "missing": "skipped: No module named 'a_missing_package'",
+        "slow": "reached in 0 of 2 trainings; highest 0.6000",
+    }
+
+
+def test_the_official_test_split_is_for_validation(tmp_path: Path):
+    for name in ("3_theo_4.wav", "3_theo_5.wav"):
+        (tmp_path / name).touch()
+    write_manifest(str(tmp_path), tmp_path / "digits.csv")
+    rows = [line.split(",") for line in (tmp_path / "digits.csv").read_text().split()]
+    assert [(Path(path).name, *other) for path, *other in rows[1:]] == [
+        ("3_theo_4.wav", "three", "val"),
+        ("3_theo_5.wav", "three", "train"),
+    ]
 
 
 @pytest.fixture
