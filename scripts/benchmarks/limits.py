@@ -1,11 +1,18 @@
-"""Limits of the machine that no program can exceed."""
+"""The machine, and its limits that no program can exceed."""
 
+import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
 
+import joblib
 import torch
+
+from benchmarks import ENVIRONMENT
+from spectrnn.model import rnn_kernels
+
+_THREAD_SETTINGS = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_")  # of environment variables
 
 
 def limits(device: torch.device) -> dict[str, float]:
@@ -19,16 +26,32 @@ def limits(device: torch.device) -> dict[str, float]:
     return found
 
 
-def machine(device: torch.device) -> str:
-    """Describes the machine in one line."""
+def machine(device: torch.device, precision: torch.dtype | None) -> dict[str, str]:
+    """Describes the machine, and what the speed of a training depends on.
+
+    Args:
+        device: Device of the trainings.
+        precision: Type for autocast; None for float32 throughout.
+    """
     processor = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             processor = next(line.split(": ")[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    gpu = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
-    return f"{processor}, {torch.get_num_threads()} threads{gpu}, torch {torch.__version__}"
+    cores = f"{joblib.cpu_count()} of {os.cpu_count()} may be used, {torch.get_num_threads()} threads"
+    settings = [f"{name}={value}" for name, value in sorted(ENVIRONMENT.items()) if name.startswith(_THREAD_SETTINGS)]
+    kernels = device.type == "cpu" and rnn_kernels.is_supported(torch.zeros(1))
+    return {
+        "processor": processor,
+        "cores": cores,
+        "load average": "unknown" if os.name == "nt" else " ".join(f"{load:.2f}" for load in os.getloadavg()),
+        "GPU": torch.cuda.get_device_name(device) if device.type == "cuda" else "none used",
+        "PyTorch": torch.__version__,
+        "precision": str(precision or torch.float32).removeprefix("torch."),
+        "recurrent layers": "C kernels" if kernels else "PyTorch",
+        "thread settings": " ".join(settings) or "none",
+    }
 
 
 def product_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> float:

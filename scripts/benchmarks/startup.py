@@ -50,7 +50,7 @@ def startup(dataset: list[str], rounds: int) -> dict[str, float]:
 
 def _first_step(dataset: list[str], cache: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", _FIRST_STEP, "train", *dataset, f"hydra.run.dir={folder}/run"]
+        command = [sys.executable, "-P", "-c", _FIRST_STEP, "train", *dataset, f"hydra.run.dir={folder}/run"]
         start = time.time()
         outcome = run(command, SPECTRNN_CACHE=cache)
     return float(outcome.text.split("first step at ")[1].split()[0]) - start
