@@ -63,15 +63,18 @@ def _load(library: Path, source: Path, command: list[str]) -> ctypes.CDLL:
     return ctypes.CDLL(str(library))
 
 
-def call(library: ctypes.CDLL, name: str, *arguments: int | Tensor) -> None:
+def call(library: ctypes.CDLL, name: str, *arguments: int | Tensor | None) -> None:
     """Calls a function of a library.
 
     Args:
         library: Library from `load_kernels`.
         name: Name of the function.
-        arguments: Integers, passed as ``long``, and tensors of any shape, passed as pointers to their first value.
+        arguments: Integers, passed as ``long``, and tensors of any shape or None, passed as pointers.
     """
-    values = [
-        ctypes.c_void_p(value.data_ptr()) if isinstance(value, Tensor) else ctypes.c_long(value) for value in arguments
-    ]
-    getattr(library, name)(*values)
+    function = getattr(library, name)
+    function(
+        *(
+            ctypes.c_long(x) if isinstance(x, int) else ctypes.c_void_p(x if x is None else x.data_ptr())
+            for x in arguments
+        )
+    )

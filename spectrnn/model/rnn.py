@@ -69,6 +69,8 @@ class RNNLayer(nn.ModuleList):
         if self.use_kernels and rnn_kernels.is_supported(x):
             weights = [getattr(rnn, name) for rnn in self for name in _WEIGHTS]
             dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+            if not torch.is_grad_enabled():
+                return rnn_kernels.infer(self.cell, dtype, x, lengths, weights)
             states: Tensor = rnn_kernels.RNNFunction.apply(self.cell, dtype, x, lengths, *weights)
             return states
         x = x.transpose(0, 1)

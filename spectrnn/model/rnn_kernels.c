@@ -87,35 +87,35 @@ static inline long frame_at(long t, long length, long reverse) { return reverse 
  * weight    (size, columns): transposed recurrent weights, zero in columns from 3 * size on
  * bias_n    (size,): recurrent bias of n
  * lengths   (batch,): number of valid frames, at least 1
- * gates     (batch, frames, 3 * size): product with the input and all other biases -> r, z, n
- * hidden_n  (batch, frames, size): -> recurrent part of n
- * previous  (batch, frames, size): -> the state before each frame
+ * gates     (batch, frames, 3 * size): product with the input and all other biases -> r, z, n if training
+ * hidden_n  (batch, frames, size): -> recurrent part of n if training
+ * previous  (batch, frames, size): -> the state before each frame if training, else NULL
  * output    (batch, frames, stride): -> the state of each frame
- * buffer    batch * (size + columns) zeros
+ * buffer    batch * (size + columns) + 4 * size zeros
  */
 void gru_forward(long batch, long frames, long size, long columns, long stride, long reverse, const float *weight,
                  const float *bias_n, const int64_t *lengths, float *gates, float *hidden_n, float *previous, float *output,
                  float *buffer) {
-    float *states = buffer, *product = buffer + batch * size;
+    float *states = buffer, *product = buffer + batch * size, *scratch = product + batch * columns;
     for (long t = 0; t < frames; t++) {
         memset(product, 0, batch * columns * sizeof(float));
         add_product(batch, columns, size, states, weight, product);
         for (long clip = 0; clip < batch; clip++) {
             if (t >= lengths[clip]) {
                 memset(output + (clip * frames + t) * stride, 0, size * sizeof(float));
-                memset(previous + (clip * frames + t) * size, 0, size * sizeof(float));
+                if (previous) memset(previous + (clip * frames + t) * size, 0, size * sizeof(float));
                 continue;
             }
             long row = clip * frames + frame_at(t, lengths[clip], reverse);
-            float *r = gates + row * 3 * size, *z = r + size, *n = z + size;
-            float *hn = hidden_n + row * size, *h = states + clip * size;
-            const float *p = product + clip * columns;
-            memcpy(previous + row * size, h, size * sizeof(float));
-            EACH(i, size) r[i] = sigmoid(r[i] + p[i]);
-            EACH(i, size) z[i] = sigmoid(z[i] + p[size + i]);
+            const float *x = gates + row * 3 * size, *p = product + clip * columns;
+            float *r = previous ? gates + row * 3 * size : scratch, *z = r + size, *n = z + size;
+            float *hn = previous ? hidden_n + row * size : scratch + 3 * size, *h = states + clip * size;
+            if (previous) memcpy(previous + row * size, h, size * sizeof(float));
+            EACH(i, size) r[i] = sigmoid(x[i] + p[i]);
+            EACH(i, size) z[i] = sigmoid(x[size + i] + p[size + i]);
             EACH(i, size) {
                 hn[i] = p[2 * size + i] + bias_n[i];
-                n[i] = hyperbolic_tangent(n[i] + r[i] * hn[i]);
+                n[i] = hyperbolic_tangent(x[2 * size + i] + r[i] * hn[i]);
                 h[i] = n[i] + z[i] * (h[i] - n[i]);
             }
             memcpy(output + row * stride, h, size * sizeof(float));
@@ -163,34 +163,35 @@ void gru_backward(long batch, long frames, long size, long columns, long stride,
 
 /* Runs the LSTM; arguments as for the GRU, with 4 * size gates, all biases in them, and
  *
- * cells     (batch, frames, size): -> the cell state of each frame
- * buffer    batch * (2 * size + columns) zeros
+ * cells     (batch, frames, size): -> the cell state of each frame if training
+ * buffer    batch * (2 * size + columns) + 4 * size zeros
  */
 void lstm_forward(long batch, long frames, long size, long columns, long stride, long reverse, const float *weight,
                   const int64_t *lengths, float *gates, float *cells, float *previous, float *output, float *buffer) {
     float *states = buffer, *memory = buffer + batch * size, *product = memory + batch * size;
+    float *scratch = product + batch * columns;
     for (long t = 0; t < frames; t++) {
         memset(product, 0, batch * columns * sizeof(float));
         add_product(batch, columns, size, states, weight, product);
         for (long clip = 0; clip < batch; clip++) {
             if (t >= lengths[clip]) {
                 memset(output + (clip * frames + t) * stride, 0, size * sizeof(float));
-                memset(previous + (clip * frames + t) * size, 0, size * sizeof(float));
+                if (previous) memset(previous + (clip * frames + t) * size, 0, size * sizeof(float));
                 continue;
             }
             long row = clip * frames + frame_at(t, lengths[clip], reverse);
-            float *in = gates + row * 4 * size, *forget = in + size, *g = forget + size;
+            const float *x = gates + row * 4 * size, *p = product + clip * columns;
+            float *in = previous ? gates + row * 4 * size : scratch, *forget = in + size, *g = forget + size;
             float *out = g + size, *h = states + clip * size, *c = memory + clip * size;
-            const float *p = product + clip * columns;
-            memcpy(previous + row * size, h, size * sizeof(float));
-            EACH(i, 2 * size) in[i] = sigmoid(in[i] + p[i]);
-            EACH(i, size) g[i] = hyperbolic_tangent(g[i] + p[2 * size + i]);
-            EACH(i, size) out[i] = sigmoid(out[i] + p[3 * size + i]);
+            if (previous) memcpy(previous + row * size, h, size * sizeof(float));
+            EACH(i, 2 * size) in[i] = sigmoid(x[i] + p[i]);
+            EACH(i, size) g[i] = hyperbolic_tangent(x[2 * size + i] + p[2 * size + i]);
+            EACH(i, size) out[i] = sigmoid(x[3 * size + i] + p[3 * size + i]);
             EACH(i, size) {
                 c[i] = forget[i] * c[i] + in[i] * g[i];
                 h[i] = out[i] * hyperbolic_tangent(c[i]);
             }
-            memcpy(cells + row * size, c, size * sizeof(float));
+            if (previous) memcpy(cells + row * size, c, size * sizeof(float));
             memcpy(output + row * stride, h, size * sizeof(float));
         }
     }

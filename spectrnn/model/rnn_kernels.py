@@ -5,6 +5,7 @@ Here the batch is divided into shards, and each direction of a shard runs on one
 """
 
 import ctypes
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -60,15 +61,8 @@ class RNNFunction(torch.autograd.Function):
     ) -> Tensor:
         """Runs the layer; shapes (batch, frames, size) as above."""
         x, lengths = x.contiguous(), lengths.contiguous()
-        batch, frames, _ = x.shape
-        num_directions, size = len(weights) // 4, weights[1].shape[1]
-        states = x.new_empty(batch, frames, num_directions * size)
-        tasks = [
-            partial(_forward, cell, dtype, direction, clips, x, lengths, states, *weights[4 * direction :][:4])
-            for clips in divide(batch, num_directions, _MIN_CLIPS)
-            for direction in range(num_directions)
-        ]
-        ctx.cell, ctx.dtype, ctx.shards = cell, dtype, run_parallel(tasks)
+        states, ctx.shards = _run_layer(cell, dtype, x, lengths, weights, is_training=True)
+        ctx.cell, ctx.dtype = cell, dtype
         ctx.save_for_backward(x, lengths, *weights)
         return states
 
@@ -110,6 +104,29 @@ class RNNFunction(torch.autograd.Function):
         return None, None, grad_x, None, *grad_weights
 
 
+def infer(
+    cell: Literal["gru", "lstm"], dtype: torch.dtype, x: Tensor, lengths: Tensor, weights: Sequence[Tensor]
+) -> Tensor:
+    """Runs a layer like `RNNFunction`, (batch, frames, size), and keeps nothing for a backward pass."""
+    with torch.autocast("cpu", enabled=False):
+        return _run_layer(cell, dtype, x.float().contiguous(), lengths.contiguous(), weights, is_training=False)[0]
+
+
+def _run_layer(
+    cell: str, dtype: torch.dtype, x: Tensor, lengths: Tensor, weights: Sequence[Tensor], is_training: bool
+) -> tuple[Tensor, list[Shard]]:
+    """Returns the states (batch, frames, directions * size), and the shards if training."""
+    batch, frames, _ = x.shape
+    num_directions, size = len(weights) // 4, weights[1].shape[1]
+    states = x.new_empty(batch, frames, num_directions * size)
+    tasks = [
+        partial(_forward, cell, dtype, direction, clips, x, lengths, states, is_training, *weights[4 * direction :][:4])
+        for clips in divide(batch, num_directions, _MIN_CLIPS)
+        for direction in range(num_directions)
+    ]
+    return states, [shard for shard in run_parallel(tasks) if shard]
+
+
 def _forward(
     cell: str,
     dtype: torch.dtype,
@@ -118,11 +135,12 @@ def _forward(
     x: Tensor,
     lengths: Tensor,
     states: Tensor,
+    is_training: bool,
     weight_ih: Tensor,
     weight_hh: Tensor,
     bias_ih: Tensor,
     bias_hh: Tensor,
-) -> Shard:
+) -> Shard | None:
     """Computes a shard's part of the states (batch, frames, directions * size)."""
     x, lengths = x[clips], lengths[clips]
     batch, frames, _ = x.shape
@@ -131,14 +149,14 @@ def _forward(
     merged = 2 * size if cell == "gru" else num_gates
     bias = torch.cat([bias_ih[:merged] + bias_hh[:merged], bias_ih[merged:]])
     gates = _product(x.flatten(0, 1), weight_ih.t(), dtype, bias).view(batch, frames, num_gates)
-    memory, previous = x.new_empty(2, batch, frames, size)
+    memory, previous = x.new_empty(2, batch, frames, size) if is_training else (None, None)
     weight = _pad_columns(weight_hh.t())
     output = states[clips, :, direction * size :]
-    buffer = x.new_zeros(batch * ((1 if cell == "gru" else 2) * size + weight.shape[1]))
+    buffer = x.new_zeros(batch * ((1 if cell == "gru" else 2) * size + weight.shape[1]) + 4 * size)
     sizes = (batch, frames, size, weight.shape[1], states.shape[2], direction)
     bias_n = [bias_hh[merged:].contiguous()] if cell == "gru" else []
     _call(f"{cell}_forward", *sizes, weight, *bias_n, lengths, gates, memory, previous, output, buffer)
-    return Shard(direction, clips, gates, memory, previous)
+    return None if memory is None or previous is None else Shard(direction, clips, gates, memory, previous)
 
 
 def _backward(
@@ -183,7 +201,7 @@ def _product(a: Tensor, b: Tensor, dtype: torch.dtype, bias: Tensor | None = Non
     return a @ b if bias is None else torch.addmm(bias, a, b)
 
 
-def _call(name: str, *arguments: int | Tensor) -> None:
+def _call(name: str, *arguments: int | Tensor | None) -> None:
     call(cast(ctypes.CDLL, load_kernels(_SOURCE)), name, *arguments)
 
 

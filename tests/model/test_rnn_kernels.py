@@ -36,6 +36,7 @@ def compare(cell, batch, frames, size, bidirectional=False):
     lengths, weights = torch.full((batch,), frames), [*library.parameters()]
     ours = gradients(lambda y: RNNFunction.apply(cell, torch.float32, y, lengths, *weights), x, weights, grad)
     theirs = gradients(lambda y: library(y)[0], x, weights, grad)
+    assert torch.equal(ours[0], rnn_kernels.infer(cell, torch.float32, x, lengths, weights))
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
     return ours
