@@ -161,6 +161,8 @@ def require_finite(samples: FloatSamples, path: str | Path) -> None:
 
 def to_mono(samples: FloatSamples) -> FloatSamples:
     """Averages the channels: (samples,) or (samples, channels) -> (samples,)."""
+    if samples.ndim == 2 and samples.shape[1] == 1:
+        return samples[:, 0]
     return samples if samples.ndim == 1 else samples.mean(axis=1, dtype=np.float32)
 
 
@@ -171,4 +173,4 @@ def to_int16(samples: FloatSamples) -> Samples:
 
 def to_float(samples: Samples) -> FloatSamples:
     """Converts int16 samples to float32 in [-1, 1)."""
-    return samples.astype(np.float32) / np.float32(FULL_SCALE)
+    return np.multiply(samples, 1 / FULL_SCALE, dtype=np.float32)

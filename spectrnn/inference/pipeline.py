@@ -1,17 +1,17 @@
 """Batched prediction over many recordings, with decoding overlapped with computation."""
 
 import glob
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import Enum
-from itertools import chain, groupby
+from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from spectrnn.data.audio import Samples, iter_blocks, to_float
 from spectrnn.data.samples import prefetch
@@ -22,7 +22,7 @@ from spectrnn.inference.predictor import Predictor
 from spectrnn.inference.sliding_window import Window, spans_of
 from spectrnn.inference.tasks import Marker, PredictionRow, PredictionTask
 
-_OPEN_FILES = 32  # files that are decoded ahead
+_OPEN_FILES, _FILES_PER_TASK = 32, 8  # files that are decoded ahead, and in one task of a thread
 # Limits of a group of windows: enough for batches of windows of similar length, and for bounded memory.
 _GROUP_BATCHES = 8
 _GROUP_SECONDS = 240
@@ -122,17 +122,25 @@ def predict_recordings(
 
 
 def _read_files(paths: list[str], task: PredictionTask, sample_rate: int) -> Iterator[Item]:
-    """Items of all files, one file after another; the first item of the next ones is computed ahead."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        opened: deque[tuple[Future[Item], Iterator[Item]]] = deque()
-        for path in paths:
-            items = _items(path, iter_blocks(path, sample_rate), task)
-            opened.append((pool.submit(next, items), items))
-            if len(opened) == _OPEN_FILES:
-                first, rest = opened.popleft()
-                yield from chain([first.result()], rest)
-        for first, rest in opened:
-            yield from chain([first.result()], rest)
+    """Items of all files, one file after another; the first items of the next ones are computed ahead."""
+
+    def first_items(streams: list[Iterator[Item]]) -> list[Item]:
+        return [next(stream) for stream in streams]
+
+    # Decoding short files mostly holds Python's lock: more threads would slow down those that compute.
+    with ThreadPoolExecutor(max(1, torch.get_num_threads() // 2)) as pool:
+        opened: deque[tuple[Future[list[Item]], list[Iterator[Item]]]] = deque()
+        starts = range(0, len(paths), _FILES_PER_TASK)
+        for start in [*starts, *[None] * (_OPEN_FILES // _FILES_PER_TASK)]:
+            if start is not None:
+                group = paths[start : start + _FILES_PER_TASK]
+                streams = [_items(path, iter_blocks(path, sample_rate), task) for path in group]
+                opened.append((pool.submit(first_items, streams), streams))
+            if opened and (start is None or len(opened) == _OPEN_FILES // _FILES_PER_TASK):
+                firsts, streams = opened.popleft()
+                for first, rest in zip(firsts.result(), streams, strict=True):
+                    yield first
+                    yield from rest
 
 
 def _items(path: str, blocks: Iterator[Samples], task: PredictionTask) -> Iterator[Item]:
