@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from spectrnn.errors import UserError
-from spectrnn.threads import configure_threads
+from spectrnn.threads import configure_cpu
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def pick_device(name: str, key: str = "device") -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # oneDNN caches a thousand kernels by default, one set per batch shape: 200 MB, although few shapes recur.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "48")
-    configure_threads()
+    configure_cpu()
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = False
     remedy = "cpu" if name == "auto" else "auto"

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -23,33 +23,59 @@ _FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"]
 _ARCHITECTURES = {"AVX2": ["-march=x86-64-v3"], "AVX512": ["-march=x86-64-v4", "-mprefer-vector-width=512"]}
 
 
-@lru_cache
-def load_kernels(source: Path) -> ctypes.CDLL | None:
-    """Loads the kernels of a C file, compiled for this processor.
+class Kernels:
+    """The functions of a C file. They run without Python's lock, so that threads compute in parallel.
 
     The compiler is the environment variable ``CC``, else ``cc``; with ``SPECTRNN_NATIVE=0`` nothing is compiled.
 
     Args:
         source: C file.
-
-    Returns:
-        The library, whose functions run without Python's lock; None if there is no compiler, or if it fails.
     """
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if os.name == "nt" or compiler is None or os.environ.get("SPECTRNN_NATIVE") == "0":
-        return None
-    command = [compiler, *_FLAGS, *_ARCHITECTURES.get(torch.backends.cpu.get_cpu_capability(), [])]
-    key = hashlib.sha256("\0".join(command).encode() + source.read_bytes()).hexdigest()[:32]
-    folder = Path(os.environ.get("SPECTRNN_CACHE", "~/.cache/spectrnn")).expanduser() / "kernels"
-    try:
-        return _load(folder / f"{key}.so", source, command)
-    except OSError:  # a folder that cannot be written
-        try:
-            with tempfile.TemporaryDirectory() as scratch:
-                return _load(Path(scratch) / f"{key}.so", source, command)
-        except OSError as error:
-            log.warning("%s: cannot be compiled (%s); PyTorch's slower operations are used", source.name, error)
+
+    def __init__(self, source: Path) -> None:
+        self.source = source
+
+    @cached_property
+    def library(self) -> ctypes.CDLL | None:
+        """The compiled file; None without a compiler, or if it fails."""
+        if os.name == "nt" or os.environ.get("SPECTRNN_NATIVE") == "0":
             return None
+        compiler = shutil.which(os.environ.get("CC", "cc"))
+        if compiler is None:
+            log.info("%s: no C compiler (cc); PyTorch's slower operations are used", self.source.name)
+            return None
+        command = [compiler, *_FLAGS, *_ARCHITECTURES.get(torch.backends.cpu.get_cpu_capability(), [])]
+        key = hashlib.sha256("\0".join(command).encode() + self.source.read_bytes()).hexdigest()[:32]
+        folder = Path(os.environ.get("SPECTRNN_CACHE", "~/.cache/spectrnn")).expanduser() / "kernels"
+        try:
+            return _load(folder / f"{key}.so", self.source, command)
+        except OSError:  # a folder that cannot be written, or is not to be trusted
+            try:
+                with tempfile.TemporaryDirectory() as scratch:
+                    return _load(Path(scratch) / f"{key}.so", self.source, command)
+            except OSError as error:
+                log.warning("%s: not compiled (%s); PyTorch's slower operations are used", self.source.name, error)
+                return None
+
+    def support(self, *tensors: Tensor) -> bool:
+        """Whether there is a library, and tensors of any shape are float32, or cast by autocast, on the CPU."""
+        casts = torch.is_autocast_enabled("cpu")
+        are_supported = all(x.device.type == "cpu" and (casts or x.dtype == torch.float32) for x in tensors)
+        return are_supported and self.library is not None
+
+    def call(self, name: str, *arguments: int | Tensor | None) -> int:
+        """Calls a function.
+
+        Args:
+            name: Name of the function.
+            arguments: Integers, passed as ``long``, and tensors of any shape or None, passed as pointers.
+        """
+        values = [ctypes.c_long(x) if isinstance(x, int) else ctypes.c_void_p(_address(x)) for x in arguments]
+        return getattr(self.library, name)(*values)
+
+
+def _address(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
 
 
 def _load(library: Path, source: Path, command: list[str]) -> ctypes.CDLL:
@@ -60,21 +86,6 @@ def _load(library: Path, source: Path, command: list[str]) -> ctypes.CDLL:
             if done.returncode:
                 reason = next((line for line in done.stderr.splitlines() if "error" in line), "unknown error")
                 raise OSError(f"{command[0]}: {reason}")
+    if library.stat().st_uid not in (0, os.getuid()):
+        raise OSError(f"{library}: belongs to another user")
     return ctypes.CDLL(str(library))
-
-
-def call(library: ctypes.CDLL, name: str, *arguments: int | Tensor | None) -> None:
-    """Calls a function of a library.
-
-    Args:
-        library: Library from `load_kernels`.
-        name: Name of the function.
-        arguments: Integers, passed as ``long``, and tensors of any shape or None, passed as pointers.
-    """
-    function = getattr(library, name)
-    function(
-        *(
-            ctypes.c_long(x) if isinstance(x, int) else ctypes.c_void_p(x if x is None else x.data_ptr())
-            for x in arguments
-        )
-    )

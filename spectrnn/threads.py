@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
+from threading import Barrier
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -24,7 +25,7 @@ def set_wait_policy() -> None:
         os.environ.setdefault("KMP_BLOCKTIME", "0")  # of LLVM's and Intel's: milliseconds
 
 
-def configure_threads() -> None:
+def configure_cpu() -> None:
     """Limits PyTorch to the cores that this process may use, and keeps freed memory.
 
     Affinity and the quota of a container count, as do the limits of joblib's parallel jobs; ``OMP_NUM_THREADS`` wins.
@@ -76,4 +77,12 @@ def run_parallel(tasks: Sequence[Callable[[], T]]) -> list[T]:
 def _pool(threads: int) -> ThreadPoolExecutor:
     import torch
 
-    return ThreadPoolExecutor(threads, "compute", torch.set_num_threads, (1,))
+    pool = ThreadPoolExecutor(threads, "compute", torch.set_num_threads, (1,))
+    all_started = Barrier(threads)
+    list(pool.map(lambda _: all_started.wait(), range(threads)))
+    torch.set_num_threads(threads)  # PyTorch applies the last setting of any thread to new threads
+    return pool
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a fork has none of its threads

@@ -1,20 +1,14 @@
 """Compilation of C kernels: found in the cache, without a compiler, with a failing one, in read-only places."""
 
 import logging
+import os
 import shutil
 
 import pytest
 
-from spectrnn.native import load_kernels
+from spectrnn.native import Kernels
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler (cc)")
-
-
-@pytest.fixture(autouse=True)
-def _fresh():
-    load_kernels.cache_clear()
-    yield
-    load_kernels.cache_clear()
 
 
 @pytest.fixture
@@ -31,38 +25,53 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_kernels_are_compiled_once(source, folder):
-    assert load_kernels(source).answer() == 42
+    assert Kernels(source).call("answer") == 42
     (library,) = folder.iterdir()
     modified = library.stat().st_mtime_ns
-    load_kernels.cache_clear()
-    assert load_kernels(source).answer() == 42
+    assert Kernels(source).call("answer") == 42
     assert [path.stat().st_mtime_ns for path in folder.iterdir()] == [modified]
 
 
 def test_a_changed_source_is_compiled_again(source, folder):
-    load_kernels(source)
-    load_kernels.cache_clear()
+    assert Kernels(source).library
     source.write_text("int answer(void) { return 43; }")
-    assert load_kernels(source).answer() == 43
+    assert Kernels(source).call("answer") == 43
     assert len([*folder.iterdir()]) == 2
 
 
 @pytest.mark.parametrize(("name", "value"), [("CC", "no-such-compiler"), ("SPECTRNN_NATIVE", "0")])
 def test_without_a_compiler_there_are_no_kernels(source, folder, monkeypatch, name, value):
     monkeypatch.setenv(name, value)
-    assert load_kernels(source) is None
+    assert Kernels(source).library is None
     assert not folder.exists()
 
 
 def test_a_failing_compiler_is_a_warning(source, folder, caplog):
     source.write_text("int answer(void) { return nothing; }")
     with caplog.at_level(logging.WARNING):
-        assert load_kernels(source) is None
-    assert "answer.c: cannot be compiled" in caplog.text
+        assert Kernels(source).library is None
+    assert "answer.c: not compiled" in caplog.text
     assert "nothing" in caplog.text
     assert not [*folder.iterdir()]
 
 
 def test_a_cache_that_cannot_be_written_is_no_obstacle(source, folder):
     folder.parent.write_text("a file")
-    assert load_kernels(source).answer() == 42
+    assert Kernels(source).call("answer") == 42
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs root, to change the owner of a file")
+def test_a_library_of_another_user_is_not_loaded(source, folder):
+    assert Kernels(source).library
+    (library,) = folder.iterdir()
+    os.chown(library, 12345, -1)
+    library.write_text("not a library")
+    assert Kernels(source).call("answer") == 42
+    assert library.read_text() == "not a library"
+
+
+def test_a_missing_compiler_is_logged(source, folder, monkeypatch, caplog):
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with caplog.at_level(logging.INFO):
+        assert Kernels(source).library is None
+    assert caplog.messages == ["answer.c: no C compiler (cc); PyTorch's slower operations are used"]

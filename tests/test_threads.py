@@ -7,9 +7,7 @@ import sys
 import pytest
 
 SHOW = "import os, sys; import spectrnn; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
-THREADS = (
-    "from spectrnn.threads import configure_threads; import torch; configure_threads(); print(torch.get_num_threads())"
-)
+THREADS = "from spectrnn.threads import configure_cpu; import torch; configure_cpu(); print(torch.get_num_threads())"
 UNSET = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 

@@ -41,7 +41,7 @@ def machine(device: torch.device, precision: torch.dtype | None) -> dict[str, st
         pass
     cores = f"{joblib.cpu_count()} of {os.cpu_count()} may be used, {torch.get_num_threads()} threads"
     settings = [f"{name}={value}" for name, value in sorted(ENVIRONMENT.items()) if name.startswith(_THREAD_SETTINGS)]
-    kernels = device.type == "cpu" and rnn_kernels.is_supported(torch.zeros(1))
+    kernels = device.type == "cpu" and rnn_kernels.KERNELS.support(torch.zeros(1))
     return {
         "processor": processor,
         "cores": cores,

@@ -54,7 +54,7 @@ class MaskedBatchNormReLU(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(batch, channels, frames, ...), lengths (batch,) -> the same shape, zero in padding."""
-        if self.use_kernels and norm_kernels.is_supported(x):
+        if self.use_kernels and norm_kernels.KERNELS.support(x, self.weight):
             momentum = self._MOMENTUM if self.training else None
             y: Tensor = norm_kernels.NormFunction.apply(
                 x, lengths, self.weight, self.bias, self.mean, self.variance, momentum, self._EPS

@@ -4,11 +4,10 @@ As separate operations, they would read and write a feature map some twenty time
 than the convolution that computes it.
 """
 
-import ctypes
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,15 +15,10 @@ from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
 
 from spectrnn import distributed
-from spectrnn.native import call, load_kernels
+from spectrnn.native import Kernels
 from spectrnn.threads import divide, run_parallel
 
-_SOURCE = Path(__file__).with_suffix(".c")
-
-
-def is_supported(x: Tensor) -> bool:
-    """Whether the kernels can process x (batch, channels, ...): on the CPU, with a C compiler."""
-    return x.device.type == "cpu" and x.dtype != torch.float64 and load_kernels(_SOURCE) is not None
+KERNELS = Kernels(Path(__file__).with_suffix(".c"))
 
 
 class NormFunction(torch.autograd.Function):
@@ -50,7 +44,7 @@ class NormFunction(torch.autograd.Function):
     ) -> Tensor:
         """(batch, channels, frames, ...) -> the same shape."""
         rows = x.movedim(1, -1).contiguous()
-        valid = lengths * rows[0, 0, ..., 0].numel()
+        valid = lengths.clamp(0, rows.shape[1]) * rows[0, 0, ..., 0].numel()
         mean, variance, count = running_mean.double(), running_variance.double(), 1.0
         if momentum is not None:
             sums = torch.cat([_sums("norm_sums", valid, rows), valid.sum().double().expand(1, weight.shape[0])])
@@ -105,4 +99,4 @@ def _call(name: str, clips: slice, valid: Tensor, inputs: Sequence[Tensor], othe
     valid, parts = valid[clips], [x[clips] for x in inputs]
     channels = inputs[0].shape[-1]
     rows = inputs[0][0].numel() // channels
-    call(cast(ctypes.CDLL, load_kernels(_SOURCE)), name, len(valid), rows, channels, valid, *parts, *others)
+    KERNELS.call(name, len(valid), rows, channels, valid, *parts, *others)

@@ -66,8 +66,8 @@ class RNNLayer(nn.ModuleList):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(batch, frames, input_size), lengths (batch,) -> (batch, frames, directions * hidden_size)."""
-        if self.use_kernels and rnn_kernels.is_supported(x):
-            weights = [getattr(rnn, name) for rnn in self for name in _WEIGHTS]
+        weights = [getattr(rnn, name) for rnn in self for name in _WEIGHTS]
+        if self.use_kernels and rnn_kernels.KERNELS.support(x, *weights):
             dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
             if not torch.is_grad_enabled():
                 return rnn_kernels.infer(self.cell, dtype, x, lengths, weights)

@@ -4,27 +4,21 @@ PyTorch runs a GRU on the CPU as a dozen operations per step, and its threads wa
 Here the batch is divided into shards, and each direction of a shard runs on one thread from its first step to its last.
 """
 
-import ctypes
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
 
-from spectrnn.native import call, load_kernels
+from spectrnn.native import Kernels
 from spectrnn.threads import divide, run_parallel
 
-_SOURCE = Path(__file__).with_suffix(".c")
+KERNELS = Kernels(Path(__file__).with_suffix(".c"))
 _MIN_CLIPS = 8  # per shard, below which a thread mostly waits for the weights from memory
-
-
-def is_supported(x: Tensor) -> bool:
-    """Whether the kernels can process x (batch, frames, size): on the CPU, not in float64, with a C compiler."""
-    return x.device.type == "cpu" and x.dtype != torch.float64 and load_kernels(_SOURCE) is not None
 
 
 class Shard(NamedTuple):
@@ -60,7 +54,7 @@ class RNNFunction(torch.autograd.Function):
         ctx: Any, cell: Literal["gru", "lstm"], dtype: torch.dtype, x: Tensor, lengths: Tensor, *weights: Tensor
     ) -> Tensor:
         """Runs the layer; shapes (batch, frames, size) as above."""
-        x, lengths = x.contiguous(), lengths.contiguous()
+        x, lengths = x.contiguous(), lengths.clamp(max=x.shape[1])
         states, ctx.shards = _run_layer(cell, dtype, x, lengths, weights, is_training=True)
         ctx.cell, ctx.dtype = cell, dtype
         ctx.save_for_backward(x, lengths, *weights)
@@ -109,7 +103,9 @@ def infer(
 ) -> Tensor:
     """Runs a layer like `RNNFunction`, (batch, frames, size), and keeps nothing for a backward pass."""
     with torch.autocast("cpu", enabled=False):
-        return _run_layer(cell, dtype, x.float().contiguous(), lengths.contiguous(), weights, is_training=False)[0]
+        return _run_layer(
+            cell, dtype, x.float().contiguous(), lengths.clamp(max=x.shape[1]), weights, is_training=False
+        )[0]
 
 
 def _run_layer(
@@ -155,7 +151,7 @@ def _forward(
     buffer = x.new_zeros(batch * ((1 if cell == "gru" else 2) * size + weight.shape[1]) + 4 * size)
     sizes = (batch, frames, size, weight.shape[1], states.shape[2], direction)
     bias_n = [bias_hh[merged:].contiguous()] if cell == "gru" else []
-    _call(f"{cell}_forward", *sizes, weight, *bias_n, lengths, gates, memory, previous, output, buffer)
+    KERNELS.call(f"{cell}_forward", *sizes, weight, *bias_n, lengths, gates, memory, previous, output, buffer)
     return None if memory is None or previous is None else Shard(direction, clips, gates, memory, previous)
 
 
@@ -179,9 +175,9 @@ def _backward(
     buffer = x.new_zeros(batch * ((3 if cell == "gru" else 5) * size + weight.shape[1]))
     sizes = (batch, frames, size, weight.shape[1], grad.shape[2], direction)
     if cell == "gru":
-        _call("gru_backward", *sizes, weight, lengths, previous, output_grad, gates, memory, buffer)
+        KERNELS.call("gru_backward", *sizes, weight, lengths, previous, output_grad, gates, memory, buffer)
     else:
-        _call("lstm_backward", *sizes, weight, lengths, output_grad, memory, gates, buffer)
+        KERNELS.call("lstm_backward", *sizes, weight, lengths, output_grad, memory, gates, buffer)
     flat = gates.flatten(0, 1)
     grad_weight_hh, grad_bias_hh = _product(flat.t(), previous.flatten(0, 1), dtype), flat.sum(0)
     grad_bias_ih = grad_bias_hh
@@ -201,11 +197,6 @@ def _product(a: Tensor, b: Tensor, dtype: torch.dtype, bias: Tensor | None = Non
     return a @ b if bias is None else torch.addmm(bias, a, b)
 
 
-def _call(name: str, *arguments: int | Tensor | None) -> None:
-    call(cast(ctypes.CDLL, load_kernels(_SOURCE)), name, *arguments)
-
-
 def _pad_columns(weight: Tensor) -> Tensor:
     """Appends zeros to the rows of a matrix, up to the multiple that the kernels need."""
-    multiple = cast(ctypes.CDLL, load_kernels(_SOURCE)).column_multiple()
-    return nn.functional.pad(weight, (0, -weight.shape[1] % multiple)).contiguous()
+    return nn.functional.pad(weight, (0, -weight.shape[1] % KERNELS.call("column_multiple"))).contiguous()
