@@ -93,3 +93,15 @@ def test_device_and_precision_are_logged(device, threads, dtype, line, caplog, m
 def test_automatic_precision_is_the_fastest_of_the_device(device, has_bf16, dtype, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16)
     assert autocast_dtype("auto", torch.device(device), "precision") == dtype
+
+
+def test_half_precision_on_the_cpu_needs_its_instructions(monkeypatch):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert autocast_dtype("bf16", cpu, "precision") == torch.bfloat16
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    with pytest.raises(UserError, match=r"^precision=bf16: this CPU has no bf16 products \(AVX512_BF16 or AMX\)"):
+        autocast_dtype("bf16", cpu, "precision")
+    with pytest.raises(UserError, match=r"^precision=fp16: needs a GPU, but this run is on the CPU; use fp32 or auto"):
+        autocast_dtype("fp16", cpu, "precision")

@@ -66,6 +66,33 @@ def test_running_statistics_converge_to_those_of_the_data():
     torch.testing.assert_close(norm.eval()(x, FRAMES), trained, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("kernels", [True, False], ids=["kernels", "PyTorch"])
+def test_gradients_of_batch_norm_in_evaluation_equal_those_of_torch(kernels):
+    norm, reference = MaskedBatchNormReLU(4).eval(), nn.BatchNorm1d(4).eval()
+    norm.use_kernels = kernels
+    for name in ("weight", "bias"):
+        getattr(norm, name).data.copy_(getattr(reference, name).data.uniform_(-1, 1))
+    norm.mean.copy_(reference.running_mean.uniform_(-1, 1))
+    norm.variance.copy_(reference.running_var.uniform_(0.5, 2))
+    ours = torch.randn(5, 4, 30, requires_grad=True)
+    theirs = ours.detach().clone().requires_grad_()
+    norm(ours, FRAMES).square().sum().backward()
+    (reference(theirs).relu() * mask_of(FRAMES, 30, 3)).square().sum().backward()
+    for mine, other in ((ours, theirs), (norm.weight, reference.weight), (norm.bias, reference.bias)):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernels", [True, False], ids=["kernels", "PyTorch"])
+def test_nan_is_not_hidden_by_batch_norm(kernels):
+    norm = MaskedBatchNormReLU(4).eval()
+    norm.use_kernels = kernels
+    x = torch.randn(5, 4, 30)
+    x[3, 2, 7] = torch.nan
+    output = norm(x, FRAMES)
+    assert output[3, 2, 7].isnan()
+    assert output.isnan().sum() == 1
+
+
 @pytest.mark.parametrize("kernel", [1, 3, 5])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv2d])

@@ -98,3 +98,23 @@ def test_a_second_backward_pass_is_refused():
     states.sum().backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="the backward pass runs once"):
         states.sum().backward()
+
+
+@pytest.mark.parametrize("cell", LIBRARY)
+def test_autocast_computes_products_in_bf16_and_returns_float32(cell):
+    library = LIBRARY[cell](5, 16, batch_first=True, bidirectional=True)
+    x, lengths, weights = torch.randn(3, 9, 5), torch.tensor([9, 4, 1]), [*library.parameters()]
+    exact = RNNFunction.apply(cell, torch.float32, x, lengths, *weights)
+    with torch.autocast("cpu", torch.bfloat16):
+        states = RNNFunction.apply(cell, torch.bfloat16, x, lengths, *weights)
+    assert states.dtype == torch.float32
+    assert 1e-6 < float((states - exact).abs().max()) < 0.02
+    half = torch.autograd.grad(states.square().sum(), weights)
+    for mine, other in zip(half, torch.autograd.grad(exact.square().sum(), weights), strict=True):
+        torch.testing.assert_close(mine, other, rtol=0.1, atol=0.1)
+
+
+def test_lengths_beyond_the_frames_are_limited():
+    x, weights = torch.randn(2, 4, 5), [*nn.GRU(5, 8).parameters()]
+    limited, exact = (RNNFunction.apply("gru", torch.float32, x, torch.tensor([4, end]), *weights) for end in (9, 4))
+    assert torch.equal(limited, exact)
