@@ -161,6 +161,8 @@ def require_finite(samples: FloatSamples, path: str | Path) -> None:
 
 def to_mono(samples: FloatSamples) -> FloatSamples:
     """Averages the channels: (samples,) or (samples, channels) -> (samples,)."""
+    if samples.ndim == 2 and samples.shape[1] == 1:
+        return samples[:, 0]  # as a mean of one value per row takes long
     return samples if samples.ndim == 1 else samples.mean(axis=1, dtype=np.float32)
 
 
