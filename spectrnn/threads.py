@@ -36,9 +36,19 @@ def configure_cpu() -> None:
     if not {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & os.environ.keys():
         torch.set_num_threads(joblib.cpu_count())
     # By default, memory of more than some megabytes is returned and then zeroed by the system in each step.
-    if mallopt := getattr(ctypes.CDLL(None) if os.name == "posix" else None, "mallopt", None):
-        mallopt(*_MMAP_THRESHOLD)
-        mallopt(*_TRIM_THRESHOLD)
+    _call_c_library("mallopt", *_MMAP_THRESHOLD)
+    _call_c_library("mallopt", *_TRIM_THRESHOLD)
+
+
+def release_memory() -> None:
+    """Returns the freed memory that is kept to the system."""
+    _call_c_library("malloc_trim", 0)
+
+
+def _call_c_library(name: str, *arguments: int) -> None:
+    """Calls a function that only GNU's C library has."""
+    if function := getattr(ctypes.CDLL(None) if os.name == "posix" else None, name, None):
+        function(*arguments)
 
 
 def divide(count: int, tasks_per_part: int = 1, min_size: int = 1) -> list[slice]:

@@ -88,18 +88,21 @@ def landmarks(levels: Array) -> Landmarks:
 
 def _peaks(levels: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Finds the local maxima of (frames, bins): frame and bin of each, int64 (peaks,), sorted by frame."""
-    maximum = _sliding_max(_sliding_max(levels, _PEAK_FRAMES, 0), _PEAK_BINS, 1)
+    maximum = _sliding_max(_sliding_max(levels, _PEAK_FRAMES).T, _PEAK_BINS).T
     time, frequency = np.nonzero((levels == maximum) & (levels > levels.max() - _FLOOR_DB))
     used = frequency >= _MIN_BIN
     return time[used], frequency[used]
 
 
-def _sliding_max(levels: Array, radius: int, axis: int) -> Array:
-    result = levels.copy()
-    source, target = np.moveaxis(levels, axis, 0), np.moveaxis(result, axis, 0)
-    for shift in range(1, radius + 1):
-        np.maximum(target[shift:], source[:-shift], out=target[shift:])
-        np.maximum(target[:-shift], source[shift:], out=target[:-shift])
+def _sliding_max(levels: Array, radius: int) -> Array:
+    """Computes the maximum of 2 radius + 1 values around each, along the first axis."""
+    result = np.full((len(levels) + 2 * radius, levels.shape[1]), -np.inf, np.float32)
+    result[radius : radius + len(levels)] = levels
+    size, missing = 1, 2 * radius  # of the window so far, which doubles
+    while missing:
+        step = min(size, missing)
+        result = np.maximum(result[:-step], result[step:])
+        size, missing = size + step, missing - step
     return result
 
 

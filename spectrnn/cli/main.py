@@ -1,6 +1,7 @@
 """The command line: commands over Hydra. Nothing heavy is imported before a command needs it."""
 
 import contextlib
+import gc
 import logging
 import os
 import sys
@@ -114,6 +115,7 @@ def main() -> None:
         if os.getcwd() not in sys.path:  # so that a _target_ may be in a module in the current folder
             sys.path.append(os.getcwd())
     arguments = sys.argv[1:]
+    gc.disable()  # until the command runs: imports and configs create many objects, and no garbage
     try:
         if _is_completion(arguments):
             arguments = _completion_arguments(arguments)
@@ -222,8 +224,12 @@ def _run_hydra(name: str, command: Command, arguments: list[str]) -> None:
 
 
 def _call(path: str, *arguments: Any) -> Any:
-    module, _, function = path.partition(":")
-    return getattr(import_module(module), function)(*arguments)
+    name, _, function = path.partition(":")
+    module = import_module(name)
+    if not gc.isenabled():
+        gc.freeze()  # modules live until the process ends, and then it need not search them
+        gc.enable()
+    return getattr(module, function)(*arguments)
 
 
 def _expand_arguments(name: str, command: Command, arguments: list[str]) -> tuple[list[str], list[str]]:

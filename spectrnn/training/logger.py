@@ -2,13 +2,12 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
 from spectrnn.data.batches import Batch
@@ -16,6 +15,9 @@ from spectrnn.evaluation.metrics import Array
 from spectrnn.evaluation.plots import confusion_figure, spectrogram_figure
 from spectrnn.model.classifier import Classifier
 from spectrnn.progress import progress_bar
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +35,14 @@ class RunLogger:
     """
 
     def __init__(self, folder: Path, metric: str, resumed_at: int | None = None) -> None:
-        purge = None if resumed_at is None else resumed_at + 1
-        self.metric, self.writer = metric, SummaryWriter(str(folder), purge_step=purge)
+        self.folder, self.metric, self.resumed_at = folder, metric, resumed_at
+
+    @cached_property
+    def writer(self) -> "SummaryWriter":
+        """TensorBoard's writer, imported after the first steps."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.folder), purge_step=None if self.resumed_at is None else self.resumed_at + 1)
 
     def __enter__(self) -> "RunLogger":
         return self
@@ -112,6 +120,8 @@ class RunLogger:
 
     def log_result(self, hyperparameters: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
         """Logs hyperparameters, and the final metrics of the best classifier, for TensorBoard's HPARAMS tab."""
+        from torch.utils.tensorboard.summary import hparams
+
         # The writer's own add_hparams would create a second run in a folder of its own.
         file_writer = self.writer.file_writer
         assert file_writer is not None

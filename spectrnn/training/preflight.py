@@ -24,6 +24,7 @@ from spectrnn.errors import ErrorCollector, UserError
 from spectrnn.evaluation.metrics import Metric, metrics_of
 from spectrnn.frontend.augmentation import Augmentations, SpectrogramAugmentation, WaveformAugmentation
 from spectrnn.model.classifier import Stages, build_stages
+from spectrnn.training.optimizers import avoid_compiler_import
 from spectrnn.training.schedules import LRSchedule
 from spectrnn.training.trainer import TrainerConfig
 
@@ -110,6 +111,7 @@ def preflight(config: DictConfig) -> RunComponents:
     source = build(nodes.get("data"), "data", DataSource)
     augment = build_each("augment", (WaveformAugmentation, SpectrogramAugmentation))
     stages = build_stages(nodes, 2, build)
+    avoid_compiler_import()
     optimizer = build(nodes.get("optimizer"), "optimizer", Optimizer, params=[nn.Parameter(torch.zeros(1))])
     build(nodes.get("scheduler"), "scheduler", LRSchedule, optimizer=optimizer, steps=1)
     metrics = build_each("metrics", Metric)

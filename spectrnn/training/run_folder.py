@@ -20,9 +20,10 @@ from spectrnn.files import write_json
 from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
 from spectrnn.runs import MODEL, commit_resumed_config
+from spectrnn.threads import release_memory
 from spectrnn.training import checkpoint
 from spectrnn.training.logger import RunLogger
-from spectrnn.training.trainer import Trainer
+from spectrnn.training.trainer import Trainer, seed_everything
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +55,6 @@ class RunFolder:
     def __init__(self, path: Path, config: dict[str, Any], trainer: Trainer, logger: RunLogger) -> None:
         self.path, self.config, self.trainer, self.logger = path, config, trainer, logger
         self.classifier, self.dataset = trainer.classifier, trainer.dataset
-        # For TensorBoard: the largest of the first batches, and its labels.
-        batch = max(islice(trainer.train.epoch(0), 8), key=lambda batch: len(batch.rows))
-        self.preview = batch, [self.dataset.clips[int(row)].label for row in batch.rows]
 
     def start(self, is_new: bool) -> None:
         """Writes the resolved config and, for a new run, a checkpoint of the state before the first step."""
@@ -76,8 +74,6 @@ class RunFolder:
         trainer = self.trainer
         if is_best:
             self._save_model(trainer.eval_model)
-        if trainer.epoch == 1 and not trainer.batches_done:  # plotting takes longer than everything before step 1
-            self.logger.log_batch(self.classifier, *self.preview, trainer.clips_seen)
         self.logger.flush()  # so that the curves reach as far as the checkpoint
         checkpoint.save(trainer.state_dict(), self.config, self.path)
 
@@ -93,10 +89,15 @@ class RunFolder:
         if distributed.rank():
             return {}
         trainer = self.trainer
+        release_memory()  # so that drawing, whose packages are imported now, does not raise the peak
         # A step beyond any checkpoint: if the run is killed here and resumed, these events are dropped.
         step = trainer.clips_seen + 1
         best = self._calibrated_model()
-        self.logger.log_attention(best, *self.preview, step)
+        batch = max(islice(trainer.train.epoch(0), 8), key=lambda batch: len(batch.rows))  # the largest of some
+        titles = [self.dataset.clips[int(row)].label for row in batch.rows]
+        seed_everything(trainer.seed, 0)  # of the augmentation
+        self.logger.log_batch(self.classifier, batch, titles, step)
+        self.logger.log_attention(best, batch, titles, step)
         results: dict[str, tuple[Array, Array]] = {}
         for split in ("val", "test"):
             if len(self.dataset.rows(split)):

@@ -1,5 +1,6 @@
 """Fixtures that run the command line, most of them within the process of the tests."""
 
+import gc
 import logging
 import os
 import shutil
@@ -71,6 +72,8 @@ def spectrnn(monkeypatch, capfd, tmp_path) -> Callable[..., Outcome]:
         finally:
             os.environ.pop("HYDRA_FULL_ERROR", None)  # set by the command line, and inherited by other processes
             torch.set_num_threads(threads)
+            gc.unfreeze()
+            gc.enable()
             GlobalHydra.instance().clear()
             HydraConfig.instance().cfg = None
             for handler in logging.getLogger().handlers[:]:

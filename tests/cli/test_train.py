@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -64,6 +66,28 @@ def test_tensorboard_has_curves_figures_audio_and_hyperparameters(trained_run):
     for split, tag in (("test", "test/accuracy"), ("val", "val/best_accuracy")):
         assert [event.value for event in events.Scalars(tag)] == [pytest.approx(best[split]["accuracy"])]
         assert tag.encode() in plugins["_hparams_/experiment"].plugin_data.content
+
+
+_PRINT_IMPORTS = """
+import os, sys
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from spectrnn.cli.main import main
+def print_imports(*_):
+    print("step", *({"torch._dynamo", "tensorboard", "matplotlib", "PIL"} & set(sys.modules)), flush=True)
+register_optimizer_step_post_hook(print_imports)
+main()
+print_imports()
+"""
+
+
+def test_packages_for_compiling_and_drawing_are_not_imported_before_they_are_needed(tones, tiny, tmp_path):
+    arguments = ["train", *tiny, f"data.root={tones}", f"hydra.run.dir={tmp_path}/run"]
+    command = [sys.executable, "-c", _PRINT_IMPORTS, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    first, *_, last, end = [{*line.split()} - {"step"} for line in done.stdout.splitlines() if line.startswith("step")]
+    assert first == set()
+    assert last == {"tensorboard"}
+    assert end == {"tensorboard", "matplotlib", "PIL"}
 
 
 def test_summary_lists_stages_and_parameters(train, tmp_path):
