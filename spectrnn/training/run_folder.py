@@ -23,7 +23,7 @@ from spectrnn.runs import MODEL, commit_resumed_config
 from spectrnn.threads import release_memory
 from spectrnn.training import checkpoint
 from spectrnn.training.logger import RunLogger
-from spectrnn.training.trainer import Trainer, seed_everything
+from spectrnn.training.trainer import Trainer, seed_generators
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class RunFolder:
         best = self._calibrated_model()
         batch = max(islice(trainer.train.epoch(0), 8), key=lambda batch: len(batch.rows))  # the largest of some
         titles = [self.dataset.clips[int(row)].label for row in batch.rows]
-        seed_everything(trainer.seed, 0)  # of the augmentation
+        seed_generators(trainer.device, trainer.seed, 0)  # of the augmentation
         self.logger.log_batch(self.classifier, batch, titles, step)
         self.logger.log_attention(best, batch, titles, step)
         results: dict[str, tuple[Array, Array]] = {}
