@@ -98,7 +98,7 @@ def test_overrides_change_the_config(spectrnn):
         ("trainer.epochs", "trainer.epochs: expected key=value; spectrnn train --help lists the keys"),
         ("~model", "model: missing"),
         ("model=null", "model=null: an option is needed"),
-        ("trainer.precision=fp16", "trainer.precision=fp16: needs a GPU, but this run is on cpu; use fp32 or auto"),
+        ("trainer.precision=fp16", "trainer.precision=fp16: needs a GPU, but this run is on the CPU; use fp32 or auto"),
         ("data.storage=gpu", "data.storage=gpu: the run has no GPU; use auto, ram or disk"),
         ("trainer.device=cuda:7", "trainer.device=cuda:7: not available on this machine"),
     ],

@@ -98,7 +98,7 @@ MANY = {
     "optimizer.lr=-1": "optimizer.lr=-1.0: rejected by AdamW (Invalid learning rate: -1.0)",
     "scheduler.warmup_fraction=2": "scheduler.warmup_fraction=2: should be less than 1",
     "trainer.patience=0": "trainer.patience=0: should be greater than 0, or null",
-    "trainer.precision=fp16": "trainer.precision=fp16: needs a GPU, but this run is on cpu; use fp32 or auto",
+    "trainer.precision=fp16": "trainer.precision=fp16: needs a GPU, but this run is on the CPU; use fp32 or auto",
     "head.dropout=2": "head.dropout=2: should be less than 1",
     "seed=-1": "seed=-1: should be greater than or equal to 0",
 }

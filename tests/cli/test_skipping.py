@@ -55,7 +55,9 @@ def test_mutated_recordings_are_predicted_or_reported(spectrnn, trained_run, ton
         (folder / f"{number}.wav").write_bytes(mutant(content, ".wav", str(number)).content)
     outcome = spectrnn("predict", folder, f"run={trained_run}")
     predicted = {row["path"] for row in csv.DictReader(outcome.out.splitlines())}
-    reported = {line.split(": ")[0].split()[-1] for line in outcome.err.splitlines()[:-1]}
+    first, *lines, _ = outcome.err.splitlines()
+    assert first.startswith("computing on ")
+    reported = {line.split(": ")[0].split()[-1] for line in lines}
     assert predicted | reported == {str(path) for path in folder.iterdir()}
     assert not predicted & reported
     assert len(predicted) > 10
