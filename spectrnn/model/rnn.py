@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from spectrnn.config.types import Fraction, LayerSize, NumLayers, PositiveInt
 from spectrnn.frontend.streaming import StreamingModule, StreamState
 from spectrnn.model import rnn_kernels
+from spectrnn.model.gru_function import GRUFunction
 
 
 class Encoder(StreamingModule, ABC):
@@ -52,6 +53,8 @@ _ONE_LAYER = (True, 1, 0.0, False, False, False)  # biases; layers; dropout; tra
 class RNNLayer(nn.ModuleList):
     """One recurrent layer: an ``nn.GRU`` or ``nn.LSTM`` per direction, each of which processes its input forward.
 
+    PyTorch's kernels are fast on a GPU (cuDNN); the LSTM's is on the CPU too (oneDNN). All else is our own.
+
     Args:
         cell: ``gru`` or ``lstm``.
         input_size: Size of a frame.
@@ -62,7 +65,7 @@ class RNNLayer(nn.ModuleList):
     def __init__(self, cell: Literal["gru", "lstm"], input_size: int, hidden_size: int, num_directions: int) -> None:
         super().__init__(_CELLS[cell].module_class(input_size, hidden_size) for _ in range(num_directions))
         self.cell, self.function = cell, _CELLS[cell].function
-        self.use_kernels = True  # an exporter cannot trace them
+        self.use_kernels = True  # and functions of our own, which an exporter cannot trace
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(batch, frames, input_size), lengths (batch,) -> (batch, frames, directions * hidden_size)."""
@@ -74,12 +77,19 @@ class RNNLayer(nn.ModuleList):
             states: Tensor = rnn_kernels.RNNFunction.apply(self.cell, dtype, x, lengths, *weights)
             return states
         x = x.transpose(0, 1)
-        forward = self[0](x)[0]
         if len(self) == 1:
-            return forward.transpose(0, 1)
+            return self._run([x])[0].transpose(0, 1)
         order = reversed_indices(lengths, x.shape[0])
-        backward = self[1](ReverseByLength.apply(x, order))[0]
+        forward, backward = self._run([x, ReverseByLength.apply(x, order)])
         return torch.cat([forward, ReverseByLength.apply(backward, order)], dim=-1).transpose(0, 1)
+
+    def _run(self, inputs: list[Tensor]) -> Sequence[Tensor]:
+        """(frames, batch, input_size) per direction -> (frames, batch, hidden_size) per direction."""
+        if self.use_kernels and self.cell == "gru" and inputs[0].device.type == "cpu":
+            weights = (torch.stack([getattr(rnn, name) for rnn in self]) for name in _WEIGHTS)
+            states: Tensor = GRUFunction.apply(torch.stack(inputs), *weights)
+            return states.unbind()
+        return [rnn(x)[0] for rnn, x in zip(self, inputs, strict=True)]
 
     def step(self, x: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
         """Processes frames in a single direction: (frames, batch, input) -> (frames, batch, hidden), state."""

@@ -7,6 +7,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from spectrnn.errors import UserError
 from spectrnn.model.rnn import Dropout, RNNEncoder
+from spectrnn.native import Kernels
 
 FRAMES = torch.tensor([23, 1, 9, 40, 40, 2])
 VALID = torch.arange(40) < FRAMES[:, None]
@@ -36,7 +37,12 @@ def pair(cell, layers, both, dtype=torch.float32, size=12, hidden=16):
     [(torch.float32, True, 1e-5), (torch.float32, False, 1e-5), (torch.float64, True, 1e-12)],
     ids=["kernels", "PyTorch", "f64"],
 )
-def test_outputs_and_gradients_equal_those_of_a_packed_rnn(cell, layers, both, dtype, kernels, tolerance):
+@pytest.mark.parametrize("compiler", [True, False], ids=["compiler", "no_compiler"])
+def test_outputs_and_gradients_equal_those_of_a_packed_rnn(
+    cell, layers, both, dtype, kernels, tolerance, compiler, monkeypatch
+):
+    if not compiler:
+        monkeypatch.setattr(Kernels, "library", None)
     ours, theirs = pair(cell, layers, both, dtype)
     for layer in ours.layers:
         layer.use_kernels = kernels
