@@ -53,8 +53,8 @@ _ONE_LAYER = (True, 1, 0.0, False, False, False)  # biases; layers; dropout; tra
 class RNNLayer(nn.ModuleList):
     """One recurrent layer: an ``nn.GRU`` or ``nn.LSTM`` per direction, each of which processes its input forward.
 
-    On a GPU PyTorch's kernels are fast (cuDNN). On the CPU the layer runs in `rnn_kernels` or, without a C compiler, a GRU
-    in `gru_function` and an LSTM in PyTorch's kernel (oneDNN).
+    On a GPU PyTorch's kernels are fast (cuDNN). On the CPU the layer runs in `rnn_kernels` or, without a C compiler, a
+    GRU in `gru_function` and an LSTM in PyTorch's kernel (oneDNN).
 
     Args:
         cell: ``gru`` or ``lstm``.
