@@ -14,7 +14,7 @@ from spectrnn.errors import UserError
 
 T = TypeVar("T")
 
-_TIMEOUT = timedelta(hours=24)  # of a wait for rank 0, which writes and evaluates alone; PyTorch's is 10 minutes
+_TIMEOUT = timedelta(hours=24)  # of a wait for rank 0, which writes and evaluates alone; NCCL's is 10 minutes
 _LOST_PEER = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe")  # in PyTorch's messages
 
 
@@ -41,7 +41,10 @@ def process_group(device: torch.device) -> Iterator[None]:
     if world_size() == 1:
         yield
         return
-    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    if device.type == "cuda":
+        torch.distributed.init_process_group("nccl", timeout=_TIMEOUT)
+    else:
+        torch.distributed.init_process_group("gloo")
     try:
         yield
     except RuntimeError as error:

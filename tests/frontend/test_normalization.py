@@ -88,7 +88,7 @@ assert torch.equal(*means) and alone.mean.min() > 1
 def test_processes_share_the_fit(tmp_path):
     (tmp_path / "fit.py").write_text(FIT_SHARE)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*launcher, tmp_path / "fit.py"], capture_output=True, text=True, check=False)
+    done = subprocess.run([*launcher, tmp_path / "fit.py"], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
 
 
