@@ -123,24 +123,27 @@ def predict_recordings(
 
 def _read_files(paths: list[str], task: PredictionTask, sample_rate: int) -> Iterator[Item]:
     """Items of all files, one file after another; the first items of the next ones are computed ahead."""
-
-    def first_items(streams: list[Iterator[Item]]) -> list[Item]:
-        return [next(stream) for stream in streams]
-
     # Decoding short files mostly holds Python's lock: more threads would slow down those that compute.
     with ThreadPoolExecutor(max(1, torch.get_num_threads() // 2)) as pool:
         opened: deque[tuple[Future[list[Item]], list[Iterator[Item]]]] = deque()
-        starts = range(0, len(paths), _FILES_PER_TASK)
-        for start in [*starts, *[None] * (_OPEN_FILES // _FILES_PER_TASK)]:
-            if start is not None:
-                group = paths[start : start + _FILES_PER_TASK]
-                streams = [_items(path, iter_blocks(path, sample_rate), task) for path in group]
-                opened.append((pool.submit(first_items, streams), streams))
-            if opened and (start is None or len(opened) == _OPEN_FILES // _FILES_PER_TASK):
-                firsts, streams = opened.popleft()
-                for first, rest in zip(firsts.result(), streams, strict=True):
-                    yield first
-                    yield from rest
+        for start in range(0, len(paths), _FILES_PER_TASK):
+            group = paths[start : start + _FILES_PER_TASK]
+            streams = [_items(path, iter_blocks(path, sample_rate), task) for path in group]
+            opened.append((pool.submit(_first_items, streams), streams))
+            if len(opened) == _OPEN_FILES // _FILES_PER_TASK:
+                yield from _all_items(*opened.popleft())
+        for group_opened in opened:
+            yield from _all_items(*group_opened)
+
+
+def _first_items(streams: list[Iterator[Item]]) -> list[Item]:
+    return [next(stream) for stream in streams]
+
+
+def _all_items(first_items: Future[list[Item]], streams: list[Iterator[Item]]) -> Iterator[Item]:
+    for first, rest in zip(first_items.result(), streams, strict=True):
+        yield first
+        yield from rest
 
 
 def _items(path: str, blocks: Iterator[Samples], task: PredictionTask) -> Iterator[Item]:
