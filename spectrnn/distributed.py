@@ -1,14 +1,18 @@
 """Distributed training with torchrun. A single process is rank 0 of 1, and does not communicate."""
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from spectrnn.errors import UserError
 
@@ -16,6 +20,9 @@ T = TypeVar("T")
 
 _TIMEOUT = timedelta(hours=24)  # of a wait for rank 0, which writes and evaluates alone; NCCL's is 10 minutes
 _LOST_PEER = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe")  # in PyTorch's messages
+
+
+_groups = itertools.count()
 
 
 def rank() -> int:
@@ -41,10 +48,10 @@ def process_group(device: torch.device) -> Iterator[None]:
     if world_size() == 1:
         yield
         return
-    if device.type == "cuda":
-        torch.distributed.init_process_group("nccl", timeout=_TIMEOUT)
-    else:
-        torch.distributed.init_process_group("gloo")
+    # In a sweep, each run connects anew: a prefix of its own keeps a process from reading an address of the run before.
+    store = PrefixStore(f"group {next(_groups)}", _connect_store())
+    backend, timeout = ("nccl", _TIMEOUT) if device.type == "cuda" else ("gloo", None)
+    torch.distributed.init_process_group(backend, timeout=timeout, rank=rank(), world_size=world_size(), store=store)
     try:
         yield
     except RuntimeError as error:
@@ -53,6 +60,13 @@ def process_group(device: torch.device) -> Iterator[None]:
         raise
     finally:
         torch.distributed.destroy_process_group()  # the next run of a sweep connects again
+
+
+@cache
+def _connect_store() -> Store:
+    """Returns the store that torchrun's processes find each other with; rank 0 must keep it alive if it serves it."""
+    store, _, _ = next(rendezvous("env://", rank(), world_size()))
+    return store
 
 
 def broadcast_object(value: T) -> T:
