@@ -122,7 +122,7 @@ def differences(reference: Path, run: Path) -> list[str]:
 def metrics(run: Path) -> dict[str, Any]:
     """The metrics of a run without the speed."""
     content = json.loads((run / "metrics.json").read_text())
-    return content | {"train": content["train"] | {"clips_per_second": None}}
+    return content | {"train": content["train"] | {"clips_per_second": None, "seconds": None}}
 
 
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:

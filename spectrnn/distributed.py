@@ -48,7 +48,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     if world_size() == 1:
         yield
         return
-    # In a sweep, each run connects anew: a prefix of its own keeps a process from reading an address of the run before.
+    # Each run of a sweep connects again: its own prefix keeps a process from reading an address of the previous run.
     store = PrefixStore(f"group {next(_groups)}", _connect_store())
     backend, timeout = ("nccl", _TIMEOUT) if device.type == "cuda" else ("gloo", None)
     torch.distributed.init_process_group(backend, timeout=timeout, rank=rank(), world_size=world_size(), store=store)

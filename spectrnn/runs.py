@@ -10,6 +10,7 @@ from spectrnn.errors import UserError
 OUTPUTS = Path("outputs")
 MODEL = "model.safetensors"
 CHECKPOINT = "last.ckpt"
+METRICS = "metrics.json"  # the last file that a training writes: a run that has it is finished
 RESUMED = ".hydra/resumed"  # where Hydra describes a resumed run, until its checkpoint has accepted the new config
 
 

@@ -13,13 +13,20 @@ from safetensors import SafetensorError
 from spectrnn import distributed
 from spectrnn.evaluation.calibration import apply_temperature, fit_temperature
 from spectrnn.evaluation.evaluate import compute_metrics, predict_batches
-from spectrnn.evaluation.metrics import Array, classification_metrics, confusion_matrix, expected_calibration_error
+from spectrnn.evaluation.metrics import (
+    Array,
+    bootstrap_intervals,
+    classification_metrics,
+    confusion_matrix,
+    expected_calibration_error,
+)
+from spectrnn.evaluation.predictions import PREDICTIONS, Predictions, concatenate, write_predictions
 from spectrnn.evaluation.report.html import EvaluationResult, write_page
 from spectrnn.evaluation.report.text import format_table
 from spectrnn.files import write_json
 from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
-from spectrnn.runs import MODEL, commit_resumed_config
+from spectrnn.runs import METRICS, MODEL, commit_resumed_config
 from spectrnn.threads import release_memory
 from spectrnn.training import checkpoint
 from spectrnn.training.logger import RunLogger
@@ -60,6 +67,7 @@ class RunFolder:
         """Writes the resolved config and, for a new run, a checkpoint of the state before the first step."""
         if distributed.rank():
             return
+        (self.path / METRICS).unlink(missing_ok=True)  # a run that has it is finished
         _log_summary(self.trainer)
         commit_resumed_config(self.path)
         self.dataset.list_skipped(self.path)
@@ -78,7 +86,7 @@ class RunFolder:
         checkpoint.save(trainer.state_dict(), self.config, self.path)
 
     def finish(self, choices: Mapping[str, str]) -> dict[str, Any]:
-        """Calibrates and evaluates the best classifier, and writes metrics.json and report.html.
+        """Calibrates and evaluates the best classifier, writes predictions.csv, report.html and, last, metrics.json.
 
         Args:
             choices: Chosen option of each config group, for TensorBoard.
@@ -104,23 +112,34 @@ class RunFolder:
                 results[split] = self._predict(best, split)
                 self.logger.log_confusion(split, confusion_matrix(*results[split]), best.labels, step)
         scores = {split: classification_metrics(*result, trainer.metrics) for split, result in results.items()}
+        intervals = {split: bootstrap_intervals(*result, trainer.metrics) for split, result in results.items()}
         speed = statistics.median(epoch["train"]["clips_per_second"] for epoch in trainer.history)
+        seconds = sum(len(trainer.train.rows) / epoch["train"]["clips_per_second"] for epoch in trainer.history)
         metrics: dict[str, Any] = {
-            "train": {**trainer.history[-1]["train"], "clips_per_second": speed},
+            "train": {**trainer.history[-1]["train"], "clips_per_second": speed, "seconds": seconds},
             "epochs": trainer.epoch,
             "parameters": sum(p.numel() for p in best.parameters()),
             "temperature": float(best.temperature),
+            "metric": trainer.config.metric,
             **scores,
+            "intervals_95": intervals,
         }
         # The curves of the validation split end with the last epoch, which need not be the best one.
         names = {"val": "val/best_", "test": "test/"}
         final = {names[split] + name: value for split, score in scores.items() for name, value in score.items()}
         self.logger.log_result(hyperparameters(self.config, choices), final, step)
-        write_json(metrics, self.path / "metrics.json")
+        self.logger.flush()
+        if results:
+            tables = [
+                Predictions([self.dataset.clips[row] for row in self.dataset.rows(split)], result[0], best.labels)
+                for split, result in results.items()
+            ]
+            write_predictions(concatenate(tables), self.path / PREDICTIONS)
         if trainer.config.report and results:
             with trainer.clock.measure("report"):
                 split = list(results)[-1]
                 self._write_report(best, split, *results[split])
+        write_json(metrics, self.path / METRICS)
         log.info("\ntime breakdown\n%s", trainer.clock.table())
         head = ["", *(trainer.metrics[name].title for name in trainer.metrics)]
         rows = [[split, *(f"{value:.4f}" for value in score.values())] for split, score in scores.items()]

@@ -11,6 +11,8 @@ import yaml
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from spectrnn.evaluation.metrics import METRICS, classification_metrics
+from spectrnn.evaluation.predictions import read_predictions
 from spectrnn.training.trainer import Trainer
 
 
@@ -29,7 +31,7 @@ def train(spectrnn, tones, tiny):
 def read_metrics(folder, *, with_speed=True):
     metrics = json.loads((folder / "metrics.json").read_text())
     if not with_speed:
-        del metrics["train"]["clips_per_second"]
+        del metrics["train"]["clips_per_second"], metrics["train"]["seconds"]
     return metrics
 
 
@@ -40,12 +42,23 @@ def test_run_folder_is_complete(trained_run):
         assert {"accuracy", "macro_f1", "loss"} <= metrics[split].keys()
     assert metrics["test"]["accuracy"] >= 0.5
     names = {path.name for path in trained_run.iterdir()}
-    assert {"model.safetensors", "last.ckpt", "metrics.json", "train.log", "config.yaml"} <= names
+    assert {"model.safetensors", "last.ckpt", "metrics.json", "predictions.csv", "train.log", "config.yaml"} <= names
     assert not {"report.html", "skipped.txt"} & names
     config = yaml.safe_load((trained_run / "config.yaml").read_text())
     assert config["model"]["hidden_size"] == 12
     assert config["features"]["sample_rate"] == 8000  # interpolations are resolved
     assert "epoch" in (trained_run / "train.log").read_text()
+
+
+def test_metrics_equal_those_of_the_predictions(trained_run):
+    metrics, table = read_metrics(trained_run), read_predictions(trained_run / "predictions.csv")
+    for split in ("val", "test"):
+        rows = table.of_split(split)
+        assert len(rows.clips) == {"val": 3, "test": 6}[split]
+        expected = classification_metrics(rows.probabilities, rows.targets, METRICS)
+        assert {name: expected[name] for name in metrics[split]} == metrics[split]
+        low, high = metrics["intervals_95"][split]["loss"]
+        assert low < metrics[split]["loss"] < high
 
 
 def test_tensorboard_has_curves_figures_audio_and_hyperparameters(trained_run):
