@@ -42,6 +42,7 @@ LAYERS = [
     "inference",
     "evaluation",
     "training",
+    "study",
     "streaming",
     "check",
     "export",

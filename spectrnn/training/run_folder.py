@@ -121,6 +121,7 @@ class RunFolder:
             "parameters": sum(p.numel() for p in best.parameters()),
             "temperature": float(best.temperature),
             "metric": trainer.config.metric,
+            "higher_is_better": trainer.metrics[trainer.config.metric].higher_is_better,
             **scores,
             "intervals_95": intervals,
         }

@@ -1,0 +1,1 @@
+"""Several runs: cross-validation, sweeps, search and comparison."""
