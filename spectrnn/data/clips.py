@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from spectrnn.config.types import Fraction, NonNegativeInt, PositiveFloat, SampleRate
+from spectrnn.config.types import Fraction, NonNegativeInt, NumFolds, PositiveFloat, SampleRate
 
 SPLITS = ("train", "val", "test")
 
@@ -55,6 +55,8 @@ class DataSource(ABC):
     Args:
         sample_rate: Sample rate of the decoded clips in Hz.
         max_seconds: Maximum length of a clip in s, longer ones are cropped; None for no limit.
+        folds: Folds of a cross-validation: a number to draw, ``groups`` to leave out a group in each, or None for those
+            of the dataset.
         fold: Fold to test on; None for the dataset's own or drawn splits.
         val_fraction: Fraction of the training clips for validation if there is no validation split.
         test_fraction: Fraction of the clips for testing if there are no splits.
@@ -66,6 +68,7 @@ class DataSource(ABC):
 
     sample_rate: SampleRate
     max_seconds: PositiveFloat | None
+    folds: NumFolds | Literal["groups"] | None
     fold: int | str | None
     val_fraction: Fraction
     test_fraction: Fraction
