@@ -50,9 +50,18 @@ def load(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
         before, state = checkpoint["config"], dict(checkpoint["state"])
     except Exception as error:  # torch raises a dozen types for a damaged archive
         raise UserError(f"{path}: cannot be read as a checkpoint ({str(error).splitlines()[0]})") from error
+    require_same_config(folder, before, config)
+    return state
+
+
+def require_same_config(folder: Path, before: dict[str, Any], config: dict[str, Any]) -> None:
+    """Rejects a config that differs from the one that a run was started with in a key that determines its result.
+
+    Raises:
+        UserError: The keys that differ, with both values.
+    """
     if changed := _differences(before, config):
         raise UserError(f"resume={folder}: the run was started with other settings: {'; '.join(changed)}")
-    return state
 
 
 def _differences(before: Any, now: Any, key: str = "") -> list[str]:

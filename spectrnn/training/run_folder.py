@@ -1,5 +1,6 @@
 """The folder of a run: everything that a training writes. Only rank 0 writes."""
 
+import json
 import logging
 import statistics
 from collections.abc import Mapping
@@ -7,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
 
@@ -190,6 +192,26 @@ class RunFolder:
         )
         write_page(result, path, config.report_max_mb)
         log.info("the report of the %s split is %s", split, path)
+
+
+def finished_metrics(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the content of metrics.json if a run of this config has finished; None if there is more to train.
+
+    Args:
+        folder: Folder of the run.
+        config: Resolved config; keys that determine the result must be those that the run was started with.
+
+    Raises:
+        UserError: A run of another config.
+    """
+    if not (folder / METRICS).is_file():
+        return None
+    before = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    checkpoint.require_same_config(folder, before, config)
+    if before["trainer"]["epochs"] != config["trainer"]["epochs"]:
+        return None
+    metrics: dict[str, Any] = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    return metrics
 
 
 def hyperparameters(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, bool | int | float | str]:

@@ -2,7 +2,8 @@
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,31 +25,70 @@ from spectrnn.runs import CHECKPOINT, MODEL
 from spectrnn.training import checkpoint
 from spectrnn.training.logger import NullLogger, RunLogger
 from spectrnn.training.preflight import RunComponents, preflight
-from spectrnn.training.run_folder import RunFolder
+from spectrnn.training.run_folder import RunFolder, finished_metrics
 from spectrnn.training.trainer import Trainer, seed_generators
 
 log = logging.getLogger(__name__)
 
 
 def run_training(folder: Path, config: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
-    """Runs `train` with exclusive access to the run folder, which is removed if the run fails before it starts."""
-    if distributed.rank():  # rank 0 holds the folder
-        return train(config, folder, choices)
+    """Runs `train` in a new folder or, with `resume`, in one that contains a run.
+
+    Raises:
+        UserError: As `train` raises; and a folder that contains another run.
+        TrainingInterrupted: A signal; the run has been saved.
+    """
+    if not config.resume and not distributed.rank() and any((folder / name).exists() for name in (MODEL, CHECKPOINT)):
+        raise UserError(f"hydra.run.dir={folder}: contains a run already; resume={folder} continues it")
+    with removed_if_unused(folder, config):
+        try:
+            return train_exclusively(folder, config, choices)
+        except TrainingInterrupted as interrupted:
+            message = f"{interrupted}; spectrnn train resume={folder} continues it"
+            raise TrainingInterrupted(message, interrupted.code) from None
+
+
+@contextmanager
+def removed_if_unused(folder: Path, config: DictConfig) -> Iterator[None]:
+    """Removes the folder of a new run if the block raises a `UserError` before the run has started."""
     try:
-        if not config.resume and any((folder / name).exists() for name in (MODEL, CHECKPOINT)):
-            raise UserError(f"hydra.run.dir={folder}: contains a run already; resume={folder} continues it")
-        (folder / ".hydra").mkdir(exist_ok=True)
-        with FileLock(folder / ".hydra" / "lock", blocking=False), logging_redirect_tqdm():
+        yield
+    except UserError:
+        if distributed.rank() == 0 and not config.resume:
+            files = {path.name for path in folder.iterdir()}
+            if files <= {".hydra", "train.log"}:
+                logging.shutdown()
+                shutil.rmtree(folder)
+        raise
+
+
+@contextmanager
+def exclusive_folder(folder: Path) -> Iterator[None]:
+    """Holds the lock of a run folder within the block, and removes what a killed process has left.
+
+    Raises:
+        UserError: Another process holds it.
+    """
+    if distributed.rank():  # rank 0 holds it
+        yield
+        return
+    (folder / ".hydra").mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".hydra" / "lock", blocking=False):
             remove_stale_temporaries(folder)
-            return train(config, folder, choices)
+            yield
     except Timeout as error:
         raise UserError(f"hydra.run.dir={folder}: another process is using this run folder") from error
-    except UserError:
-        files = {path.name for path in folder.iterdir()}
-        if files <= {".hydra", "train.log"} and not config.resume:
-            logging.shutdown()
-            shutil.rmtree(folder)
-        raise
+
+
+def train_exclusively(folder: Path, config: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
+    """Runs `train`, or continues it if the folder contains a run of this config, with exclusive access to the folder.
+
+    Returns:
+        The content of metrics.json; that of a finished run is read, unless `resume` is set, which goes on with it.
+    """
+    with exclusive_folder(folder), logging_redirect_tqdm():
+        return train(config, folder, choices)
 
 
 @reporting_out_of_memory("trainer.batch_size", "data.max_seconds")
@@ -73,6 +113,8 @@ def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[
     log_device(run.device, run.precision)
     with distributed.process_group(run.device):
         folder = distributed.broadcast_object(folder)
+        if not config.resume and (metrics := finished_metrics(folder, run.config)) is not None:
+            return metrics
         state = checkpoint.load(folder, run.config)
         dataset = open_dataset(run.source, run.device)
         log.info("%s", dataset.describe())
@@ -89,9 +131,6 @@ def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[
                 run_folder.start(is_new=state is None)
                 trainer.fit(logger, run_folder.save)
                 return run_folder.finish(choices)
-        except TrainingInterrupted as interrupted:
-            message = f"{interrupted}; spectrnn train resume={folder} continues it"
-            raise TrainingInterrupted(message, interrupted.code) from None
         except OSError as error:
             place, reason = error.filename or folder, error.strerror or error
             raise UserError(f"{place}: {reason}; resume={folder} continues from {CHECKPOINT}") from error
