@@ -12,7 +12,7 @@ from spectrnn.errors import UserError
 
 
 def assign_splits(clips: Sequence[Clip], source: DataSource) -> list[Clip]:
-    """Assigns a split to every clip, and its fold if `data.folds` defines folds.
+    """Assigns a split to every clip.
 
     Predefined splits are kept. With ``data.fold`` the clips of the fold are the test split and the others the training
     split. Otherwise a test split of `data.test_fraction` is drawn. A validation split is drawn from the training clips
@@ -22,7 +22,6 @@ def assign_splits(clips: Sequence[Clip], source: DataSource) -> list[Clip]:
     Raises:
         UserError: A split that cannot be drawn, or an unknown fold.
     """
-    clips = assign_folds(clips, source)
     splits = _predefined_splits(clips, source)
     if splits is None:
         splits = np.full(len(clips), "train", dtype=object)

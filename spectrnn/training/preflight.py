@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -17,7 +17,7 @@ from spectrnn.config.instantiate import (
     unknown_name,
     validate_kwargs,
 )
-from spectrnn.config.types import NonNegativeInt
+from spectrnn.config.types import NonNegativeInt, NumFolds
 from spectrnn.data.clips import DataSource
 from spectrnn.devices import autocast_dtype, pick_device
 from spectrnn.errors import ErrorCollector, UserError
@@ -49,6 +49,7 @@ class TrainConfig:
     scheduler: dict[str, Any]
     trainer: dict[str, Any]
     seed: NonNegativeInt
+    folds: NumFolds | Literal["all", "groups"] | None
     resume: str | None
 
 

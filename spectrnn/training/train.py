@@ -17,7 +17,7 @@ from spectrnn.config.instantiate import instantiate
 from spectrnn.config.types import MAX_CLIP_SECONDS
 from spectrnn.data.dataset import Dataset, open_dataset
 from spectrnn.devices import log_device, reporting_out_of_memory
-from spectrnn.errors import TrainingInterrupted, UserError
+from spectrnn.errors import UserError
 from spectrnn.files import remove_stale_temporaries
 from spectrnn.model.classifier import Classifier, build_stages
 from spectrnn.progress import Stopwatch
@@ -41,11 +41,7 @@ def run_training(folder: Path, config: DictConfig, choices: Mapping[str, str]) -
     if not config.resume and not distributed.rank() and any((folder / name).exists() for name in (MODEL, CHECKPOINT)):
         raise UserError(f"hydra.run.dir={folder}: contains a run already; resume={folder} continues it")
     with removed_if_unused(folder, config):
-        try:
-            return train_exclusively(folder, config, choices)
-        except TrainingInterrupted as interrupted:
-            message = f"{interrupted}; spectrnn train resume={folder} continues it"
-            raise TrainingInterrupted(message, interrupted.code) from None
+        return train_exclusively(folder, config, choices)
 
 
 @contextmanager

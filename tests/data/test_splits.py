@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from spectrnn.data.clips import Clip, DataSource
-from spectrnn.data.splits import assign_splits, fold_names, require_classes, require_training_clips, split_checksums
+from spectrnn.data.splits import (
+    assign_folds,
+    assign_splits,
+    fold_names,
+    require_classes,
+    require_training_clips,
+    split_checksums,
+)
 from spectrnn.errors import UserError
 
 COUNTS = {"cat": 100, "dog": 40, "owl": 10}
@@ -22,7 +29,8 @@ def assign(source: Callable[..., DataSource], tmp_path: Path) -> Callable[..., l
     built = source("folder", root=tmp_path)
 
     def assigned(clips: Sequence[Clip], **settings: Any) -> list[Clip]:
-        return assign_splits(clips, replace(built, **settings))
+        source = replace(built, **settings)
+        return assign_splits(assign_folds(clips, source), source)
 
     return assigned
 

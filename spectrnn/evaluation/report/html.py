@@ -5,10 +5,11 @@ import hashlib
 import html
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +45,8 @@ class EvaluationResult(NamedTuple):
         model: Model file.
         notes: Sentences that a reader must know.
         is_held_out: Whether the classifier was trained on none of the clips.
+        fold_classifiers: Classifiers of a cross-validation, by fold, each for the clips of its fold; empty if
+            `classifier` classified all of them.
     """
 
     classifier: Classifier
@@ -55,6 +58,11 @@ class EvaluationResult(NamedTuple):
     model: Path
     notes: list[str]
     is_held_out: bool
+    fold_classifiers: Mapping[str, Classifier] = MappingProxyType({})
+
+    def classifier_of(self, row: int) -> Classifier:
+        """Returns the classifier of a row of the clip table."""
+        return self.fold_classifiers.get(self.dataset.clips[row].fold or "", self.classifier)
 
 
 def write_page(result: EvaluationResult, path: Path, max_mb: float) -> None:
@@ -169,7 +177,7 @@ def _relative_names(clips: Sequence[Clip]) -> tuple[str, list[str]]:
 def _media_blocks(result: EvaluationResult, rows: Array, budget: int) -> list[str]:
     """Audio and spectrogram of as many clips as fit into a number of bytes, in the order of the rows."""
     blocks: list[str] = []
-    for number, clip in enumerate(render_clips(result.classifier, result.dataset, rows, result.batch_size)):
+    for number, clip in enumerate(render_clips(result.classifier_of, result.dataset, rows, result.batch_size)):
         blocks.append(f'<script type="application/json" id="clip-{number}">{_json(clip)}</script>\n')
         budget -= len(blocks[-1])
         if budget < 0:

@@ -1,0 +1,249 @@
+"""Cross-validation: a run per fold, and the result over all clips, each classified by a model that never saw it."""
+
+import json
+import logging
+import re
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from spectrnn import distributed
+from spectrnn.config.compose import quote_override
+from spectrnn.data.clips import DataSource
+from spectrnn.data.dataset import list_clips, open_dataset_for_evaluation
+from spectrnn.data.splits import fold_names
+from spectrnn.errors import TrainingInterrupted, UserError
+from spectrnn.evaluation.evaluate import compute_metrics
+from spectrnn.evaluation.metrics import METRICS as STANDARD_METRICS
+from spectrnn.evaluation.predictions import PREDICTIONS, Predictions, concatenate, read_predictions, write_predictions
+from spectrnn.evaluation.report.html import EvaluationResult, write_page
+from spectrnn.evaluation.report.tables import accuracy_by_group
+from spectrnn.evaluation.report.text import format_table
+from spectrnn.files import write_json
+from spectrnn.model import serialization
+from spectrnn.runs import CHECKPOINT, FOLD, METRICS, MODEL, commit_resumed_config, original_overrides
+from spectrnn.training import checkpoint
+from spectrnn.training.preflight import RunComponents, preflight
+from spectrnn.training.run_folder import finished_metrics
+from spectrnn.training.train import exclusive_folder, removed_if_unused, train_exclusively
+
+log = logging.getLogger(__name__)
+
+
+class Fold(NamedTuple):
+    """A fold: its name, and the folder of its run."""
+
+    name: str
+    folder: Path
+
+
+def preflight_folds(config: DictConfig) -> RunComponents:
+    """Validates the config of a cross-validation, as `preflight` that of a run; the data source has all folds."""
+    config = config.copy()
+    OmegaConf.update(config, "data.fold", None, force_add=True)
+    run = preflight(config)
+    return run if config.folds == "all" else run._replace(source=replace(run.source, folds=config.folds))
+
+
+def cross_validate(folder: Path, config: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
+    """Runs a cross-validation: trains a model per fold, and pools their predictions of the clips that they never saw.
+
+    Folds that have finished are not trained again; one that was interrupted is continued.
+
+    Args:
+        folder: Folder of the cross-validation, with a folder ``fold-<name>`` per fold, metrics.json, predictions.csv
+            and report.html.
+        config: Config as train.yaml composes it, with `folds`.
+        choices: Chosen option of each config group.
+
+    Returns:
+        The content of metrics.json: ``pooled`` metrics over all clips, their ``mean`` and sample standard deviation
+        (``std``) over the folds, those of each fold, 95 % intervals; empty on all ranks but the first.
+
+    Raises:
+        UserError: An error in the config or the dataset; and folds that failed, after the others have been trained.
+        TrainingInterrupted: A signal; the fold has been saved.
+    """
+    if (folder / CHECKPOINT).exists():
+        raise UserError(f"hydra.run.dir={folder}: contains a single run; choose another folder")
+    with removed_if_unused(folder, config), exclusive_folder(folder):
+        run = preflight_folds(config)
+        folds = list_folds(folder, run.source)
+        if not distributed.rank():
+            if (metrics := finished_metrics(folder, run.config)) is not None:
+                log.info("\n%s\n\nthe cross-validation in %s is finished", format_folds(metrics), folder)
+                return metrics
+            _start(folder, run.config)
+        failures = []
+        for number, fold in enumerate(folds):
+            log.info("\nfold %s (%d of %d)", fold.name, number + 1, len(folds))
+            try:
+                _train_fold(fold, folder, config, choices)
+            except TrainingInterrupted as interrupted:
+                raise TrainingInterrupted(f"fold {fold.name}: {interrupted}", interrupted.code) from None
+            except UserError as error:
+                failures.append(f"fold {fold.name}: {error}")
+                log.error("%s", failures[-1])
+        if failures:
+            raise UserError("\n".join(failures))
+        return {} if distributed.rank() else _pool(folder, run, folds)
+
+
+def list_folds(folder: Path, source: DataSource) -> list[Fold]:
+    """Lists the folds of a data source, with their folders in that of a cross-validation.
+
+    Raises:
+        UserError: A dataset without folds, or folds that cannot be drawn.
+    """
+    names = fold_names(list_clips(source))
+    if len(names) < 2:
+        problem = f"a single fold, {names[0]}" if names else "no folds"
+        raise UserError(
+            f"folds=all: the dataset has {problem}; folds=5 draws some, folds=groups leaves out a group each"
+        )
+    parts = [re.sub(r"[^\w.-]+", "_", name) for name in names]
+    if len({part.casefold() for part in parts}) < len(parts):
+        parts = [f"{number}-{part}" for number, part in enumerate(parts)]
+    return [Fold(name, folder / f"{FOLD}{part}") for name, part in zip(names, parts, strict=True)]
+
+
+def _start(folder: Path, config: dict[str, Any]) -> None:
+    """Writes the resolved config, after checking that it is the one that the folder was started with."""
+    path = folder / "config.yaml"
+    if path.exists():
+        checkpoint.require_same_config(folder, yaml.safe_load(path.read_text(encoding="utf-8")), config)
+    commit_resumed_config(folder)
+    (folder / METRICS).unlink(missing_ok=True)
+    OmegaConf.save(OmegaConf.create(config), path)
+
+
+def _train_fold(fold: Fold, study: Path, config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Trains a fold, in a folder like that of any run."""
+    own = config.copy()
+    if config.folds != "all":
+        OmegaConf.update(own, "data.folds", config.folds, force_add=True)
+    OmegaConf.update(own, "data.fold", fold.name, force_add=True)
+    own.folds = own.resume = None
+    own.trainer.report = False  # the report of the cross-validation has the same clips
+    if not distributed.rank():
+        given = [
+            o for o in original_overrides(study) or [] if not re.match(r"[+~]*(folds|resume|data\.folds?)(=|$)", o)
+        ]
+        scheme = [] if own.data.folds is None else [f"data.folds={own.data.folds}"]
+        overrides = [*given, *scheme, f"data.fold={quote_override(fold.name)}"]
+        (fold.folder / ".hydra").mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(OmegaConf.create(overrides), fold.folder / ".hydra" / "overrides.yaml")
+    with _logging_to(fold.folder / "train.log"):
+        train_exclusively(fold.folder, own, choices)
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Writes the log lines of the block to another file as well."""
+    if distributed.rank():
+        yield
+        return
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def _pool(folder: Path, run: RunComponents, folds: Sequence[Fold]) -> dict[str, Any]:
+    """Pools the folds' predictions, and writes predictions.csv, report.html and, last, metrics.json."""
+    parts = [_held_out_predictions(fold) for fold in folds]
+    results = [json.loads((fold.folder / METRICS).read_text(encoding="utf-8")) for fold in folds]
+    pooled = concatenate(parts)
+    write_predictions(pooled, folder / PREDICTIONS)
+
+    metrics = {name: {**STANDARD_METRICS, **run.metrics}[name] for name in results[0]["test"]}
+    by_fold = {name: [result["test"][name] for result in results] for name in metrics}
+    groups, fold_of = [clip.group or clip.path for clip in pooled.clips], [clip.fold for clip in pooled.clips]
+    has_groups = any(clip.group for clip in pooled.clips)
+    # Folds of a single group leave nothing to resample within them.
+    is_divisible = len({*zip(groups, fold_of, strict=True)}) > len(folds)
+    report = compute_metrics(
+        pooled.probabilities,
+        pooled.targets,
+        pooled.labels,
+        metrics,
+        groups=np.array(groups) if has_groups else None,
+        folds=np.array(fold_of) if is_divisible else None,
+    )
+    correct = pooled.probabilities.argmax(1) == pooled.targets
+    content: dict[str, Any] = {
+        "train": {"seconds": sum(result["train"]["seconds"] for result in results)},
+        "metric": run.trainer.metric,
+        "higher_is_better": metrics[run.trainer.metric].higher_is_better,
+        "pooled": {name: report[name] for name in metrics},
+        "mean": {name: statistics.fmean(values) for name, values in by_fold.items()},
+        "std": {name: statistics.stdev(values) for name, values in by_fold.items()},
+        "folds": {fold.name: result["test"] for fold, result in zip(folds, results, strict=True)},
+        "intervals_95": {"pooled": report["intervals_95"]},
+        "clips": report["clips"],
+        "per_class": report["per_class"],
+        "confusion": report["confusion"],
+        "groups": accuracy_by_group([clip.group for clip in pooled.clips], correct),
+    }
+    if run.trainer.report:
+        _write_report(folder, run, folds, parts, report)
+    write_json(content, folder / METRICS)
+    log.info("\n%s\n\nthe cross-validation is in %s", format_folds(content), folder)
+    return content
+
+
+def format_folds(content: Mapping[str, Any]) -> str:
+    """Formats the content of a cross-validation's metrics.json: a row per fold, mean, deviation, and pooled metrics."""
+    names = [*content["pooled"]]
+    rows = [[f"fold {fold}", *(f"{values[name]:.4f}" for name in names)] for fold, values in content["folds"].items()]
+    rows += [[row, *(f"{content[row][name]:.4f}" for name in names)] for row in ("mean", "std", "pooled")]
+    intervals = content["intervals_95"]["pooled"]
+    for bound, title in enumerate(("95 % CI, low", "95 % CI, high")):
+        rows.append([title, *(f"{intervals[name][bound]:.4f}" if name in intervals else "" for name in names)])
+    return format_table(["", *names], rows)
+
+
+def _held_out_predictions(fold: Fold) -> Predictions:
+    """The predictions of the clips of a fold, by the model that was trained on the others."""
+    test = read_predictions(fold.folder / PREDICTIONS).of_split("test")
+    return replace(test, clips=[clip._replace(fold=fold.name) for clip in test.clips])
+
+
+def _write_report(
+    folder: Path, run: RunComponents, folds: Sequence[Fold], parts: Sequence[Predictions], metrics: dict[str, Any]
+) -> None:
+    trust = serialization.stage_packages(run.config)
+    models = [serialization.load(fold.folder / MODEL, run.device, trust)[0] for fold in folds]
+    dataset, _ = open_dataset_for_evaluation(run.source, "all", parts[0].labels, run.device)
+    # As in each fold's run, a clip belongs to the test split of its fold; one without a fold was always trained on.
+    names = [fold.name for fold in folds]
+    dataset = replace(dataset, clips=[c._replace(split="test" if c.fold in names else "train") for c in dataset.clips])
+    probabilities = np.empty((len(dataset.clips), len(dataset.labels)), dtype=np.float32)
+    for name, part in zip(names, parts, strict=True):
+        rows = [row for row, clip in enumerate(dataset.clips) if clip.fold == name]
+        probabilities[rows] = part.probabilities
+    result = EvaluationResult(
+        classifier=models[0],
+        dataset=dataset,
+        split="test",
+        probabilities=probabilities[dataset.rows("test")],
+        metrics=metrics,
+        batch_size=run.trainer.batch_size,
+        model=folder,
+        notes=[f"Cross-validation with {len(folds)} folds: the model of each clip was trained without it."],
+        is_held_out=True,
+        fold_classifiers=dict(zip(names, models, strict=True)),
+    )
+    write_page(result, folder / "report.html", run.trainer.report_max_mb)
+    log.info("the report of all folds is %s", folder / "report.html")
