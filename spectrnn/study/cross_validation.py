@@ -1,4 +1,4 @@
-"""Cross-validation: a run per fold, and the result over all clips, each classified by a model that never saw it."""
+"""Cross-validation: a run per fold, and the result over all clips, each classified by a model that was trained without it."""
 
 import json
 import logging
@@ -53,7 +53,7 @@ def preflight_folds(config: DictConfig) -> RunComponents:
 
 
 def cross_validate(folder: Path, config: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
-    """Runs a cross-validation: trains a model per fold, and pools their predictions of the clips that they never saw.
+    """Runs a cross-validation: trains a model per fold, and pools their predictions of the clips that they were not trained on.
 
     Folds that have finished are not trained again; one that was interrupted is continued.
 

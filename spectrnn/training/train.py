@@ -81,7 +81,7 @@ def train_exclusively(folder: Path, config: DictConfig, choices: Mapping[str, st
     """Runs `train`, or continues it if the folder contains a run of this config, with exclusive access to the folder.
 
     Returns:
-        The content of metrics.json; that of a finished run is read, unless `resume` is set, which goes on with it.
+        The content of metrics.json; that of a finished run is read, unless `resume` is set, which continues it.
     """
     with exclusive_folder(folder), logging_redirect_tqdm():
         return train(config, folder, choices)
