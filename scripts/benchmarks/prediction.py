@@ -14,6 +14,7 @@ from spectrnn.data.audio import load_audio
 from spectrnn.data.clips import Clip
 from spectrnn.inference.pipeline import audio_paths, predict_recordings
 from spectrnn.inference.predictor import load
+from spectrnn.inference.shards import work_units
 from spectrnn.inference.tasks import ClipTask
 
 Segment = tuple[float, float, str]  # start and end in seconds, label
@@ -27,7 +28,7 @@ def folder(model: Path, recordings: list[str], rounds: int) -> dict[str, float]:
     times = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
-        for group in predict_recordings(predictor, ClipTask(predictor, None), paths, 64):
+        for group in predict_recordings(predictor, ClipTask(predictor, None), work_units(paths), 64):
             for result in group:
                 if result.error:
                     raise result.error
