@@ -105,7 +105,7 @@ def _write_recording(path: Path, rate: int, clips: Sequence[Clip], hours: float)
         for minute in range(round(60 * hours)):
             samples = generator.normal(0, 10, 60 * rate)
             clip = clips[generator.integers(len(clips))]
-            waveform = load_audio(clip.path, rate, clip.start, clip.end)[: 40 * rate]
+            waveform = load_audio(clip.path, rate, clip.start, clip.end, clip.copy)[: 40 * rate]
             start = int(generator.integers(5 * rate, 15 * rate))
             samples[start : start + len(waveform)] += waveform
             file.write(np.clip(samples, -32768, 32767).astype(np.int16))

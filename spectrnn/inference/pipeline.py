@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from spectrnn.data.audio import Samples, iter_blocks, to_float
+from spectrnn.data.remote import is_address
 from spectrnn.data.samples import prefetch
 from spectrnn.data.sources.local import is_audio
 from spectrnn.data.stdin_audio import STDIN, stdin_blocks
@@ -62,8 +63,13 @@ def audio_paths(paths: Iterable[str]) -> Iterator[str]:
     """Expands folders to the audio files in them, and globs to the files that match; files stay as they are.
 
     A folder or glob without files is kept, so that it is reported and not skipped.
+
+    Raises:
+        UserError: An address, such as https:// or s3://.
     """
     for name in paths:
+        if is_address(name):
+            raise UserError(f"{name}: is not on this machine; only a table of data=manifest may name addresses")
         path = Path(name).expanduser()
         files = [path]
         if path.is_dir():
