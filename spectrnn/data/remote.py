@@ -86,18 +86,13 @@ def fetch(addresses: Sequence[str], cache: Path) -> list[str]:
 def _fetch_all(addresses: Sequence[str], cache: Path, scratch: Path) -> list[str]:
     missing: list[str] = []
     stop = Event()
-    copy = partial(_copy, scratch=scratch, stop=stop)
+    copy = partial(_copy, cache=cache, scratch=scratch, stop=stop)
     with progress_bar(len(addresses), "fetching", "file") as progress, ThreadPoolExecutor(_CONNECTIONS) as pool:
         try:
             for start in range(0, len(addresses), _PER_MAP):
                 some = addresses[start : start + _PER_MAP]
-                for address, part in zip(some, pool.map(copy, some), strict=True):
-                    if part is None:
-                        missing.append(address)
-                    else:
-                        target = local_copy(address, cache)
-                        os.makedirs(os.path.dirname(target), exist_ok=True)
-                        os.replace(part, target)
+                for address, found in zip(some, pool.map(copy, some), strict=True):
+                    missing += [] if found else [address]
                     progress.update()
         finally:
             stop.set()  # after an error or Ctrl-C, threads would continue
@@ -105,8 +100,8 @@ def _fetch_all(addresses: Sequence[str], cache: Path, scratch: Path) -> list[str
     return missing
 
 
-def _copy(address: str, scratch: Path, stop: Event) -> str | None:
-    """Copies a recording to a temporary file, whose path is returned; None if there is nothing at its address."""
+def _copy(address: str, cache: Path, scratch: Path, stop: Event) -> bool:
+    """Copies a recording into the cache folder, atomically; returns whether there is one at its address."""
 
     def check(*_: Any, **__: Any) -> None:
         if stop.is_set():
@@ -114,7 +109,8 @@ def _copy(address: str, scratch: Path, stop: Event) -> str | None:
 
     import fsspec
 
-    part = os.path.join(scratch, os.path.basename(local_copy(address, scratch)))
+    target = local_copy(address, cache)
+    part = os.path.join(scratch, os.path.basename(target))
     failures = 0
     while True:
         try:
@@ -122,9 +118,11 @@ def _copy(address: str, scratch: Path, stop: Event) -> str | None:
             filesystem.get_file(path, part, callback=fsspec.Callback(hooks={"stop": check}))
             with open(part, "rb") as file:
                 os.fsync(file.fileno())
-            return part
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.replace(part, target)
+            return True
         except FileNotFoundError:
-            return None
+            return False
         except UserError:
             raise
         except Exception as error:  # each library has its own
@@ -142,6 +140,8 @@ def _open_filesystem(address: str) -> tuple[Any, str]:
     """Returns fsspec's file system of an address, and the path in it."""
     import fsspec
 
+    if "::" in address:  # such as reference://, whose index may contain code
+        raise UserError(f"data.path: {address} is a chain of addresses, which is not supported")
     scheme, options = address.partition("://")[0].lower(), {}
     try:
         if scheme in ("http", "https"):

@@ -74,9 +74,13 @@ def divide(units: Sequence[Unit], count: int) -> list[list[Unit]]:
 
 def describe(shards: Sequence[Sequence[Unit]]) -> str:
     """Describes a division, so that a process with another one is detected: the number of files, and 8 hex digits."""
-    units = [unit for shard in shards for unit in shard]
-    digest = hashlib.sha256(repr(shards).encode("utf-8", "surrogateescape")).hexdigest()
-    return f"{sum(map(len, units))} files ({digest[:8]})"
+    files, digest = 0, hashlib.sha256()
+    for shard in shards:
+        for unit in shard:
+            digest.update("\0".join([*unit, ""]).encode("utf-8", "surrogateescape") + b"\0")
+            files += len(unit)
+        digest.update(b"\0\0")
+    return f"{files} files ({digest.hexdigest()[:8]})"
 
 
 def _size(path: str) -> int:
