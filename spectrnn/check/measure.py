@@ -68,7 +68,7 @@ def _measure_all(clips: Sequence[Clip]) -> list[ClipStats]:
     stats = []
     for clip in clips:
         try:
-            with open_audio(clip.path) as file:
+            with open_audio(clip.path, clip.copy) as file:
                 stats.append(_measure(file, clip))
         except UserError as error:
             stats.append(ClipStats(error=str(error)))

@@ -165,6 +165,7 @@ def _data_overrides(data: Any, trust: Sequence[str]) -> list[str]:
             raise UserError(f"its data.{name:.40} is not a key of its source, or not a plain value; {remedy}")
     values = {name: quote_override(value) for name, value in settings.items()}
     if option is not None:
+        values |= {"download": "false"} if "download" in nodes[option] else {}
         return [f"data={option}", *(f"data.{name}={value}" for name, value in values.items())]
     local = {"cache": nodes["_common"]["cache"], "download": "false"}
     values |= {"_target_": quote_override(target)} | {name: value for name, value in local.items() if name in data}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from spectrnn.data.clips import SPLITS, Clip, DataSource
+from spectrnn.data.clips import SPLITS, Clip, DataSource, common_folder
 from spectrnn.errors import UserError
 
 
@@ -138,11 +138,8 @@ def _sample(clips: Sequence[Clip], splits: np.ndarray, name: str, fraction: floa
 
 def clip_keys(clips: Sequence[Clip]) -> list[str]:
     """Returns a key per clip that does not depend on where the dataset is: its path in the common folder, and part."""
-    paths = [os.path.abspath(clip.path) for clip in clips]
-    try:
-        prefix = len(os.path.join(os.path.commonpath({os.path.dirname(path) for path in paths}), ""))
-    except ValueError:  # on several drives
-        prefix = 0
+    paths = [clip.path if clip.copy else os.path.abspath(clip.path) for clip in clips]
+    prefix = len(common_folder(paths))
     parts = [path[prefix:].replace(os.sep, "/") for path in paths]
     return [f"{part} {clip.start} {clip.end}" for part, clip in zip(parts, clips, strict=True)]
 

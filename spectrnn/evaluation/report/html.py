@@ -4,7 +4,6 @@ import base64
 import hashlib
 import html
 import json
-import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from spectrnn.data.clips import Clip
+from spectrnn.data.clips import Clip, common_folder
 from spectrnn.data.dataset import Dataset
 from spectrnn.evaluation.metrics import Array
 from spectrnn.evaluation.report.media import MAX_AUDIO_SECONDS, render_clips
@@ -161,17 +160,13 @@ def _lengths_and_levels(result: EvaluationResult) -> tuple[Array, Array]:
 
 def _relative_names(clips: Sequence[Clip]) -> tuple[str, list[str]]:
     """The common folder of all clips, and the path of each in it, with its start and end if it is a part of a file."""
-    try:
-        folder = os.path.commonpath([os.path.dirname(clip.path) for clip in clips])
-    except ValueError:  # absolute and relative paths
-        folder = ""
-    prefix = len(folder.rstrip(os.sep)) + 1 if folder else 0
+    folder = common_folder(clip.path for clip in clips)
     names = []
     for clip in clips:
         end = "end" if clip.end is None else f"{clip.end:g}"
         is_part = clip.start or clip.end is not None
-        names.append(clip.path[prefix:] + (f" [{clip.start:g} to {end} s]" if is_part else ""))
-    return folder, names
+        names.append(clip.path[len(folder) :] + (f" [{clip.start:g} to {end} s]" if is_part else ""))
+    return folder.rstrip("/"), names
 
 
 def _media_blocks(result: EvaluationResult, rows: Array, budget: int) -> list[str]:
