@@ -107,7 +107,7 @@ def _variants(classifier: Any, count: int) -> list[Any]:
             if tensor.dim():
                 scale = 0.5 * (tensor.std(correction=0) + 0.1)
                 noise = torch.randn(tensor.shape, generator=generator) * scale
-                tensor += noise.abs() if name.endswith((".variance", ".std")) else noise
+                tensor.add_(noise.abs() if name.endswith((".variance", ".std")) else noise)
         variant.temperature.fill_(0.5 + number)
-        variant.max_train_samples += (0, 2000, 1000)[number % 3]
+        variant.max_train_samples.add_((0, 2000, 1000)[number % 3])
     return variants
