@@ -129,7 +129,7 @@ def _summary(result: EvaluationResult) -> dict[str, Any]:
         "is_held_out": result.is_held_out,
         "model": str(result.model),
         "version": __version__,
-        "stages": [type(stage).__name__ for name, stage in classifier.stages.items() if name not in ("head", "task")],
+        "stages": classifier.architecture,
         "parameters": sum(p.numel() for p in classifier.parameters()),
         "count": metrics["clips"],
         "correct": int(np.trace(counts)),
