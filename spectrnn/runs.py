@@ -49,11 +49,11 @@ def find_resumable_run(resume: str) -> Path:
     """
     if resume == "latest":
         folder = _newest(CHECKPOINT, "resume=latest").parent
-        if folder.name.startswith(FOLD) and original_overrides(folder.parent) is not None:
+        if is_cross_validation(folder.parent):
             folder = folder.parent
         return folder.parent if (folder.parent / SWEEP).exists() else folder
     folder = Path(resume).expanduser()
-    if (folder / SWEEP).is_file():
+    if (folder / SWEEP).is_file() or is_cross_validation(folder):
         return folder
     # A run that was killed before its first checkpoint starts again with the overrides that Hydra has written.
     is_restartable = not (folder / MODEL).exists() and original_overrides(folder) is not None
@@ -61,6 +61,11 @@ def find_resumable_run(resume: str) -> Path:
         problem = f"the folder contains no {CHECKPOINT}" if folder.is_dir() else "no such run folder"
         raise UserError(f"resume={resume}: {problem}")
     return folder
+
+
+def is_cross_validation(folder: Path) -> bool:
+    """Whether a folder contains the runs of a cross-validation."""
+    return any(folder.glob(f"{FOLD}*"))
 
 
 def original_overrides(folder: Path) -> Any:

@@ -16,12 +16,12 @@ from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.errors import UserError
 from spectrnn.runs import (
     CHECKPOINT,
-    FOLD,
     MODEL,
     RESUMED,
     SWEEP,
     find_model,
     find_resumable_run,
+    is_cross_validation,
     original_overrides,
     sweep_overrides,
 )
@@ -76,9 +76,9 @@ def _continues_folder(overrides: Iterable[str], is_sweep: bool) -> bool:
     folder = Path(str(value_of(key, overrides, "") or "")).expanduser()
     if folder == Path():
         return False
-    if any((folder / name).exists() for name in (MODEL, CHECKPOINT)):
+    has_folds = is_cross_validation(folder)
+    if not has_folds and any((folder / name).exists() for name in (MODEL, CHECKPOINT)):
         raise UserError(f"{key}={folder}: contains a run already; resume=RUN continues it, or choose another folder")
-    has_folds = next(folder.glob(f"{FOLD}*"), None) is not None
     if has_folds and (is_sweep or not value_of("folds", overrides, None)):
         raise UserError(
             f"{key}={folder}: contains a cross-validation; resume=RUN continues it, or choose another folder"

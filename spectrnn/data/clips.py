@@ -73,7 +73,7 @@ class DataSource(ABC):
         max_seconds: Maximum length of a clip in s, longer ones are cropped; None for no limit.
         folds: Folds of a cross-validation: a number to draw, ``groups`` to leave out a group in each, or None for those
             of the dataset.
-        fold: Fold to test on; None for the dataset's own or drawn splits.
+        fold: Fold to test on; ``none`` to train on all clips; None for the dataset's own or drawn splits.
         val_fraction: Fraction of the training clips for validation if there is no validation split.
         test_fraction: Fraction of the clips for testing if there are no splits.
         split_seed: Seed of drawn splits.

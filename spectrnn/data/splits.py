@@ -15,9 +15,10 @@ def assign_splits(clips: Sequence[Clip], source: DataSource) -> list[Clip]:
     """Assigns a split to every clip.
 
     Predefined splits are kept. With ``data.fold`` the clips of the fold are the test split and the others the training
-    split. Otherwise a test split of `data.test_fraction` is drawn. A validation split is drawn from the training clips
-    if there is none. Drawn splits are seeded by `data.split_seed`, stratified by label, and group-disjoint. Clips
-    without groups are drawn by a hash of their key: adding or removing a clip moves hardly any other.
+    split; with ``data.fold=none`` all clips are the training split. Otherwise a test split of `data.test_fraction` is
+    drawn. A validation split is drawn from the training clips if there is none. Drawn splits are seeded by
+    `data.split_seed`, stratified by label, and group-disjoint. Clips without groups are drawn by a hash of their key:
+    adding or removing a clip moves hardly any other.
 
     Raises:
         UserError: A split that cannot be drawn, or an unknown fold.
@@ -106,6 +107,8 @@ def _scores(clips: Sequence[Clip], seed: int) -> np.ndarray:
 def _predefined_splits(clips: Sequence[Clip], source: DataSource) -> np.ndarray | None:
     """The splits that the dataset or its folds define."""
     folds = fold_names(clips)
+    if source.fold == "none":
+        return np.full(len(clips), "train", dtype=object)
     if source.fold is not None:
         if str(source.fold) not in folds:
             known = f"its folds are {', '.join(folds)}" if folds else "this dataset has no folds"

@@ -1,4 +1,4 @@
-"""Cross-validation: a run per fold, and the result over all clips, each classified by a model that was trained without it."""
+"""Cross-validation: a run per fold, and results over all clips, each classified by a model trained without it."""
 
 import json
 import logging
@@ -28,6 +28,8 @@ from spectrnn.evaluation.report.tables import accuracy_by_group
 from spectrnn.evaluation.report.text import format_table
 from spectrnn.files import write_json
 from spectrnn.model import serialization
+from spectrnn.model.ensemble import Ensemble
+from spectrnn.model.header import read_header
 from spectrnn.runs import CHECKPOINT, FOLD, METRICS, MODEL, commit_resumed_config, original_overrides
 from spectrnn.training import checkpoint
 from spectrnn.training.preflight import RunComponents, preflight
@@ -53,7 +55,7 @@ def preflight_folds(config: DictConfig) -> RunComponents:
 
 
 def cross_validate(folder: Path, config: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
-    """Runs a cross-validation: trains a model per fold, and pools their predictions of the clips that they were not trained on.
+    """Trains a model per fold, and pools the predictions of the clips that each model was not trained on.
 
     Folds that have finished are not trained again; one that was interrupted is continued.
 
@@ -93,7 +95,13 @@ def cross_validate(folder: Path, config: DictConfig, choices: Mapping[str, str])
                 log.error("%s", failures[-1])
         if failures:
             raise UserError("\n".join(failures))
-        return {} if distributed.rank() else _pool(folder, run, folds)
+        if config.final == "refit":
+            _refit(folder, folds, config, choices)
+        if distributed.rank():
+            return {}
+        if config.final == "ensemble":
+            _save_ensemble(folder, run, folds)
+        return _pool(folder, run, folds)
 
 
 def list_folds(folder: Path, source: DataSource) -> list[Fold]:
@@ -125,23 +133,53 @@ def _start(folder: Path, config: dict[str, Any]) -> None:
 
 
 def _train_fold(fold: Fold, study: Path, config: DictConfig, choices: Mapping[str, str]) -> None:
-    """Trains a fold, in a folder like that of any run."""
-    own = config.copy()
-    if config.folds != "all":
-        OmegaConf.update(own, "data.folds", config.folds, force_add=True)
-    OmegaConf.update(own, "data.fold", fold.name, force_add=True)
-    own.folds = own.resume = None
-    own.trainer.report = False  # the report of the cross-validation has the same clips
+    """Trains on all folds but one, whose clips are in the report of the cross-validation."""
+    scheme = {} if config.folds == "all" else {"data.folds": config.folds}
+    _train_within(study, fold.folder, config, {**scheme, "data.fold": fold.name, "trainer.report": False}, choices)
+
+
+def _refit(study: Path, folds: Sequence[Fold], config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Trains a model on all clips, and saves it with the temperature that the folds found.
+
+    It takes as many steps as the models of the folds until their best epochs, on average.
+    """
+    results = [_read_metrics(fold.folder) for fold in folds]
+    seen = statistics.fmean(result["best_epoch"] * result["train"]["clips"] for result in results)
+    clips = sum(len(_held_out_predictions(fold).clips) for fold in folds)
+    epochs = max(1, round(seen / clips))
+    log.info("\nfinal model: %d epochs of all %d clips", epochs, clips)
+    changes = {"data.folds": None, "data.fold": "none", "data.val_fraction": 0, "trainer.epochs": epochs}
+    _train_within(study, study / "final", config, changes, choices)
     if not distributed.rank():
-        given = [
-            o for o in original_overrides(study) or [] if not re.match(r"[+~]*(folds|resume|data\.folds?)(=|$)", o)
-        ]
-        scheme = [] if own.data.folds is None else [f"data.folds={own.data.folds}"]
-        overrides = [*given, *scheme, f"data.fold={quote_override(fold.name)}"]
-        (fold.folder / ".hydra").mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(OmegaConf.create(overrides), fold.folder / ".hydra" / "overrides.yaml")
-    with _logging_to(fold.folder / "train.log"):
-        train_exclusively(fold.folder, own, choices)
+        model, trained = serialization.load(study / "final" / MODEL, trust=serialization.stage_packages(config))
+        model.temperature.fill_(statistics.geometric_mean(result["temperature"] for result in results))
+        serialization.save(model, trained, study / MODEL, read_header(study / "final" / MODEL)["splits"])
+
+
+def _save_ensemble(study: Path, run: RunComponents, folds: Sequence[Fold]) -> None:
+    """Saves the folds' models as one model file."""
+    models = [
+        serialization.load(fold.folder / MODEL, trust=serialization.stage_packages(run.config))[0] for fold in folds
+    ]
+    config = {**run.config, "data": {**run.config["data"], "folds": None, "fold": "none"}}
+    serialization.save(Ensemble(models), config, study / MODEL)
+
+
+def _train_within(
+    study: Path, folder: Path, config: DictConfig, changes: Mapping[str, Any], choices: Mapping[str, str]
+) -> None:
+    """Trains a run of a cross-validation, in a folder like that of any run."""
+    own = config.copy()
+    for key, value in {**changes, "folds": None, "final": None, "resume": None}.items():
+        OmegaConf.update(own, key, value, force_add=True)
+    if not distributed.rank():
+        replaced = {*changes, "folds", "final", "resume"}
+        given = [o for o in original_overrides(study) or [] if o.partition("=")[0].lstrip("+~") not in replaced]
+        overrides = [*given, *(f"{key}={quote_override(value)}" for key, value in changes.items())]
+        (folder / ".hydra").mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(OmegaConf.create(overrides), folder / ".hydra" / "overrides.yaml")
+    with _logging_to(folder / "train.log"):
+        train_exclusively(folder, own, choices)
 
 
 @contextmanager
@@ -163,7 +201,7 @@ def _logging_to(path: Path) -> Iterator[None]:
 def _pool(folder: Path, run: RunComponents, folds: Sequence[Fold]) -> dict[str, Any]:
     """Pools the folds' predictions, and writes predictions.csv, report.html and, last, metrics.json."""
     parts = [_held_out_predictions(fold) for fold in folds]
-    results = [json.loads((fold.folder / METRICS).read_text(encoding="utf-8")) for fold in folds]
+    results = [_read_metrics(fold.folder) for fold in folds]
     pooled = concatenate(parts)
     write_predictions(pooled, folder / PREDICTIONS)
 
@@ -212,6 +250,11 @@ def format_folds(content: Mapping[str, Any]) -> str:
     for bound, title in enumerate(("95 % CI, low", "95 % CI, high")):
         rows.append([title, *(f"{intervals[name][bound]:.4f}" if name in intervals else "" for name in names)])
     return format_table(["", *names], rows)
+
+
+def _read_metrics(folder: Path) -> dict[str, Any]:
+    metrics: dict[str, Any] = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    return metrics
 
 
 def _held_out_predictions(fold: Fold) -> Predictions:

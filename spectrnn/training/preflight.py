@@ -50,6 +50,7 @@ class TrainConfig:
     trainer: dict[str, Any]
     seed: NonNegativeInt
     folds: NumFolds | Literal["all", "groups"] | None
+    final: Literal["refit", "ensemble"] | None
     resume: str | None
 
 

@@ -116,10 +116,12 @@ class RunFolder:
         scores = {split: classification_metrics(*result, trainer.metrics) for split, result in results.items()}
         intervals = {split: bootstrap_intervals(*result, trainer.metrics) for split, result in results.items()}
         speed = statistics.median(epoch["train"]["clips_per_second"] for epoch in trainer.history)
-        seconds = sum(len(trainer.train.rows) / epoch["train"]["clips_per_second"] for epoch in trainer.history)
+        clips = len(trainer.train.rows)
+        seconds = sum(clips / epoch["train"]["clips_per_second"] for epoch in trainer.history)
         metrics: dict[str, Any] = {
-            "train": {**trainer.history[-1]["train"], "clips_per_second": speed, "seconds": seconds},
+            "train": {**trainer.history[-1]["train"], "clips_per_second": speed, "seconds": seconds, "clips": clips},
             "epochs": trainer.epoch,
+            "best_epoch": trainer.best_epoch,
             "parameters": sum(p.numel() for p in best.parameters()),
             "temperature": float(best.temperature),
             "metric": trainer.config.metric,
@@ -146,7 +148,8 @@ class RunFolder:
         log.info("\ntime breakdown\n%s", trainer.clock.table())
         head = ["", *(trainer.metrics[name].title for name in trainer.metrics)]
         rows = [[split, *(f"{value:.4f}" for value in score.values())] for split, score in scores.items()]
-        log.info("\n%s\n", format_table(head, rows))
+        if rows:
+            log.info("\n%s\n", format_table(head, rows))
         log.info("%.0f clips/s; the run is in %s", speed, self.path)
         return metrics
 
@@ -208,7 +211,7 @@ def finished_metrics(folder: Path, config: dict[str, Any]) -> dict[str, Any] | N
         return None
     before = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     checkpoint.require_same_config(folder, before, config)
-    if before["trainer"]["epochs"] != config["trainer"]["epochs"]:
+    if before["trainer"]["epochs"] != config["trainer"]["epochs"] or before.get("final") != config.get("final"):
         return None
     metrics: dict[str, Any] = json.loads((folder / METRICS).read_text(encoding="utf-8"))
     return metrics
