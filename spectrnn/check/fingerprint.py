@@ -35,7 +35,7 @@ Indices = npt.NDArray[np.int64]
 
 
 class Spectrograms(NamedTuple):
-    """Spectrograms of several clips, one after the other, each followed by three or more frames of -inf.
+    """Spectrograms of several clips, one after the other, each followed by `_PEAK_FRAMES` or more frames of -inf.
 
     Attributes:
         levels: Levels in dB, float32 (frames, bins).
@@ -125,12 +125,12 @@ def landmarks(clips: Spectrograms) -> list[Landmarks]:
         exceeds = np.bincount(clip, minlength=len(limit)) > limit
         if not exceeds.any():
             break
-        kept = ~exceeds[clip] | (hashes % np.uint64(1 << bits) == 0)
+        kept = ~exceeds[clip] | (hashes & np.uint64((1 << bits) - 1) == 0)
         clip, hashes, time = clip[kept], hashes[kept], time[kept]
     high, low = np.uint64(HASH_BITS + TIME_BITS), np.uint64(TIME_BITS)
     result = np.sort((clip.astype(np.uint64) << high) | (hashes << low) | time.astype(np.uint64))
     # Of repeated landmarks, as in a steady tone, only the first is kept.
-    result = result[np.diff(result >> low, prepend=np.uint64((1 << 64) - 1)) != 0]
+    result = result[np.diff(result >> low, prepend=np.uint64(1 << 63)) != 0]
     parts = np.searchsorted(result >> high, np.arange(1, len(limit)))
     return np.split(result & np.uint64((1 << (HASH_BITS + TIME_BITS)) - 1), parts)
 

@@ -7,7 +7,15 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from spectrnn.check.fingerprint import RATE, SECONDS, Landmarks, boundary_levels, landmarks, power_spectrogram, spectrograms
+from spectrnn.check.fingerprint import (
+    RATE,
+    SECONDS,
+    Landmarks,
+    boundary_levels,
+    landmarks,
+    power_spectrogram,
+    spectrograms,
+)
 from spectrnn.data.audio import FloatSamples, make_resampler, open_audio, read_blocks, to_int16, to_mono
 from spectrnn.data.cache import AudioHash
 from spectrnn.data.clips import Clip
@@ -19,8 +27,7 @@ _MIN_PLATEAU = 3  # consecutive samples at an extreme that count as clipped
 _MIN_CLIPPING_LEVEL = 0.05  # of full scale; below it, plateaus result from coarse quantization
 _WINDOW, _MAX_WINDOWS = 1024, 64  # samples per window, and windows per block, for the bandwidth
 _CUTOFF_RATIO, _CUTOFF_BINS = 100.0, 12  # a cutoff is a drop by this power ratio (20 dB) within this many bins
-_BATCHED = ("bandwidth", "landmarks", "boundary_levels")  # attributes of `ClipStats`
-_BATCH = 1 << 16  # samples from which waveforms are analyzed at once: bounds the memory, and fits the processor's cache
+_BATCH = 1 << 16  # samples at which a batch of waveforms is analyzed; bounds the memory
 
 Spectrum = npt.NDArray[np.float64]
 
@@ -63,7 +70,8 @@ def measure_clips(clips: Sequence[Clip]) -> list[ClipStats]:
     """Measures all clips of a table in parallel, with a progress bar.
 
     Returns:
-        Measurements in the table's order, about 4 kB per clip; each process holds one block of a file at a time.
+        Measurements in the table's order, about 4 kB per clip; each process holds one block of a file and up to
+        `SECONDS` of a few clips.
     """
     return [stats for part in parallel_map(_measure_all, clips, "analyzing") for stats in part]
 
@@ -83,8 +91,10 @@ def _measure_all(clips: Sequence[Clip]) -> list[ClipStats]:
         if waveforms and (row == len(clips) - 1 or sum(map(len, waveforms.values())) >= _BATCH):
             batch = spectrograms(list(waveforms.values()))
             bandwidth = _bandwidth(np.stack(list(spectra.values())), np.array([stats[row].rate for row in spectra]))
-            for done, *values in zip(waveforms, bandwidth, landmarks(batch), boundary_levels(batch), strict=True):
-                stats[done] = stats[done]._replace(**dict(zip(_BATCHED, values, strict=True)))
+            for done, hertz, found, levels in zip(
+                waveforms, bandwidth, landmarks(batch), boundary_levels(batch), strict=True
+            ):
+                stats[done] = stats[done]._replace(bandwidth=hertz, landmarks=found, boundary_levels=levels)
             waveforms.clear()
             spectra.clear()
     return stats
