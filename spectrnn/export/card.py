@@ -186,12 +186,15 @@ def _split_method(source: DataSource, dataset: Dataset, split: str) -> list[str]
 
 def _thresholds(classifier: Classifier, tuned: TunedThresholds | None) -> str:
     temperature, *of_members = classifier.temperatures.tolist()
-    divisors = [f"the model divides its logits by {temperature:.3f}"] if temperature != 1 else []
-    if of_members:
-        divisors.append(f"its members divide theirs by {', '.join(f'{value:.3f}' for value in of_members)}")
+    divisors = {"the model divides its logits by": [temperature], "its members divide their logits by": of_members}
+    divisions = [
+        f"{text} {', '.join(f'{value:.3f}' for value in values)}"
+        for text, values in divisors.items()
+        if any(value != 1 for value in values)
+    ]
     calibration = (
-        f"Probabilities are calibrated: {', '.join(divisors)}."
-        if divisors
+        f"Probabilities are calibrated: {'; '.join(divisions)}."
+        if divisions
         else "Probabilities are not calibrated (temperature 1)."
     )
     if tuned is None:

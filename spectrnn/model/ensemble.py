@@ -41,6 +41,8 @@ class Ensemble(Classifier):
     def __init__(self, members: Sequence[Classifier]) -> None:
         if not 1 <= len(members) <= MAX_MEMBERS:
             raise UserError(f"an ensemble has 1 to {MAX_MEMBERS} members, not {len(members)}")
+        if any(isinstance(member, Ensemble) for member in members):
+            raise UserError("the members of an ensemble should not be ensembles")
         first = members[0]
         for member in members[1:]:
             if member.labels != first.labels or _shapes(member) != _shapes(first):

@@ -99,9 +99,7 @@ def load(
             stages = build_stages(header["config"], len(validate_labels(header["labels"])))
             classifier = Classifier(stages, header["labels"])
             if header["format"] == ENSEMBLE_FORMAT:
-                features = stages.features  # shared, as its tables are allocated
-                count = range(header["members"])
-                classifier = Ensemble([deepcopy(classifier, {id(features): features}) for _ in count])
+                classifier = _ensemble(path, classifier, header["members"])
         classifier.load_state_dict(_tensors(path, classifier.state_dict()), assign=True)
         _smoke_test(classifier.eval())
     except UserError as error:
@@ -109,6 +107,17 @@ def load(
     except (SafetensorError, OSError, RuntimeError, OverflowError) as error:
         raise UserError(f"{path}: cannot be built ({(str(error).splitlines() or [''])[0]})") from error
     return classifier.to(device), header["config"]
+
+
+def _ensemble(path: Path, classifier: Classifier, count: int) -> Ensemble:
+    """Copies a classifier without weights, after it is known that the file has about as many tensors as needed."""
+    needed = count * (len(classifier.state_dict()) - 2)  # without the longest clip and the temperature
+    with safe_open(path, "pt") as file:
+        found = len(file.keys())
+    if found < needed:
+        raise UserError(f"its weights do not fit its config ({found} tensors, and {count} members need {needed})")
+    features = classifier.features  # shared, as its tables are allocated
+    return Ensemble([deepcopy(classifier, {id(features): features}) for _ in range(count)])
 
 
 def require_trusted_stages(config: Mapping[str, Any], trust: Sequence[str] = ()) -> None:

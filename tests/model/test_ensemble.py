@@ -111,6 +111,8 @@ def test_members_that_differ_in_more_than_weights_are_rejected(members, stages):
     for different in (Classifier(build_stages(other, 3), ["one", "three", "two"]), members(1, model="lstm")[0]):
         with pytest.raises(UserError, match=f"^{same}$"):
             Ensemble([first, different])
+    with pytest.raises(UserError, match=r"^the members of an ensemble should not be ensembles$"):
+        Ensemble([Ensemble([first])])
     other["features"]["fmin"] = 200
     with pytest.raises(UserError, match=r"^the members of an ensemble should have the same features"):
         Ensemble([first, Classifier(build_stages(other, 3), first.labels)])
@@ -184,7 +186,9 @@ def replaced(name, value):
 @pytest.mark.parametrize(
     ("header", "tensors", "message"),
     [
-        *(({"members": count}, dict, r"its weights do not fit its config \(") for count in (1, 2, 4, 100)),
+        *(({"members": count}, dict, r"its weights do not fit its config \(") for count in (1, 2)),
+        ({"members": 100}, dict, r"its weights do not fit its config \(75 tensors, and 100 members need 2400\)$"),
+        ({"members": 4}, dict, r"its weights do not fit its config \(75 tensors, and 4 members need 96\)$"),
         ({"format": FORMAT}, dict, r"its weights do not fit its config \("),
         (
             {},
@@ -212,6 +216,15 @@ def test_malformed_ensemble_is_rejected(model, header, tensors, message):
     with pytest.raises(UserError, match=f"^{model}: {message}") as caught:
         load(model)
     assert "\n" not in str(caught.value)
+
+
+def test_small_file_of_many_members_is_rejected_before_they_are_built(model, monkeypatch):
+    config = read_header(model)["config"]
+    config["model"]["num_layers"] = 99
+    monkeypatch.setattr("spectrnn.model.serialization.Ensemble", None)
+    rewrite(model, {"members": 100, "config": config})
+    with pytest.raises(UserError, match=r"fit its config \(75 tensors, and 100 members need 80000\)$"):
+        load(model)
 
 
 def test_tables_of_the_features_are_allocated_once(model, monkeypatch):
