@@ -79,5 +79,5 @@ def require_package(name: str) -> None:
 
 
 def run_name(folder: Path) -> str:
-    """Returns the name of a run: date and time, ``2026-11-26/21-35-09``, and in a sweep time and number, ``21-35-09/0``."""
+    """Returns the name of a run: date and time as in ``2026-11-26/21-35-09``; in a sweep ``21-35-09/0``."""
     return "/".join(folder.absolute().parts[-2:])

@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 
 _ID = "mlflow_run_id.txt"  # in the run folder, so that a resumed run continues its run in MLflow
 _SQLITE = "sqlite:///"
-_KIND = {"mlflow.experimentKind": "custom_model_development"}  # so that the UI shows pages for training
 
 
 class MLflowLogger(Logger):
@@ -54,6 +53,7 @@ class MLflowLogger(Logger):
             UserError: No access to the server or database.
         """
         from mlflow import MlflowClient, MlflowException
+        from mlflow.entities import Param
         from mlflow.tracking.context.registry import resolve_tags
 
         for name in ("alembic", "mlflow.store.db"):  # which list the steps of creating a database
@@ -72,9 +72,8 @@ class MLflowLogger(Logger):
                 self.run_id = run.info.run_id
                 path.write_text(self.run_id)
             data = self.client.get_run(self.run_id).data
-            for name, value in hyperparameters.items():
-                if name not in data.params:
-                    self.client.log_param(self.run_id, name, value)
+            new = [Param(name, str(value)) for name, value in hyperparameters.items() if name not in data.params]
+            self.client.log_batch(self.run_id, params=new)
             history = {name: self.client.get_metric_history(self.run_id, name) for name in data.metrics}
         except MlflowException as error:
             raise UserError(f"logger.mlflow: {str(error).splitlines()[0]}") from error
@@ -92,7 +91,7 @@ class MLflowLogger(Logger):
         experiment = self.client.get_experiment_by_name(self.experiment)
         if experiment is None:
             try:
-                return self.client.create_experiment(self.experiment, place, _KIND)
+                return self.client.create_experiment(self.experiment, place)
             except MlflowException:  # another run of a sweep was faster
                 experiment = self.client.get_experiment_by_name(self.experiment)
                 if experiment is None:
@@ -106,7 +105,8 @@ class MLflowLogger(Logger):
         now = int(time.time() * 1000)
         new = {name: value for name, value in metrics.items() if step > self.logged.get(name, -1)}
         points = [Metric(name, value, now, step) for name, value in new.items()]
-        self.pending.append(self.client.log_batch(self.run_id, points, synchronous=False))
+        if points:
+            self.pending.append(self.client.log_batch(self.run_id, points, synchronous=False))
 
     def log_figure(self, tag: str, figure: "Figure", step: int) -> None:
         """Logs a figure as an artifact, which replaces that of an earlier step."""

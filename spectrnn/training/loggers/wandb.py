@@ -78,7 +78,7 @@ class WandbLogger(Logger):
             reason = str(error).splitlines()[0]
             raise UserError(f"logger.wandb: {reason}; logger.wandb.mode=offline needs no access") from error
         self.folder, self.first_step, self.step = folder, self.run.step, 0
-        self.row: dict[str, Any] = {}  # of `step`: once logged, it cannot be added to by a resumed run
+        self.row: dict[str, Any] = {}  # of `step`, logged when it is complete: a resumed run could not add to it
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Logs metrics."""
@@ -112,9 +112,10 @@ class WandbLogger(Logger):
 
     def close(self, error: BaseException | None) -> None:
         """Uploads files of a complete run, and marks others as failed."""
-        self.flush()
-        for path in (self.folder / name for name in self.files if error is None):
-            if path.is_file():
+        if error is None:
+            self.flush()
+        for path in (self.folder / name for name in self.files):
+            if error is None and path.is_file():
                 copy = shutil.copy(path, self.run.dir)  # of another file wandb would make a link, with a warning
                 self.run.save(glob.escape(copy), self.run.dir, policy="now")
         self.run.finish(exit_code=0 if error is None else 1)
