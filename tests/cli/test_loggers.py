@@ -144,6 +144,7 @@ def wandb_records(path):
             record = b""
 
 
+@pytest.mark.slow
 def test_wandb_offline(killed, spectrnn, tmp_path):
     folder = killed("logger=[wandb,csv]", "logger.wandb.mode=offline")
     assert spectrnn("train", f"resume={folder}").code == 0
@@ -173,6 +174,16 @@ def test_wandb_offline(killed, spectrnn, tmp_path):
     saved = next(parts[1].parent.glob("files/metrics.json"))
     assert saved.read_bytes() == (folder / "metrics.json").read_bytes()
     assert not saved.is_symlink()
+
+
+def test_wandb_without_a_key_is_reported_before_training(spectrnn, tones, tiny, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # where no server is
+    message = spectrnn("train", *tiny, f"data.root={tones}", "logger=[wandb]").error()
+    assert message.startswith("spectrnn: logger.wandb: ")
+    assert message.endswith("; logger.wandb.mode=offline needs no access")
+    assert not list(tmp_path.glob("outputs/*/*"))
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])

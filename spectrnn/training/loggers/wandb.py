@@ -58,11 +58,10 @@ class WandbLogger(Logger):
         import wandb
 
         path = folder / _ID
-        if not path.exists():
-            path.write_text(secrets.token_hex(4))
+        run_id = path.read_text() if path.exists() else secrets.token_hex(4)
         try:
             self.run = wandb.init(
-                id=path.read_text(),
+                id=run_id,
                 name=run_name(folder),
                 dir=folder,
                 project=self.project,
@@ -75,8 +74,9 @@ class WandbLogger(Logger):
                 resume="allow" if self.mode == "online" else None,  # wandb warns that it has no effect in other modes
             )
         except wandb.Error as error:
-            reason = str(error).splitlines()[0]
+            reason = str(error).splitlines()[0].rstrip(".")
             raise UserError(f"logger.wandb: {reason}; logger.wandb.mode=offline needs no access") from error
+        path.write_text(run_id)
         self.folder, self.first_step, self.step = folder, self.run.step, 0
         self.row: dict[str, Any] = {}  # of `step`, logged when it is complete: a resumed run could not add to it
 
@@ -114,8 +114,9 @@ class WandbLogger(Logger):
         """Uploads files of a complete run, and marks others as failed."""
         if error is None:
             self.flush()
-        for path in (self.folder / name for name in self.files):
-            if error is None and path.is_file():
+        is_complete = error is None and self.mode != "disabled"
+        for path in (self.folder / name for name in self.files if is_complete):
+            if path.is_file():
                 copy = shutil.copy(path, self.run.dir)  # of another file wandb would make a link, with a warning
                 self.run.save(glob.escape(copy), self.run.dir, policy="now")
         self.run.finish(exit_code=0 if error is None else 1)
