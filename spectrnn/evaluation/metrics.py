@@ -95,7 +95,7 @@ def expected_calibration_error(probabilities: Array, targets: Array) -> float:
     return float(np.abs(gaps).sum() / len(targets))
 
 
-# The only list of metrics: the trainer, tables, TensorBoard, the model card and the report read it.
+# The only list of metrics: the trainer, tables, loggers, the model card and the report read it.
 METRICS: dict[str, Metric] = {
     "accuracy": Metric.of_confusion(accuracy, "accuracy"),
     "balanced_accuracy": Metric.of_confusion(balanced_accuracy, "balanced accuracy"),

@@ -32,6 +32,8 @@ from spectrnn.model.ensemble import Ensemble
 from spectrnn.model.header import read_header
 from spectrnn.runs import CHECKPOINT, FOLD, METRICS, MODEL, commit_resumed_config, original_overrides
 from spectrnn.training import checkpoint
+from spectrnn.training.hyperparameters import hyperparameters
+from spectrnn.training.logger import RunLogger
 from spectrnn.training.preflight import RunComponents, preflight
 from spectrnn.training.run_folder import finished_metrics
 from spectrnn.training.train import exclusive_folder, removed_if_unused, train_exclusively
@@ -101,7 +103,7 @@ def cross_validate(folder: Path, config: DictConfig, choices: Mapping[str, str])
             return {}
         if config.final == "ensemble":
             _save_ensemble(folder, run, folds)
-        return _pool(folder, run, folds)
+        return _pool(folder, run, folds, choices)
 
 
 def list_folds(folder: Path, source: DataSource) -> list[Fold]:
@@ -198,7 +200,7 @@ def _logging_to(path: Path) -> Iterator[None]:
         handler.close()
 
 
-def _pool(folder: Path, run: RunComponents, folds: Sequence[Fold]) -> dict[str, Any]:
+def _pool(folder: Path, run: RunComponents, folds: Sequence[Fold], choices: Mapping[str, str]) -> dict[str, Any]:
     """Pools the folds' predictions, and writes predictions.csv, report.html and, last, metrics.json."""
     parts = [_held_out_predictions(fold) for fold in folds]
     results = [_read_metrics(fold.folder) for fold in folds]
@@ -234,11 +236,23 @@ def _pool(folder: Path, run: RunComponents, folds: Sequence[Fold]) -> dict[str, 
         "confusion": report["confusion"],
         "groups": accuracy_by_group([clip.group for clip in pooled.clips], correct),
     }
+    _log(folder, run, content, choices)
     if run.trainer.report:
         _write_report(folder, run, folds, parts, report)
     write_json(content, folder / METRICS)
     log.info("\n%s\n\nthe cross-validation is in %s", format_folds(content), folder)
     return content
+
+
+def _log(folder: Path, run: RunComponents, content: Mapping[str, Any], choices: Mapping[str, str]) -> None:
+    """Logs hyperparameters and results of the cross-validation as those of a run, of a single step."""
+    values = {f"{row}/{name}": value for row in ("pooled", "mean", "std") for name, value in content[row].items()}
+    with RunLogger(run.loggers, run.trainer.metric) as logger:
+        # Resumed at 0: what was logged before, by a process that was killed then, is replaced.
+        logger.start(folder, hyperparameters(run.config, choices, original_overrides(folder) or []), 0)
+        matrix = np.array(content["confusion"]["counts"])
+        logger.log_confusion("pooled", matrix, content["confusion"]["labels"], 1)
+        logger.finish(values, 1)
 
 
 def format_folds(content: Mapping[str, Any]) -> str:

@@ -9,10 +9,11 @@ from spectrnn.errors import UserError
 from spectrnn.files import atomic_write
 from spectrnn.runs import CHECKPOINT
 
-# Keys that may change when a run is resumed: its length, where it runs, and where its data is stored.
+# Keys that may change when a run is resumed: its length, where it runs and logs, and where its data is stored.
 _MUTABLE_KEYS = {
     "resume",
     "final",
+    "logger",
     *(f"data.{name}" for name in ("storage", "cache", "root", "path")),
     *(f"trainer.{name}" for name in ("epochs", "device", "on_nan", "log_every_n_steps", "checkpoint_every_minutes")),
     *(f"trainer.{name}" for name in ("report", "report_max_mb")),

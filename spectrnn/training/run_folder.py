@@ -28,31 +28,18 @@ from spectrnn.evaluation.report.text import format_table
 from spectrnn.files import write_json
 from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
-from spectrnn.runs import METRICS, MODEL, commit_resumed_config
+from spectrnn.runs import METRICS, MODEL, commit_resumed_config, original_overrides
 from spectrnn.threads import release_memory
 from spectrnn.training import checkpoint
+from spectrnn.training.hyperparameters import hyperparameters
 from spectrnn.training.logger import RunLogger
 from spectrnn.training.trainer import Trainer, seed_generators
 
 log = logging.getLogger(__name__)
 
-_HPARAM_GROUPS = ("data", "augment", "features", "normalize", "model", "pooling", "task", "optimizer", "scheduler")
-_HPARAM_KEYS = (
-    "features.n_mels",
-    "model.hidden_size",
-    "model.num_layers",
-    "model.dropout",
-    "head.dropout",
-    "task.label_smoothing",
-    "optimizer.lr",
-    "optimizer.weight_decay",
-    "trainer.batch_size",
-    "trainer.epochs",
-)
-
 
 class RunFolder:
-    """Writes model.safetensors, last.ckpt, config.yaml, metrics.json, report.html and TensorBoard's events of a run.
+    """Writes model.safetensors, last.ckpt, config.yaml, metrics.json, report.html and the logs of a run.
 
     Args:
         path: Folder of the run.
@@ -65,16 +52,23 @@ class RunFolder:
         self.path, self.config, self.trainer, self.logger = path, config, trainer, logger
         self.classifier, self.dataset = trainer.classifier, trainer.dataset
 
-    def start(self, is_new: bool) -> None:
-        """Writes the resolved config and, for a new run, a checkpoint of the state before the first step."""
+    def start(self, choices: Mapping[str, str], resumed_at: int | None) -> None:
+        """Starts the log, and writes the resolved config and the state before the first step of a new run.
+
+        Args:
+            choices: Chosen option of each config group, for the loggers.
+            resumed_at: Step of the checkpoint that a resumed run continues from; None for a new run.
+        """
         if distributed.rank():
             return
         (self.path / METRICS).unlink(missing_ok=True)  # a run that has it is finished
         _log_summary(self.trainer)
         commit_resumed_config(self.path)
+        overrides = original_overrides(self.path) or []
+        self.logger.start(self.path, hyperparameters(self.config, choices, overrides), resumed_at)
         self.dataset.list_skipped(self.path)
         OmegaConf.save(OmegaConf.create(self.config), self.path / "config.yaml")
-        if is_new:
+        if resumed_at is None:
             checkpoint.save(self.trainer.state_dict(), self.config, self.path)
 
     def save(self, is_best: bool) -> None:
@@ -87,11 +81,8 @@ class RunFolder:
         self.logger.flush()  # so that the curves reach as far as the checkpoint
         checkpoint.save(trainer.state_dict(), self.config, self.path)
 
-    def finish(self, choices: Mapping[str, str]) -> dict[str, Any]:
+    def finish(self) -> dict[str, Any]:
         """Calibrates and evaluates the best classifier, writes predictions.csv, report.html and, last, metrics.json.
-
-        Args:
-            choices: Chosen option of each config group, for TensorBoard.
 
         Returns:
             The content of metrics.json; empty on all ranks but the first.
@@ -132,7 +123,7 @@ class RunFolder:
         # The curves of the validation split end with the last epoch, which need not be the best one.
         names = {"val": "val/best_", "test": "test/"}
         final = {names[split] + name: value for split, score in scores.items() for name, value in score.items()}
-        self.logger.log_result(hyperparameters(self.config, choices), final, step)
+        self.logger.finish(final, step)
         self.logger.flush()
         if results:
             tables = [
@@ -215,19 +206,6 @@ def finished_metrics(folder: Path, config: dict[str, Any]) -> dict[str, Any] | N
         return None
     metrics: dict[str, Any] = json.loads((folder / METRICS).read_text(encoding="utf-8"))
     return metrics
-
-
-def hyperparameters(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, bool | int | float | str]:
-    """Returns what TensorBoard compares runs by: the option of each config group, and the most common numeric keys."""
-    values: dict[str, bool | int | float | str] = {
-        group: str(choices[group]) for group in _HPARAM_GROUPS if group in choices
-    }
-    values["augment"] = ",".join(config.get("augment") or ()) or "none"
-    for key in _HPARAM_KEYS:
-        group, name = key.split(".")
-        if config[group].get(name) is not None:
-            values[key] = config[group][name]
-    return {**values, "seed": config["seed"]}
 
 
 def _log_summary(trainer: Trainer) -> None:

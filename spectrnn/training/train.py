@@ -93,9 +93,9 @@ def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[
 
     Args:
         config: Config as train.yaml composes it.
-        folder: Folder of the run, which receives model.safetensors, last.ckpt, metrics.json and TensorBoard's events.
+        folder: Folder of the run, which receives model.safetensors, last.ckpt, metrics.json and the logs.
             With several processes that of rank 0 is used.
-        choices: Chosen option of each config group, for TensorBoard.
+        choices: Chosen option of each config group, for the loggers.
 
     Returns:
         The content of metrics.json; empty on all ranks but the first.
@@ -122,11 +122,11 @@ def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[
         resumed_at = None if state is None else trainer.clips_seen
         clock.mark_startup("start")
         try:
-            with NullLogger() if distributed.rank() else RunLogger(folder, run.trainer.metric, resumed_at) as logger:
+            with NullLogger() if distributed.rank() else RunLogger(run.loggers, run.trainer.metric) as logger:
                 run_folder = RunFolder(folder, run.config, trainer, logger)
-                run_folder.start(is_new=state is None)
+                run_folder.start(choices, resumed_at)
                 trainer.fit(logger, run_folder.save)
-                return run_folder.finish(choices)
+                return run_folder.finish()
         except OSError as error:
             place, reason = error.filename or folder, error.strerror or error
             raise UserError(f"{place}: {reason}; resume={folder} continues from {CHECKPOINT}") from error

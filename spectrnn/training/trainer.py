@@ -111,7 +111,7 @@ class Trainer:
 
     @property
     def clips_seen(self) -> int:
-        """Number of training clips up to the last reading: the step of TensorBoard's curves."""
+        """Number of training clips up to the last reading: the step of the logs."""
         return self.epoch * len(self.train.rows) + int(self.meter.totals[2])
 
     @property
