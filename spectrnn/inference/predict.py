@@ -62,6 +62,7 @@ def predict(node: DictConfig) -> None:
     paths = [*dict.fromkeys(audio_paths(config.paths))]
     if STDIN in paths and len(paths) > 1:
         raise UserError(f"{STDIN}: standard input cannot be combined with other paths")
+    config.run = str(find_model(config.run))  # once, as the best run may change
     predictor = load(config.run, config.device, config.trust)
     task, row_format = _task_and_format(config, predictor)
     out = _output_path(config, paths, row_format)
@@ -130,7 +131,7 @@ def _output_path(config: PredictConfig, paths: list[str], row_format: RowFormat)
             raise UserError(f"format={config.format}: writes one file per recording; {remedy}")
         return None
     out = Path(config.out).expanduser()
-    if out.resolve() in {find_model(config.run).resolve(), *(Path(path).resolve() for path in paths)}:
+    if out.resolve() in {Path(config.run).resolve(), *(Path(path).resolve() for path in paths)}:
         raise UserError(f"out={config.out}: is also an input; choose another file")
     return out
 
@@ -138,7 +139,7 @@ def _output_path(config: PredictConfig, paths: list[str], row_format: RowFormat)
 def _row_settings(config: PredictConfig) -> dict[str, Any]:
     """The settings that determine the rows of each recording."""
     settings = {key: value for key, value in asdict(config).items() if key not in _ROW_INDEPENDENT_KEYS}
-    with find_model(config.run).open("rb") as file:
+    with Path(config.run).open("rb") as file:
         return {"model": hashlib.file_digest(file, "sha256").hexdigest()[:16], **settings}
 
 
