@@ -65,7 +65,7 @@ def compare(node: DictConfig) -> None:
             out.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(out) as temporary:
                 temporary.write_bytes(content)
-        log.info("the comparison of %d runs is in %s", len(folders), out)
+        log.info("the comparison is in %s", out)
     if len(config.paths) == len(folders) == 2 and comparison.untested:
         raise UserError(comparison.untested[0])
 

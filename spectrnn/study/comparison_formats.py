@@ -4,7 +4,10 @@ import csv
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from textwrap import fill
 from typing import Any
 
 from spectrnn.evaluation.report.text import format_table
@@ -18,15 +21,16 @@ UNCORRECTED = "points: difference of accuracy; p: McNemar's test, uncorrected fo
 
 
 def as_text(comparison: Comparison) -> str:
-    """Formats a comparison for a terminal."""
-    return _document(comparison, [format_runs(comparison.runs)], format_table)
+    """Formats a comparison for the width of the terminal."""
+    wrap = partial(fill, width=shutil.get_terminal_size().columns, break_long_words=False, break_on_hyphens=False)
+    return _document(comparison, [format_runs(comparison.runs)], format_table, wrap)
 
 
 def as_markdown(comparison: Comparison) -> str:
     """Formats a comparison as Markdown, with the table of runs as `runs_table` describes it."""
     head, rows = runs_table(comparison.runs)
     start = [describe_folder(len(rows), comparison.folder), _markdown_table(head, rows)]
-    return _document(comparison, start, _markdown_table)
+    return _document(comparison, start, _markdown_table, str)
 
 
 def as_csv(comparison: Comparison) -> str:
@@ -100,7 +104,12 @@ def describe_clips(comparison: Comparison, pair: Pair) -> str:
     return f"On {part}; intervals by resampling {resampled}"
 
 
-def _document(comparison: Comparison, parts: list[str], make_table: Callable[[list[str], list[list[str]]], str]) -> str:
+def _document(
+    comparison: Comparison,
+    parts: list[str],
+    make_table: Callable[[list[str], list[list[str]]], str],
+    make_paragraph: Callable[[str], str],
+) -> str:
     """Appends differences of configs, and tests, to the first parts of a document."""
     names = comparison.names
     if comparison.differences:
@@ -113,14 +122,16 @@ def _document(comparison: Comparison, parts: list[str], make_table: Callable[[li
             [m.title, f"{m.a:.4f}", f"{m.b:.4f}", f"{m.difference:+.4f}", "{:+.4f} to {:+.4f}".format(*m.interval)]
             for m in pair.test.metrics.values()
         ]
-        parts += [f"{pair.test.describe(a, b)}.\n{describe_clips(comparison, pair)}."]
+        parts += [
+            make_paragraph(f"{sentence}.") for sentence in (pair.test.describe(a, b), describe_clips(comparison, pair))
+        ]
         parts.append(make_table([comparison.split, a, b, "difference", "95 % CI"], rows))
     elif comparison.pairs:
         parts += [make_table(*tests_table(comparison)), UNCORRECTED]
     if comparison.untested:
-        parts.append("\n".join(comparison.untested[:_MAX_REASONS]))
+        parts += map(make_paragraph, comparison.untested[:_MAX_REASONS])
         if (more := len(comparison.untested) - _MAX_REASONS) > 0:
-            parts[-1] += f"\n... and {more} more"
+            parts.append(f"... and {more} more")
     return "\n\n".join(parts)
 
 

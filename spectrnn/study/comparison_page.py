@@ -30,7 +30,7 @@ _NOTES_BYTES = 2000  # reserved for the notes on omissions
 _MAX_LIST_FRACTION = 0.4  # of the file, for the list of clips
 _MAX_PLAYED = 2000  # clips with audio, which are decoded
 _MAX_MATRIX = 40  # classes in the matrix
-_MAX_REASONS = 3  # why runs cannot be tested
+_MAX_REASONS = 3  # why runs have failed, and cannot be tested
 _MAX_CURVES = 6  # runs with learning curves
 _BATCH_SIZE = 32
 _CPU = torch.device("cpu")
@@ -83,11 +83,12 @@ def build_page(comparison: Comparison, max_bytes: int, trust: Sequence[str]) -> 
         else:
             lead += pair.test.describe(a, b)
         lead += f". {describe_clips(comparison, pair)}."
+    failed = [f"{names[run.folder]} has failed: {run.error.splitlines()[0]}" for run in comparison.runs if run.error]
     data |= {
         "subject": describe_folder(len(comparison.runs), comparison.folder),
         "claim": re.sub("^run ", "Run ", claim),
         "lead": re.sub(r"(^|\. )run ", r"\1Run ", lead),
-        "notes": comparison.untested[:_MAX_REASONS],
+        "notes": [*failed[:_MAX_REASONS], *comparison.untested[:_MAX_REASONS]],
         "runs": runs_table(comparison.runs),
         "curve_names": curve_names,
         "imprint": f"spectrnn {__version__}. Runs are in {comparison.folder}.",

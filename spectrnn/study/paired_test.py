@@ -68,9 +68,10 @@ class PairedTest(NamedTuple):
         low, high = (100 * end * (-1 if accuracy.difference < 0 else 1) for end in accuracy.interval)
         low, high = sorted((low, high))
         p = format_p(self.p_value) if self.p_value < 0.001 else f"= {format_p(self.p_value)}"
+        clips = "clip" if self.only_a == 1 else "clips"
         return (
             f"95 %: {low:.{self._digits}f} to {high:.{self._digits}f}; McNemar p {p}; "
-            f"{self.only_a} clips only {a} classifies correctly, {self.only_b} only {b}"
+            f"{self.only_a} {clips} only {a} classifies correctly, {self.only_b} only {b}"
         )
 
     def describe(self, a: str, b: str) -> str:

@@ -82,8 +82,9 @@ def test_two_runs_are_tested_on_their_common_clips(spectrnn, make_run):
     rows = [line.split() for line in outcome.out.splitlines()]
     assert ["model.hidden_size", "4", "12"] in rows
     assert ["optimizer.lr", "0.02", "0.5"] in rows
-    assert "b is better than a by 50.0 points (95 %: " in outcome.out
-    assert "McNemar p = 0.250; 0 clips only a classifies correctly, 3 only b." in outcome.out
+    text = " ".join(outcome.out.split())
+    assert "b is better than a by 50.0 points (95 %: " in text
+    assert "McNemar p = 0.250; 0 clips only a classifies correctly, 3 only b." in text
     assert "On all 6 test clips of both; intervals by resampling clips." in outcome.out
     assert ["accuracy", "0.3333", "0.8333", "+0.5000"] in [row[:4] for row in rows]
 
@@ -97,7 +98,7 @@ def test_several_runs_are_tested_against_the_best(spectrnn, make_run):
     rows = [line.split() for line in out.splitlines()]
     assert ["a", "6", "-50.0"] in [row[:3] for row in rows]
     assert ["d", "6", "+16.7"] in [row[:3] for row in rows]
-    assert "c and b cannot be tested on the same clips: " in out
+    assert "c and b cannot be tested on the same clips: " in " ".join(out.split())
 
 
 def test_other_splits_are_compared_on_the_common_clips_only(spectrnn, make_run):
@@ -107,7 +108,7 @@ def test_other_splits_are_compared_on_the_common_clips_only(spectrnn, make_run):
     for row in rows[:2]:
         table.clips[row] = table.clips[row]._replace(split="val")
     write_predictions(table, b / "predictions.csv")
-    out = spectrnn("compare", a, b).out
+    out = " ".join(spectrnn("compare", a, b).out.split())
     assert "On the 4 common test clips, of 6 of a and 4 of b; intervals" in out
     assert "1 only b" in out
 
@@ -240,6 +241,18 @@ def test_page_of_several_runs_is_bounded(spectrnn, make_run, open_page, tmp_path
     assert page.locator("#tables tbody tr").count() == 3
     assert "are omitted, to stay under" in page.inner_text("#notes")
     assert 0 < page.locator(".clip .absent").count() <= page.locator(".clip").count()
+    assert messages == []
+
+
+def test_page_without_finished_runs_states_why(spectrnn, open_page, tmp_path):
+    folder = tmp_path / "outputs" / "0"
+    folder.mkdir(parents=True)
+    (folder / "error.txt").write_text("data.root=<b>: no such folder")
+    assert spectrnn("compare", f"out={tmp_path / 'page.html'}").code == 0
+    page, messages = open_page(tmp_path / "page.html")
+    assert page.inner_text("h1") == "No run has finished"
+    assert page.inner_text("#notes") == "run 0 has failed: data.root=<b>: no such folder"
+    assert not page.locator("#clips").is_visible()
     assert messages == []
 
 
