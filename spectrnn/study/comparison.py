@@ -1,7 +1,8 @@
 """Comparison of runs: their results, the differences of their configs, and paired tests on the same clips."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,9 +84,10 @@ def compare_runs(folders: Sequence[Path], metric: str | None = None, split: str 
     else:
         best, *others = [run.folder for run in runs if run.is_finished] or [folder]
         couples = [(other, best) for other in others]
+    read = lru_cache(maxsize=2)(read_predictions)  # keeps the best run's
     for a, b in couples:
         try:
-            predictions_a, predictions_b, totals = read_common_clips(a, b, comparison.split)
+            predictions_a, predictions_b, totals = read_common_clips(a, b, comparison.split, read)
         except UserError as error:
             comparison.untested.append(f"{names[a]} and {names[b]} cannot be tested on the same clips: {error}")
         else:
@@ -118,8 +120,16 @@ def config_differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -
     return differences
 
 
-def read_common_clips(a: Path, b: Path, split: str) -> tuple[Predictions, Predictions, tuple[int, int]]:
+def read_common_clips(
+    a: Path, b: Path, split: str, read: Callable[[Path], Predictions] = read_predictions
+) -> tuple[Predictions, Predictions, tuple[int, int]]:
     """Reads the predictions of two runs for their common clips of a split.
+
+    Args:
+        a: Folder of run A.
+        b: Folder of run B.
+        split: Name of the split.
+        read: Function that reads a table of predictions.
 
     Returns:
         The predictions of A and of B, and the number of clips of the split in A and in B.
@@ -127,6 +137,6 @@ def read_common_clips(a: Path, b: Path, split: str) -> tuple[Predictions, Predic
     Raises:
         UserError: Predictions that are missing or damaged, other labels, or no common clips.
     """
-    tables = read_predictions(a / PREDICTIONS), read_predictions(b / PREDICTIONS)
+    tables = read(a / PREDICTIONS), read(b / PREDICTIONS)
     totals = [sum(clip.split == split for clip in table.clips) for table in tables]
     return *common_clips(*tables, split), (totals[0], totals[1])

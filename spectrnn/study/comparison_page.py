@@ -26,7 +26,7 @@ from spectrnn.training.checkpoint import read_history
 from spectrnn.version import __version__
 
 _SCRIPTS = ("page.js", "figures.js", "players.js", "comparison.js")
-_NOTES_BYTES = 2000  # reserved for the notes on omissions
+_NOTES_BYTES = 4000  # reserved for the notes on omissions, and frequencies
 _MAX_LIST_FRACTION = 0.4  # of the file, for the list of clips
 _MAX_PLAYED = 2000  # clips with audio, which are decoded
 _MAX_MATRIX = 40  # classes in the matrix
@@ -141,7 +141,8 @@ def _add_clips(data: dict[str, Any], comparison: Comparison, pair: Pair, max_byt
     if listed < len(rows):
         data["notes"].append(f"{len(rows) - listed:,} of {len(rows):,} clips are not listed, {limit}.")
     if len(blocks) < listed:
-        reason = media.problem or limit
+        most = f"as a page plays at most {_MAX_PLAYED:,}" if len(blocks) == _MAX_PLAYED else limit
+        reason = media.problem or most
         data["notes"].append(
             f"Audio and spectrogram of {listed - len(blocks):,} of {listed:,} clips are omitted, {reason}."
         )
@@ -182,10 +183,15 @@ class _Media:
         if model is None or not found:
             return
         self._classifier, config = serialization.load(model, _CPU, trust)
+        if not {clip.label for clip in found} <= {*self._classifier.labels}:
+            self.problem = f"as {model} has other labels"
+            return
+        data = config.get("data")
+        max_seconds = data.get("max_seconds") if isinstance(data, dict) else None
         source = _ClipTable(
             table=list(found),
             sample_rate=self._classifier.sample_rate,
-            max_seconds=(config.get("data") or {}).get("max_seconds"),
+            max_seconds=max_seconds if isinstance(max_seconds, int | float) else None,
             fold=None,
             val_fraction=0,
             test_fraction=0,

@@ -225,6 +225,18 @@ def test_page_is_safe_from_script_injection_and_works_without_audio(spectrnn, ma
     assert messages == []
 
 
+def test_page_with_the_labels_of_another_model_has_no_audio(spectrnn, make_run, tmp_path):
+    folders = [make_run("a", 0.5, wrong=4), make_run("b", 0.75, wrong=1)]
+    for folder in folders:
+        table = read_predictions(folder / "predictions.csv")
+        clips = [clip._replace(label=clip.label.replace("low", "bass")) for clip in table.clips]
+        labels = [label.replace("low", "bass") for label in table.labels]
+        write_predictions(Predictions(clips, table.probabilities, labels), folder / "predictions.csv")
+    page = build_page(compare_runs(folders), 10**7, []).decode()
+    assert f"of 3 clips are omitted, as {folders[1] / 'model.safetensors'} has other labels." in page
+    assert "data:audio" not in page
+
+
 def test_page_of_several_runs_is_bounded(spectrnn, make_run, open_page, tmp_path):
     folders = [
         make_run(f"sweep/{number}", number / 4, f"model.hidden_size={number + 1}", wrong=[3, 4, 5, 0][number])
