@@ -79,6 +79,7 @@ def read_run(folder: Path, metric: str | None = None, split: str | None = None) 
     try:
         given = original_overrides(folder) or []
         overrides = dict(override.partition("=")[::2] for override in map(str, given))
+        overrides.pop("resume", None)
         error = (folder / ERROR).read_text(encoding="utf-8").strip() if (folder / ERROR).exists() else ""
         if not path.is_file():
             return RunSummary(folder, overrides, error)

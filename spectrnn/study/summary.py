@@ -30,7 +30,8 @@ def relative_folders(folders: Sequence[Path]) -> tuple[Path, list[str]]:
         common = Path(os.path.commonpath([folder.parent for folder in folders]))
     except ValueError:  # absolute and relative paths
         return Path(), [str(folder) for folder in folders]
-    return common, [folder.relative_to(common).as_posix() for folder in folders]
+    names = [folder.relative_to(common).as_posix() for folder in folders]
+    return Path.cwd() if common == Path() else common, names
 
 
 def describe_folder(runs: int, folder: Path) -> str:

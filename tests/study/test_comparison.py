@@ -51,7 +51,7 @@ def test_common_folder_is_the_deepest():
     folders = [Path("outputs/sweep/0"), Path("outputs/sweep/1")]
     assert relative_folders(folders) == (Path("outputs/sweep"), ["0", "1"])
     assert relative_folders(folders[:1]) == (Path("outputs/sweep"), ["0"])
-    assert relative_folders([Path("a"), Path("b/c")]) == (Path(), ["a", "b/c"])
+    assert relative_folders([Path("a"), Path("b/c")]) == (Path.cwd(), ["a", "b/c"])
     assert relative_folders([Path("/a"), Path("b")]) == (Path(), ["/a", "b"])
 
 
