@@ -60,7 +60,9 @@ class PairedTest(NamedTuple):
         if points == 0:
             return f"{a} and {b} are equally accurate"
         better, worse = (b, a) if points > 0 else (a, b)
-        return f"{better} is better than {worse} by {abs(points):.{self._digits}f} points"
+        low, high = self.metrics["accuracy"].interval
+        doubt = ", which may be chance" if low <= 0 <= high else ""
+        return f"{better} is better than {worse} by {abs(points):.{self._digits}f} points{doubt}"
 
     def evidence(self, a: str, b: str) -> str:
         """Describes the interval of the difference of `claim`, the p-value, and the clips that only one got right."""

@@ -112,6 +112,16 @@ def test_sentence_names_the_better_one_with_positive_limits():
     assert same.startswith("a and b are equally accurate (95 %: 0.0 to 0.0); McNemar p = 1.000; 0 clips only a")
 
 
+def test_difference_whose_interval_includes_0_may_be_chance():
+    a, b = noisy_pair()
+    b.probabilities[:] = a.probabilities
+    wrong = np.flatnonzero(a.probabilities.argmax(1) != a.targets)[0]
+    b.probabilities[wrong] = np.eye(len(a.labels))[a.targets[wrong]]  # a single clip better
+    low, high = paired_test(a, b).metrics["accuracy"].interval
+    assert low == 0 < high
+    assert ", which may be chance (95 %: 0.0 to" in paired_test(a, b).describe("old", "new")
+
+
 def test_clips_are_joined_by_path_part_and_label():
     a = predictions([0, 1, 2, 0, 1], [0, 1, 1, 0, 1])
     b = predictions([0, 1, 2, 0, 1], [0, 0, 2, 0, 1])
