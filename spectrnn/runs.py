@@ -13,6 +13,7 @@ MODEL = "model.safetensors"
 CHECKPOINT = "last.ckpt"
 METRICS = "metrics.json"  # the last file that a training writes: a run that has it is finished
 SWEEP = "multirun.yaml"  # Hydra's description of a sweep
+LOCK = ".hydra/lock"  # held by the process that uses a run folder
 RESUMED = ".hydra/resumed"  # where Hydra describes a resumed run, until its checkpoint has accepted the new config
 
 
