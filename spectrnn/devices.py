@@ -14,6 +14,8 @@ from spectrnn.threads import configure_cpu
 
 log = logging.getLogger(__name__)
 
+JOB = "SPECTRNN_JOB"  # environment variable: number of this process's job among the parallel ones of a sweep
+
 _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _NVIDIA_FILES = ("/proc/driver/nvidia", "/dev/nvidia0")
 
@@ -40,8 +42,9 @@ def pick_device(name: str, key: str = "device") -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
         if name == "cpu":
             _warn_about_unusable_gpu()
-    if name == "cuda":  # torchrun's processes on a machine use one GPU each
-        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    if name == "cuda":  # torchrun's processes on a machine use one GPU each, and so do the parallel jobs of a sweep
+        job = int(os.environ.get(JOB, "0")) % max(torch.cuda.device_count(), 1)
+        name = f"cuda:{os.environ.get('LOCAL_RANK', job)}"
     if not re.fullmatch(r"cpu|cuda:\d+", name):
         raise UserError(f"{key}={name}: not a supported device; use auto, cpu, cuda or cuda:N")
     try:

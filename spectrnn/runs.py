@@ -20,6 +20,7 @@ METRICS = "metrics.json"  # the last file that a training writes: a run that has
 SWEEP = "multirun.yaml"  # Hydra's description of a sweep
 CONFIG = "config.yaml"
 ERROR = "error.txt"  # why a job of a sweep failed; a new attempt removes it
+LOCK = ".hydra/lock"  # held by the process that uses a run folder
 RESUMED = ".hydra/resumed"  # where Hydra describes a resumed run, until its checkpoint has accepted the new config
 
 # Keys of data that change neither the clips of a dataset nor its splits, besides damaged files.

@@ -28,13 +28,14 @@ def set_wait_policy() -> None:
 def configure_cpu() -> None:
     """Limits PyTorch to the cores that this process may use, and keeps freed memory.
 
-    Affinity and the quota of a container count, as do the limits of joblib's parallel jobs; ``OMP_NUM_THREADS`` wins.
+    Affinity and the quota of a container count, as do the limits of parallel jobs; ``OMP_NUM_THREADS`` wins.
     """
     import joblib
     import torch
 
     if not {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & os.environ.keys():
-        torch.set_num_threads(joblib.cpu_count())
+        cores = joblib.cpu_count()
+        torch.set_num_threads(min(cores, int(os.environ.get("SLURM_CPUS_PER_TASK", cores))))
     keep_freed_memory()
 
 

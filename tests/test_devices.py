@@ -31,6 +31,28 @@ def test_gpu_that_allocates_but_cannot_compute_is_reported(name, remedy, monkeyp
     assert str(error.value) == f"device=cuda:0: {reason}; use {remedy}"
 
 
+@pytest.mark.parametrize(
+    ("name", "environment", "expected"),
+    [
+        ("auto", {}, "cuda:0"),
+        ("auto", {"SPECTRNN_JOB": "3"}, "cuda:1"),
+        ("cuda", {"SPECTRNN_JOB": "4"}, "cuda:0"),
+        ("cuda:0", {"SPECTRNN_JOB": "3"}, "cuda:0"),
+        ("auto", {"SPECTRNN_JOB": "3", "LOCAL_RANK": "0"}, "cuda:0"),
+    ],
+)
+def test_processes_on_a_machine_use_its_gpus_in_turn(monkeypatch, name, environment, expected):
+    for key in ("SPECTRNN_JOB", "LOCAL_RANK"):
+        monkeypatch.delenv(key, raising=False)
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(torch, "ones", lambda *_, **__: torch.zeros(1))
+    assert pick_device(name) == torch.device(expected)
+
+
 TOO_OLD = "The NVIDIA driver on your system is too old (found version 12020). Please update it"
 
 

@@ -8,7 +8,14 @@ import pytest
 
 SHOW = "import os, sys; import spectrnn; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
 THREADS = "from spectrnn.threads import configure_cpu; import torch; configure_cpu(); print(torch.get_num_threads())"
-UNSET = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+UNSET = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "GOMP_SPINCOUNT",
+    "KMP_BLOCKTIME",
+    "SLURM_CPUS_PER_TASK",
+)
 
 
 def run(code, **environment):
@@ -30,8 +37,8 @@ def test_wait_policy_is_set_before_torch_is_imported_unless_the_user_did(environ
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "expected"),
-    [({"OMP_NUM_THREADS": "1"}, "1"), ({"LOKY_MAX_CPU_COUNT": "1"}, "1")],
-    ids=["user", "limit"],
+    [({"OMP_NUM_THREADS": "1"}, "1"), ({"LOKY_MAX_CPU_COUNT": "1"}, "1"), ({"SLURM_CPUS_PER_TASK": "1"}, "1")],
+    ids=["user", "limit", "slurm"],
 )
 def test_number_of_threads_is_that_of_the_user_or_of_the_available_cores(environment, expected):
     assert run(THREADS, **environment) == [expected]

@@ -20,6 +20,8 @@ from spectrnn.errors import ErrorCollector, UserError
 _OPTION = re.compile(r"Could not (?:find|load) '([^']+)'")
 _KEY = re.compile(r"Could not override '([^']+)'")
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '([^']+)'")
+# Option of hydra/launcher -> extra that installs it; "" if Hydra has it.
+_LAUNCHERS = {"basic": "", "joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit"}
 
 
 def format_error(
@@ -67,6 +69,10 @@ def _translate(error: Exception, command: str, arguments: list[str]) -> str | No
     dirs = config_dirs(arguments)
     if match := _OPTION.search(text):
         group, _, option = match[1].rpartition("/")
+        if group == "hydra/launcher":
+            if extra := _LAUNCHERS.get(option):
+                return f"{group}={option} needs hydra-{extra}-launcher; pip install 'spectrnn[{extra}]'"
+            return f"{group}={option}: no such option; {unknown_name(option, _LAUNCHERS)}"
         known = group_options(group, dirs) if group else []
         remedy = f"no such option; {unknown_name(option, known, f'{group}=')}"
         return f"{group}={option}: {remedy}" if known else f"{match[1]}: no such config"

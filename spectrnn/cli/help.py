@@ -13,6 +13,8 @@ key=value sets a key, and group=option chooses an option; spectrnn explain KEY d
   --info defaults    print the files that it is composed from, and exit"""
 _MULTIRUN = """
   -m                 multirun: all combinations of comma-separated values (model=gru,lstm seed=0,1,2)
+  hydra/launcher=joblib, submitit_local or submitit_slurm
+                     with -m: runs jobs in parallel (hydra.launcher.n_jobs=2, hydra.launcher.cpus_per_task=4)
   hydra.run.dir=DIR  run folder"""
 _COMPLETION = """
 Shell completion: eval "$(spectrnn -sc install=bash)" (zsh, fish: -sc install=zsh)"""

@@ -29,7 +29,8 @@ class Command(NamedTuple):
         positional: Key that plain arguments set; "" if there are none.
         usage: Plain arguments in the help; with ``...`` the key is a list.
         is_multirun: Whether Hydra runs it, with run folders and sweeps. The task is then a function of the run folder,
-            the config, the chosen options and the folder of the sweep, and returns the metrics by split.
+            the config, the chosen options, the folder of the sweep and the number of the job in it, and returns the
+            metrics by split.
         preflight: Function that validates the whole config, as ``module:function``; "" if the task does.
     """
 
@@ -215,7 +216,7 @@ def _run_hydra(name: str, command: Command, arguments: list[str]) -> None:
         folder, choices = Path(hydra_config.runtime.output_dir), dict(hydra_config.runtime.choices)
         sweep = Path(hydra_config.sweep.dir) if hydra_config.mode == RunMode.MULTIRUN else None
         try:
-            metrics = _call(command.task, folder, config, choices, sweep)
+            metrics = _call(command.task, folder, config, choices, sweep, hydra_config.job.num if sweep else 0)
         except (UserError, BrokenPipeError) as error:
             failures.append(error)
             if isinstance(error, UserError):
@@ -225,7 +226,13 @@ def _run_hydra(name: str, command: Command, arguments: list[str]) -> None:
         return scores.get(metrics["metric"]) if metrics else None
 
     sys.argv = ["spectrnn", *arguments]
-    hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=name)(job)()
+    ending: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if {"-m", "--multirun"} & {*arguments}:
+        from spectrnn.study.sweep import reported_sweep
+
+        ending = reported_sweep()
+    with ending:
+        hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=name)(job)()
     for error in failures:
         if isinstance(error, BrokenPipeError):
             raise error

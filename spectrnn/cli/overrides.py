@@ -104,7 +104,9 @@ def resumed_overrides(resume: str, folder: Path, overrides: Iterable[str]) -> li
     kept = [o for o in before if not o.startswith("resume=") and o not in new]
     for override in kept:
         # The folder may not be the user's own, and such an override could import any class or configure Hydra.
-        is_launcher = re.fullmatch(r"hydra/launcher=\w+|hydra\.launcher\.n_jobs=-?\d+", override)
+        is_launcher = re.fullmatch(
+            r"hydra/launcher=\w+|hydra\.(launcher\.[a-z]\w*|sweeper\.max_batch_size)=[\w-]+", override
+        )
         if "_target_" in override or (override.lstrip("+~").startswith("hydra") and not is_launcher):
             raise UserError(
                 f"resume={resume}: the run was started with {override!r:.200}; if you trust that, repeat it"

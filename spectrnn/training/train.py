@@ -21,7 +21,7 @@ from spectrnn.errors import UserError
 from spectrnn.files import remove_stale_temporaries
 from spectrnn.model.classifier import Classifier, build_stages
 from spectrnn.progress import Stopwatch
-from spectrnn.runs import CHECKPOINT, MODEL
+from spectrnn.runs import CHECKPOINT, LOCK, MODEL
 from spectrnn.training import checkpoint
 from spectrnn.training.logger import NullLogger, RunLogger
 from spectrnn.training.preflight import RunComponents, preflight
@@ -68,9 +68,9 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
     if distributed.rank():  # rank 0 holds it
         yield
         return
-    (folder / ".hydra").mkdir(parents=True, exist_ok=True)
+    (folder / LOCK).parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / ".hydra" / "lock", blocking=False):
+        with FileLock(folder / LOCK, blocking=False):
             remove_stale_temporaries(folder)
             yield
     except Timeout as error:
