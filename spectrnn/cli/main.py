@@ -28,8 +28,9 @@ class Command(NamedTuple):
         uses_run_data: Whether the dataset defaults to that of the model's run.
         positional: Key that plain arguments set; "" if there are none.
         usage: Plain arguments in the help; with ``...`` the key is a list.
-        is_multirun: Whether Hydra runs it, with run folders and sweeps. The task is then a function of the run folder,
-            the config and the chosen options, and returns the metrics by split.
+        has_run_dir: Whether Hydra runs it, in a run folder. The task is then a function of the run folder, the config
+            and the chosen options, and returns the metrics by split.
+        is_multirun: Whether Hydra can also sweep it.
         preflight: Function that validates the whole config, as ``module:function``; "" if the task does.
     """
 
@@ -39,6 +40,7 @@ class Command(NamedTuple):
     uses_run_data: bool = False
     positional: str = ""
     usage: str = ""
+    has_run_dir: bool = False
     is_multirun: bool = False
     preflight: str = ""
 
@@ -53,8 +55,15 @@ COMMANDS = {
         "train a classifier",
         "spectrnn.training.train:run_training",
         "spectrnn.training.preflight.TrainConfig",
+        has_run_dir=True,
         is_multirun=True,
         preflight="spectrnn.training.preflight:preflight",
+    ),
+    "tune": Command(
+        "search hyperparameters, and evaluate the best model on the test split",
+        "spectrnn.study.tune:run_tune",
+        "spectrnn.study.tune.TuneConfig",
+        has_run_dir=True,
     ),
     "eval": Command(
         "evaluate a model on a split of a dataset",
@@ -162,7 +171,7 @@ def _run(name: str, arguments: list[str]) -> None:
         if not _is_completion(arguments):
             flags, overrides = _expand_arguments(name, command, arguments)
             arguments = [*flags, *overrides]
-        if command.is_multirun or _PRINTS & {flag.partition("=")[0] for flag in flags}:
+        if command.has_run_dir or _PRINTS & {flag.partition("=")[0] for flag in flags}:
             _run_hydra(name, command, arguments)
         else:
             _run_task(name, command, overrides, config_dirs(arguments))
@@ -235,7 +244,13 @@ def _call(path: str, *arguments: Any) -> Any:
 def _expand_arguments(name: str, command: Command, arguments: list[str]) -> tuple[list[str], list[str]]:
     """Returns flags, and overrides that include plain arguments and what a named run implies."""
     flags, overrides, plain = _parse_arguments(name, command, arguments)
-    from spectrnn.cli.overrides import evaluation_overrides, require_unused_run_dir, train_overrides, value_of
+    from spectrnn.cli.overrides import (
+        evaluation_overrides,
+        require_unused_run_dir,
+        train_overrides,
+        tune_overrides,
+        value_of,
+    )
     from spectrnn.config.compose import config_file, quote_override
 
     dirs = config_dirs(arguments)
@@ -243,6 +258,10 @@ def _expand_arguments(name: str, command: Command, arguments: list[str]) -> tupl
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder, named by --config-dir or hydra.searchpath")
     names = {flag.partition("=")[0] for flag in flags}
+    if names & {"-m", "--multirun"} and not command.is_multirun:
+        raise UserError(f"-m: {name} cannot sweep; only train can")
+    if command.has_run_dir and not command.is_multirun:
+        return flags, tune_overrides(overrides)
     if command.is_multirun:
         sweep = value_of("sweep", overrides, None)
         if config_file(f"sweep/{sweep}", dirs) and not names & {"-m", "--multirun"}:
@@ -250,8 +269,6 @@ def _expand_arguments(name: str, command: Command, arguments: list[str]) -> tupl
         if not names & _PRINTS:
             require_unused_run_dir(overrides)
         return flags, train_overrides(overrides)
-    if names & {"-m", "--multirun"}:
-        raise UserError(f"-m: {name} cannot sweep; only train can")
     for flag in sorted(names - _PRINTS - {"--config-dir", "-cd", "--package", "-p"}):
         if flag.startswith("-"):
             raise UserError(f"{flag}: not an option of spectrnn {name}; --help lists them")

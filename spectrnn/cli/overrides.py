@@ -15,6 +15,10 @@ from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.errors import UserError
 from spectrnn.runs import CHECKPOINT, MODEL, RESUMED, find_model, find_resumable_run, original_overrides
 
+# Not in train.yaml, which tune.yaml includes: Hydra allows the first only in the config of the command itself, and the
+# second would create both folders, as OmegaConf resolves a value before it is replaced.
+_RUN_LOGGING = "hydra/job_logging=run"
+_TUNE_DIR = "hydra.run.dir='${new_folder:outputs/tune/${now:%Y-%m-%d}/${now:%H-%M-%S}}'"
 _MACHINE_LOCAL_KEYS = ("cache", "download")  # keys of data that a model file must not set
 
 
@@ -49,12 +53,29 @@ def train_overrides(overrides: list[str]) -> list[str]:
     resume = value_of("resume", overrides, None)
     overrides = resumed_overrides(str(resume), overrides) if resume else overrides
     if os.environ.get("RANK", "0") == "0":
-        return overrides
+        return [_RUN_LOGGING, *overrides]
     # Of torchrun's processes only the first uses the run folder; the others get a temporary one.
     folder = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     places = [f"hydra.{key}.dir={quote_override(folder)}" for key in ("run", "sweep")]
     return [*overrides, *places, "hydra.output_subdir=null", "hydra/job_logging=quiet"]
+
+
+def tune_overrides(overrides: Sequence[str]) -> list[str]:
+    """Returns the overrides of a search.
+
+    Raises:
+        UserError: A folder that contains a run, before Hydra writes its files there, and overrides for `train` only.
+    """
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if key == "hydra.run.dir" and (Path(value.strip("'\"")).expanduser() / CHECKPOINT).exists():
+            raise UserError(f"{override}: contains a run already; choose another folder")
+        if key in ("resume", "sweep"):
+            raise UserError(
+                f"{override}: tune has no {key}; the same command, with its hydra.run.dir, continues a search"
+            )
+    return [_RUN_LOGGING, _TUNE_DIR, *overrides]
 
 
 def resumed_overrides(resume: str, overrides: Iterable[str]) -> list[str]:

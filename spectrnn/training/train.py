@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from spectrnn.config.instantiate import instantiate
 from spectrnn.config.types import MAX_CLIP_SECONDS
 from spectrnn.data.dataset import Dataset, open_dataset
 from spectrnn.devices import log_device, reporting_out_of_memory
-from spectrnn.errors import TrainingInterrupted, UserError
+from spectrnn.errors import StorageError, TrainingInterrupted, UserError
 from spectrnn.files import remove_stale_temporaries
 from spectrnn.model.classifier import Classifier, build_stages
 from spectrnn.progress import Stopwatch
@@ -25,7 +25,7 @@ from spectrnn.training import checkpoint
 from spectrnn.training.logger import NullLogger, RunLogger
 from spectrnn.training.preflight import RunComponents, preflight
 from spectrnn.training.run_folder import RunFolder
-from spectrnn.training.trainer import Trainer, seed_generators
+from spectrnn.training.trainer import EpochCallback, Trainer, seed_generators
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,13 @@ def run_training(folder: Path, config: DictConfig, choices: Mapping[str, str]) -
 
 
 @reporting_out_of_memory("trainer.batch_size", "data.max_seconds")
-def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[str, Any]:
+def train(
+    config: DictConfig,
+    folder: Path,
+    choices: Mapping[str, str],
+    on_epoch: EpochCallback | None = None,
+    splits: Sequence[str] = ("val", "test"),
+) -> dict[str, Any]:
     """Trains a classifier.
 
     Args:
@@ -60,6 +66,8 @@ def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[
         folder: Folder of the run, which receives model.safetensors, last.ckpt, metrics.json and TensorBoard's events.
             With several processes that of rank 0 is used.
         choices: Chosen option of each config group, for TensorBoard.
+        on_epoch: As for `Trainer.fit`.
+        splits: Splits that the best classifier is evaluated on.
 
     Returns:
         The content of metrics.json; empty on all ranks but the first.
@@ -87,14 +95,14 @@ def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[
             with NullLogger() if distributed.rank() else RunLogger(folder, run.trainer.metric, resumed_at) as logger:
                 run_folder = RunFolder(folder, run.config, trainer, logger)
                 run_folder.start(is_new=state is None)
-                trainer.fit(logger, run_folder.save)
-                return run_folder.finish(choices)
+                trainer.fit(logger, run_folder.save, on_epoch)
+                return run_folder.finish(choices, splits)
         except TrainingInterrupted as interrupted:
             message = f"{interrupted}; spectrnn train resume={folder} continues it"
             raise TrainingInterrupted(message, interrupted.code) from None
         except OSError as error:
             place, reason = error.filename or folder, error.strerror or error
-            raise UserError(f"{place}: {reason}; resume={folder} continues from {CHECKPOINT}") from error
+            raise StorageError(f"{place}: {reason}; resume={folder} continues from {CHECKPOINT}") from error
 
 
 def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new: bool) -> Trainer:
