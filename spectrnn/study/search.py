@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 PRUNED = "pruned.txt"  # why a trial was not trained to its end
 # A report of each trial would take more time and space than a short training; the command line can ask for it.
 TRIAL_DEFAULTS = ["trainer.report=false"]
-_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+_FINISHED, _FAILED = (TrialState.COMPLETE, TrialState.PRUNED), (TrialState.FAIL,)
 _MAX_DRAWS = 100  # of hyperparameters that were not tried before
 _POLL_SECONDS = 0.5
 
@@ -94,12 +94,17 @@ class Search:
         pruners = {
             # Until a quarter of the epochs, a high learning rate says little about the result.
             "median": optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=settings.epochs // 4),
-            "hyperband": optuna.pruners.HyperbandPruner(max(1, settings.epochs // 9), settings.epochs),
+            "hyperband": optuna.pruners.HyperbandPruner(
+                min_resource=max(1, settings.epochs // 9), max_resource=settings.epochs
+            ),
             "none": optuna.pruners.NopPruner(),
         }
         with self.lock:
             self.study = optuna.create_study(
-                storage=f"sqlite:///{self.folder.absolute() / 'study.db'}",
+                storage=optuna.storages.RDBStorage(
+                    f"sqlite:///{self.folder.absolute() / 'study.db'}",
+                    engine_kwargs={"connect_args": {"timeout": 60}},  # s, in which others may write
+                ),
                 sampler=RandomSampler(),  # of nothing: `_draw` draws
                 pruner=pruners[settings.pruner],
                 study_name="search",
@@ -132,49 +137,44 @@ class Search:
 
         Raises:
             TrainingInterrupted: A signal; the trial has been saved.
-            UserError: An error that is not one of the trial's hyperparameters, such as a full disk.
+            StorageError: A full disk.
         """
+        is_waiting = False
         while True:
-            with self._claim() as number:
-                if number is None:
-                    return
-                self._run(number)
+            number, lock = self._claim()
+            if number is None:
+                return
+            if lock:
+                try:
+                    self._run(number)
+                finally:
+                    lock.release()
+            else:
+                if not is_waiting:
+                    log.info("waiting for other processes, which run the last trials")
+                is_waiting = True
+                time.sleep(_POLL_SECONDS)
 
-    @contextmanager
-    def _claim(self) -> Iterator[int | None]:
-        """Yields the number of a trial that only this process works on; None if the search is finished."""
-        lock, number, is_waiting = None, None, False
-        while True:
-            with self.lock:
-                trials = self.trials
-                running = [trial.number for trial in trials if trial.state == TrialState.RUNNING]
-                counts = [sum(trial.state in states for trial in trials) for states in (_FINISHED, (TrialState.FAIL,))]
-                for number in running:
-                    if lock := self._try_lock(number):
-                        break
-                else:
-                    is_enough = max(counts) >= self.settings.trials
-                    if is_enough or counts[0] + len(running) < self.settings.trials:
-                        drawn = None if is_enough else self._draw(trials)
-                        if drawn:
-                            self.study.add_trial(drawn)
-                            (self.folder / METRICS).unlink(missing_ok=True)  # a search that has it is finished
-                            number = len(trials)
-                            lock = self._try_lock(number)
-                        elif not running:
-                            number = None
-                            break
-            if lock:
-                break
-            if not is_waiting:
-                log.info("waiting for other processes, which run trials %s", ", ".join(map(str, running)))
-            is_waiting = True
-            time.sleep(_POLL_SECONDS)
-        try:
-            yield number
-        finally:
-            if lock:
-                lock.release()
+    def _claim(self) -> tuple[int | None, FileLock | None]:
+        """Claims a trial that a process left, or else a new one.
+
+        Returns:
+            Number of the trial, and the lock of its folder. The lock is None if other processes run all that is left,
+            such as this trial; both are None if the search is finished.
+        """
+        with self.lock:
+            trials, wanted = self.trials, self.settings.trials
+            running = [trial.number for trial in trials if trial.state == TrialState.RUNNING]
+            for number in running:
+                if lock := self._try_lock(number):
+                    return number, lock
+            finished, failed = (sum(trial.state in states for trial in trials) for states in (_FINISHED, _FAILED))
+            is_enough = max(finished, failed) >= wanted
+            if not is_enough and finished + len(running) < wanted and (drawn := self._draw(trials)):
+                (self.folder / METRICS).unlink(missing_ok=True)  # a search that has it is finished
+                self.study.add_trial(drawn)
+                return len(trials), self._try_lock(len(trials))
+            return (running[0] if running else None), None
 
     def _try_lock(self, number: int) -> FileLock | None:
         folder = self.trial_folder(number) / ".hydra"
@@ -211,10 +211,9 @@ class Search:
     def _run(self, number: int) -> None:
         """Runs a claimed trial, or resumes it, and records its result."""
         frozen, folder, metric = self.trials[number], self.trial_folder(number), self.settings.metric
-        storage, trial_id = self.study._storage, frozen._trial_id
+        live, reported = optuna.trial.Trial(self.study, frozen._trial_id), {*frozen.intermediate_values}
         drawn = self.overrides(frozen)
         text = f"trial {number:>3}  "
-        live, reported = optuna.trial.Trial(self.study, trial_id), {*frozen.intermediate_values}
 
         def prune(epoch: Mapping[str, Any]) -> None:
             step, value = epoch["epoch"], epoch["val"][metric]
@@ -239,14 +238,14 @@ class Search:
         except UserError as error:
             write_error(folder, str(error))
             reason = str(error).splitlines()[0]
-            storage.set_trial_user_attr(trial_id, "error", reason)
+            live.set_user_attr("error", reason)
             self.study.tell(number, state=TrialState.FAIL)
             text += f"failed: {reason}"
         else:
             value, seconds = metrics["val"][metric], metrics["train"]["seconds"]
             result = {"loss": metrics["val"]["loss"], "epochs": metrics["epochs"], "seconds": seconds}
             result["threads"] = torch.get_num_threads()  # on which the last digits of the weights depend
-            storage.set_trial_user_attr(trial_id, "result", result)
+            live.set_user_attr("result", result)
             self.study.tell(number, value)
             is_best = self.ranked()[0].number == number
             text += f"{metric} {value:.4f}  {metrics['epochs']} epochs in {format_seconds(seconds)}"
