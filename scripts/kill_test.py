@@ -2,9 +2,11 @@
 
     uv run scripts/kill_test.py                          # 25 kills, on the embedded dataset
     uv run scripts/kill_test.py --kills 100 data=fsdd data.root=fsdd model=crnn
+    uv run scripts/kill_test.py --kills 10 data=manifest data.path=esc10.csv folds=all
 
 Further arguments are overrides of train.yaml. Each run is killed and resumed until it finishes; then the next one is
-started, up to the given number of kills. Weights, metrics and TensorBoard's curves must be bit-identical.
+started, up to the given number of kills. Weights, predictions, metrics and TensorBoard's curves must be bit-identical,
+and no fold of a cross-validation that has finished may be trained again.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +76,29 @@ def main() -> None:
 
 
 def command(run: Path, settings: list[str]) -> list[str]:
-    """The command line that starts a run, or resumes it if that is possible."""
-    if (run / ".hydra" / "overrides.yaml").exists():
+    """The command line that starts a run, or resumes it if that is possible; a cross-validation is repeated."""
+    if not is_cross_validation(settings) and (run / ".hydra" / "overrides.yaml").exists():
         return [*SPECTRNN, f"resume={run}"]
     return [*SPECTRNN, *settings, f"hydra.run.dir={run}"]
 
 
+def is_cross_validation(settings: list[str]) -> bool:
+    """Whether overrides ask for several folds."""
+    return any(setting.startswith("folds=") for setting in settings)
+
+
 def train(run: Path, settings: list[str], seconds: float) -> bool:
+    """Starts or resumes a run, and kills it after some seconds; returns whether it finished before."""
+    finished = {path: path.stat().st_mtime_ns for path in run.glob("*/metrics.json")}
+    try:
+        return finishes(run, settings, seconds)
+    finally:
+        for path, written in finished.items():
+            if path.stat().st_mtime_ns != written:
+                sys.exit(f"{path.parent} had finished, and was trained again")
+
+
+def finishes(run: Path, settings: list[str], seconds: float) -> bool:
     """Starts or resumes a run, and kills it after some seconds; returns whether it finished before."""
     process = subprocess.Popen(command(run, settings), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
@@ -99,6 +118,8 @@ def state(run: Path) -> str:
         return "before its folder was made"
     if (run / "metrics.json").exists():
         return "after its last write"
+    if folds := sorted(run.glob("fold-*")):
+        return f"in fold {len(folds)}, {state(folds[-1])}"
     if not (run / "last.ckpt").exists():
         return "before its first checkpoint"
     progress = torch.load(run / "last.ckpt", weights_only=True)["state"]["progress"]
@@ -107,12 +128,14 @@ def state(run: Path) -> str:
 
 def differences(reference: Path, run: Path) -> list[str]:
     """Names of the results that differ between two runs."""
+    if folds := sorted(reference.glob("fold-*")):
+        found = [f"{fold.name}: {name}" for fold in folds for name in differences(fold, run / fold.name)]
+        return found + [name for name in ("metrics", "predictions") if RESULTS[name](run) != RESULTS[name](reference)]
     found = []
     weights, expected = (load_file(folder / "model.safetensors") for folder in (run, reference))
     if weights.keys() != expected.keys() or not all(torch.equal(weights[name], expected[name]) for name in expected):
         found.append("weights")
-    if metrics(run) != metrics(reference):
-        found.append("metrics")
+    found += [name for name, read in RESULTS.items() if read(run) != read(reference)]
     ours, theirs = curves(run), curves(reference)
     return found + [
         f"curve {name}" for name in sorted(ours.keys() | theirs.keys()) if ours.get(name) != theirs.get(name)
@@ -123,6 +146,14 @@ def metrics(run: Path) -> dict[str, Any]:
     """The metrics of a run without the speed."""
     content = json.loads((run / "metrics.json").read_text())
     return content | {"train": content["train"] | {"clips_per_second": None, "seconds": None}}
+
+
+def predictions(run: Path) -> bytes:
+    """The table of predictions."""
+    return (run / "predictions.csv").read_bytes()
+
+
+RESULTS: dict[str, Callable[[Path], Any]] = {"metrics": metrics, "predictions": predictions}
 
 
 def curves(run: Path) -> dict[str, list[tuple[int, float]]]:

@@ -8,9 +8,11 @@ import yaml
 from spectrnn.errors import UserError
 
 OUTPUTS = Path("outputs")
+FOLD = "fold-"  # prefix of the folders of a cross-validation's runs
 MODEL = "model.safetensors"
 CHECKPOINT = "last.ckpt"
 METRICS = "metrics.json"  # the last file that a training writes: a run that has it is finished
+SWEEP = "multirun.yaml"  # Hydra's description of a sweep
 RESUMED = ".hydra/resumed"  # where Hydra describes a resumed run, until its checkpoint has accepted the new config
 
 
@@ -36,17 +38,23 @@ def find_model(run: str) -> Path:
 
 
 def find_resumable_run(resume: str) -> Path:
-    """Returns the run folder that ``resume=`` names.
+    """Returns the folder that ``resume=`` names.
 
     Args:
-        resume: Run folder, or ``latest``.
+        resume: Folder of a run, cross-validation or sweep; or ``latest``, with which a run that belongs to a
+            cross-validation or sweep is resumed as a part of it.
 
     Raises:
-        UserError: No such run folder, or one that contains nothing to resume.
+        UserError: No such folder, or one that contains nothing to resume.
     """
     if resume == "latest":
-        return _newest(CHECKPOINT, "resume=latest").parent
+        folder = _newest(CHECKPOINT, "resume=latest").parent
+        if is_cross_validation(folder.parent):
+            folder = folder.parent
+        return folder.parent if (folder.parent / SWEEP).exists() else folder
     folder = Path(resume).expanduser()
+    if (folder / SWEEP).is_file() or is_cross_validation(folder):
+        return folder
     # A run that was killed before its first checkpoint starts again with the overrides that Hydra has written.
     is_restartable = not (folder / MODEL).exists() and original_overrides(folder) is not None
     if not is_restartable and not (folder / CHECKPOINT).is_file():
@@ -55,10 +63,30 @@ def find_resumable_run(resume: str) -> Path:
     return folder
 
 
+def is_cross_validation(folder: Path) -> bool:
+    """Whether a folder contains the runs of a cross-validation."""
+    return any(folder.glob(f"{FOLD}*"))
+
+
 def original_overrides(folder: Path) -> Any:
     """Returns the list of overrides that a run was started with; None if Hydra has not written it."""
-    file = folder / ".hydra" / "overrides.yaml"
-    return yaml.safe_load(file.read_text()) if file.is_file() else None
+    for file in (folder / ".hydra" / "overrides.yaml", folder / RESUMED / "overrides.yaml"):
+        if file.is_file():
+            return yaml.safe_load(file.read_text())
+    return None
+
+
+def sweep_overrides(folder: Path) -> tuple[list[str], list[str]]:
+    """Returns the overrides that a sweep was started with: those of the task, and those of Hydra.
+
+    Raises:
+        UserError: A damaged file.
+    """
+    try:
+        overrides = yaml.safe_load((folder / SWEEP).read_text())["hydra"]["overrides"]
+        return list(map(str, overrides["task"])), list(map(str, overrides["hydra"]))
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise UserError(f"{folder / SWEEP}: cannot be read as the description of a sweep ({error!r:.200})") from error
 
 
 def commit_resumed_config(folder: Path) -> None:

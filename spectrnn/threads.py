@@ -35,7 +35,11 @@ def configure_cpu() -> None:
 
     if not {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & os.environ.keys():
         torch.set_num_threads(joblib.cpu_count())
-    # By default, memory of more than some megabytes is returned and then zeroed by the system in each step.
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Keeps freed memory: by default, large arrays are returned, and zeroed by the system when they are next needed."""
     _call_c_library("mallopt", *_MMAP_THRESHOLD)
     _call_c_library("mallopt", *_TRIM_THRESHOLD)
 

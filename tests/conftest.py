@@ -1,5 +1,6 @@
 """Shared fixtures: audio files, data sources as the command line builds them, and a separate cache."""
 
+import copy
 import functools
 import os
 from collections.abc import Callable, Iterator
@@ -55,6 +56,12 @@ def source() -> Callable[..., DataSource]:
 
 
 @pytest.fixture(scope="session")
+def variants() -> Callable[..., list[Any]]:
+    """Copies a classifier, each with other weights, statistics, temperature and longest clip: `variants(model, 3)`."""
+    return _variants
+
+
+@pytest.fixture(scope="session")
 def real_digits() -> Path:
     """Folder of the Free Spoken Digit Dataset: SPECTRNN_TEST_FSDD, else ../shared/data/fsdd."""
     if not _FSDD.is_dir():
@@ -88,3 +95,19 @@ def _source(name: str, **settings: Any) -> DataSource:
     source = instantiate(OmegaConf.merge(_defaults(name), {"data": plain}).data, "data")
     assert isinstance(source, DataSource)
     return source
+
+
+def _variants(classifier: Any, count: int) -> list[Any]:
+    import torch
+
+    variants = [copy.deepcopy(classifier) for _ in range(count)]
+    generator = torch.Generator().manual_seed(0)
+    for number, variant in enumerate(variants):
+        for name, tensor in variant.state_dict().items():
+            if tensor.dim():
+                scale = 0.5 * (tensor.std(correction=0) + 0.1)
+                noise = torch.randn(tensor.shape, generator=generator) * scale
+                tensor.add_(noise.abs() if name.endswith((".variance", ".std")) else noise)
+        variant.temperature.fill_(0.5 + number)
+        variant.max_train_samples.add_((0, 2000, 1000)[number % 3])
+    return variants

@@ -137,7 +137,7 @@ def test_another_version_is_not_that_of_the_working_directory(tmp_path: Path, mo
 
 def test_a_training_ends_when_it_reaches_the_accuracy(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO")
-    with RunLogger(tmp_path, "accuracy") as logger:  # whose line for an epoch is that of `spectrnn train`
+    with RunLogger([], "accuracy") as logger:  # whose line for an epoch is that of `spectrnn train`
         for epoch, value in enumerate((0.5, 0.99, 0.2), 1):
             train = {"loss": 1.0, "accuracy": 1.0, "clips_per_second": 800.0}
             logger.log_epoch(epoch, {"epoch": epoch, "train": train, "val": {"loss": 1.0, "accuracy": value}}, False)

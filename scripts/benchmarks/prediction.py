@@ -14,6 +14,7 @@ from spectrnn.data.audio import load_audio
 from spectrnn.data.clips import Clip
 from spectrnn.inference.pipeline import audio_paths, predict_recordings
 from spectrnn.inference.predictor import load
+from spectrnn.inference.shards import work_units
 from spectrnn.inference.tasks import ClipTask
 
 Segment = tuple[float, float, str]  # start and end in seconds, label
@@ -27,7 +28,7 @@ def folder(model: Path, recordings: list[str], rounds: int) -> dict[str, float]:
     times = []
     for _ in range(rounds + 1):
         start = time.perf_counter()
-        for group in predict_recordings(predictor, ClipTask(predictor, None), paths, 64):
+        for group in predict_recordings(predictor, ClipTask(predictor, None), work_units(paths), 64):
             for result in group:
                 if result.error:
                     raise result.error
@@ -104,7 +105,7 @@ def _write_recording(path: Path, rate: int, clips: Sequence[Clip], hours: float)
         for minute in range(round(60 * hours)):
             samples = generator.normal(0, 10, 60 * rate)
             clip = clips[generator.integers(len(clips))]
-            waveform = load_audio(clip.path, rate, clip.start, clip.end)[: 40 * rate]
+            waveform = load_audio(clip.path, rate, clip.start, clip.end, clip.copy)[: 40 * rate]
             start = int(generator.integers(5 * rate, 15 * rate))
             samples[start : start + len(waveform)] += waveform
             file.write(np.clip(samples, -32768, 32767).astype(np.int16))

@@ -13,7 +13,7 @@ import numpy as np
 
 from spectrnn.check.measure import ClipStats, measure_clips
 from spectrnn.check.near_duplicates import Pair, connected_components, exact_duplicates, near_duplicates
-from spectrnn.data.clips import Clip, DataSource
+from spectrnn.data.clips import Clip, DataSource, common_folder
 from spectrnn.data.splits import assign_splits, require_classes, require_training_clips
 from spectrnn.errors import UserError
 
@@ -140,7 +140,7 @@ def numbered_series(
         match = re.fullmatch(r"(.*?)(\d+)", Path(clip.path).stem)
         whole_file = clip.end is None and not clip.start
         if match and match[1] and whole_file and clip.group is None and stats[row].error is None:
-            found[f"{Path(clip.path).parent}/{match[1]}"].append((int(match[2]), row))
+            found[f"{os.path.dirname(clip.path)}/{match[1]}"].append((int(match[2]), row))
     cut: list[list[int]] = []
     others: list[list[int]] = []
     for numbered in found.values():
@@ -168,9 +168,8 @@ def _is_contiguous(series: Sequence[ClipStats]) -> bool:
 
 def _short_names(clips: Sequence[Clip]) -> list[str]:
     """Paths relative to the common folder, with the time span of a clip that is part of a file."""
-    folders = {os.path.dirname(clip.path) for clip in clips}
-    root = os.path.commonpath(folders) if all(folders) else ""
-    names = (os.path.relpath(clip.path, root) if root else clip.path for clip in clips)
+    root = common_folder(clip.path for clip in clips)
+    names = (clip.path[len(root) :] for clip in clips)
     return [
         name if clip.end is None and not clip.start else f"{name} [{clip.start:g} to {clip.end or 'end'} s]"
         for name, clip in zip(names, clips, strict=True)

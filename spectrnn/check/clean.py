@@ -65,7 +65,7 @@ def clean_table(
 
 
 def write_manifest(clips: Sequence[Clip], out: Path) -> None:
-    """Writes a CSV file for ``data=manifest`` atomically; paths are relative to its folder.
+    """Writes a CSV file for ``data=manifest`` atomically; paths of local files are relative to its folder.
 
     Raises:
         UserError: The file cannot be written.
@@ -80,7 +80,8 @@ def write_manifest(clips: Sequence[Clip], out: Path) -> None:
             writer = csv.DictWriter(file, fields, extrasaction="ignore")
             writer.writeheader()
             for clip in clips:
-                writer.writerow({**clip._asdict(), "path": os.path.relpath(os.path.abspath(clip.path), folder)})
+                path = clip.path if clip.copy else os.path.relpath(os.path.abspath(clip.path), folder)
+                writer.writerow({**clip._asdict(), "path": path})
     except (OSError, UnicodeEncodeError) as error:
         raise UserError(f"out={out}: cannot be written ({error})") from error
 

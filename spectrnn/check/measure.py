@@ -7,18 +7,29 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from spectrnn.check.fingerprint import RATE, SECONDS, Landmarks, landmarks, power_spectrogram, spectrogram_db
+from spectrnn.check.fingerprint import (
+    RATE,
+    SECONDS,
+    Landmarks,
+    boundary_levels,
+    landmarks,
+    power_spectrogram,
+    spectrograms,
+)
 from spectrnn.data.audio import FloatSamples, make_resampler, open_audio, read_blocks, to_int16, to_mono
 from spectrnn.data.cache import AudioHash
 from spectrnn.data.clips import Clip
 from spectrnn.data.parallel import parallel_map
 from spectrnn.errors import UserError
+from spectrnn.threads import keep_freed_memory
 
 _MIN_PLATEAU = 3  # consecutive samples at an extreme that count as clipped
 _MIN_CLIPPING_LEVEL = 0.05  # of full scale; below it, plateaus result from coarse quantization
 _WINDOW, _MAX_WINDOWS = 1024, 64  # samples per window, and windows per block, for the bandwidth
 _CUTOFF_RATIO, _CUTOFF_BINS = 100.0, 12  # a cutoff is a drop by this power ratio (20 dB) within this many bins
-_BOUNDARY_FRAMES = 4  # 56 ms
+_BATCH = 1 << 16  # samples at which a batch of waveforms is analyzed; bounds the memory
+
+Spectrum = npt.NDArray[np.float64]
 
 
 class ClipStats(NamedTuple):
@@ -59,23 +70,43 @@ def measure_clips(clips: Sequence[Clip]) -> list[ClipStats]:
     """Measures all clips of a table in parallel, with a progress bar.
 
     Returns:
-        Measurements in the table's order, about 4 kB per clip; each process holds one block of a file at a time.
+        Measurements in the table's order, about 4 kB per clip; each process holds one block of a file and up to
+        `SECONDS` of a few clips.
     """
     return [stats for part in parallel_map(_measure_all, clips, "analyzing") for stats in part]
 
 
 def _measure_all(clips: Sequence[Clip]) -> list[ClipStats]:
-    stats = []
-    for clip in clips:
+    keep_freed_memory()
+    stats: list[ClipStats] = []
+    waveforms: dict[int, FloatSamples] = {}  # by row, of the clips in the next batch
+    spectra: dict[int, Spectrum] = {}
+    for row, clip in enumerate(clips):
         try:
-            with open_audio(clip.path) as file:
-                stats.append(_measure(file, clip))
+            with open_audio(clip.path, clip.copy) as file:
+                measured, waveforms[row], spectra[row] = _measure(file, clip)
         except UserError as error:
-            stats.append(ClipStats(error=str(error)))
+            measured = ClipStats(error=str(error))
+        stats.append(measured)
+        if waveforms and (row == len(clips) - 1 or sum(map(len, waveforms.values())) >= _BATCH):
+            batch = spectrograms(list(waveforms.values()))
+            bandwidth = _bandwidth(np.stack(list(spectra.values())), np.array([stats[row].rate for row in spectra]))
+            for done, hertz, found, levels in zip(
+                waveforms, bandwidth, landmarks(batch), boundary_levels(batch), strict=True
+            ):
+                stats[done] = stats[done]._replace(bandwidth=hertz, landmarks=found, boundary_levels=levels)
+            waveforms.clear()
+            spectra.clear()
     return stats
 
 
-def _measure(file: soundfile.SoundFile, clip: Clip) -> ClipStats:
+def _measure(file: soundfile.SoundFile, clip: Clip) -> tuple[ClipStats, FloatSamples, Spectrum]:
+    """Measures a clip by itself.
+
+    Returns:
+        Measurements without the bandwidth and the fingerprint, the waveform as `spectrograms` needs it, and the sum of
+        the power spectra.
+    """
     rate = file.samplerate
     audio_hash, resampler = AudioHash(), make_resampler(rate, clip.path, RATE)
     compared: list[FloatSamples] = []  # at RATE, up to SECONDS
@@ -94,9 +125,7 @@ def _measure(file: soundfile.SoundFile, clip: Clip) -> ClipStats:
         hop = max(_WINDOW // 2, len(mono) // _MAX_WINDOWS)
         power += power_spectrogram(mono, _WINDOW, hop).sum(0, dtype=np.float64)
     mean = total / samples
-    levels = spectrogram_db(np.concatenate(compared)[: round(SECONDS * RATE)] - np.float32(mean))
-    boundaries = np.stack([levels[:_BOUNDARY_FRAMES].mean(0), levels[-_BOUNDARY_FRAMES:].mean(0)])
-    return ClipStats(
+    stats = ClipStats(
         container=f"{file.format} {file.subtype}",
         rate=rate,
         channels=file.channels,
@@ -105,11 +134,9 @@ def _measure(file: soundfile.SoundFile, clip: Clip) -> ClipStats:
         rms=max(0.0, energy / samples - mean**2) ** 0.5,
         dc_offset=mean,
         clipped_fraction=clipped / samples,
-        bandwidth=_bandwidth(power, rate),
         hash=audio_hash.digest(),
-        landmarks=landmarks(levels),
-        boundary_levels=boundaries.reshape(2, -1, 8).mean(2),
     )
+    return stats, np.concatenate(compared)[: round(SECONDS * RATE)] - np.float32(mean), power
 
 
 def _count_clipped(block: FloatSamples) -> float:
@@ -117,20 +144,23 @@ def _count_clipped(block: FloatSamples) -> float:
     count = 0
     for channel in block.T:
         for extreme in (channel.max(), channel.min()):
-            positions = np.flatnonzero((channel == extreme) & (abs(extreme) >= _MIN_CLIPPING_LEVEL))
-            if len(positions) >= _MIN_PLATEAU:
+            is_extreme = channel == extreme
+            if abs(extreme) >= _MIN_CLIPPING_LEVEL and np.count_nonzero(is_extreme) >= _MIN_PLATEAU:
+                positions = np.flatnonzero(is_extreme)
                 runs = np.split(positions, np.flatnonzero(np.diff(positions) > 1) + 1)
                 count += sum(len(run) for run in runs if len(run) >= _MIN_PLATEAU)
     return count / block.shape[1]
 
 
-def _bandwidth(power: npt.NDArray[np.float64], rate: int) -> float:
-    """Frequency in Hz above which a spectrum (bins,) drops steeply and stays low, as after resampling.
+def _bandwidth(power: Spectrum, rate: npt.NDArray[np.int64]) -> list[float]:
+    """Frequencies in Hz above which spectra (clips, bins) drop steeply and stay low, as after resampling.
 
     The spectrum of a dull recording declines slowly, down to the noise of its microphone; its bandwidth is rate / 2.
     """
-    smooth = np.convolve(power, np.ones(3) / 3, "same")
-    maximum_from = np.maximum.accumulate(smooth[::-1])[::-1]
-    above = np.append(maximum_from[_CUTOFF_BINS:], np.full(_CUTOFF_BINS, np.inf))
-    cutoffs = np.flatnonzero((smooth > _CUTOFF_RATIO * above) & (above < 1e-4 * smooth.max()))
-    return float(cutoffs[-1] + _CUTOFF_BINS / 2) * rate / _WINDOW if len(cutoffs) else rate / 2
+    padded = np.pad(power, ((0, 0), (1, 1))) / 3
+    smooth = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
+    maximum_from = np.maximum.accumulate(smooth[:, ::-1], axis=1)[:, ::-1]
+    above = np.pad(maximum_from[:, _CUTOFF_BINS:], ((0, 0), (0, _CUTOFF_BINS)), constant_values=np.inf)
+    is_cutoff = (smooth > _CUTOFF_RATIO * above) & (above < 1e-4 * smooth.max(1, keepdims=True))
+    cutoff = is_cutoff.shape[1] - 1 - is_cutoff[:, ::-1].argmax(1) + _CUTOFF_BINS / 2
+    return np.where(is_cutoff.any(1), cutoff * rate / _WINDOW, rate / 2).tolist()

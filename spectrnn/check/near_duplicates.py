@@ -157,7 +157,7 @@ def _compare_all(pairs: Iterable[tuple[Clip, Clip]]) -> list[tuple[float, float]
 def _load(clip: Clip) -> FloatSamples:
     """Decodes up to `SECONDS` of a clip at `RATE`: float32 (samples,)."""
     blocks, missing = [], round(SECONDS * RATE)
-    with open_audio(clip.path) as file:
+    with open_audio(clip.path, clip.copy) as file:
         for block in iter_resampled(file, clip.path, RATE, clip.start, clip.end):
             blocks.append(block[:missing])
             missing -= len(blocks[-1])

@@ -28,8 +28,8 @@ class Command(NamedTuple):
         uses_run_data: Whether the dataset defaults to that of the model's run.
         positional: Key that plain arguments set; "" if there are none.
         usage: Plain arguments in the help; with ``...`` the key is a list.
-        has_run_dir: Whether Hydra runs it, in a run folder. The task is then a function of the run folder, the config
-            and the chosen options, and returns the metrics by split.
+        has_run_dir: Whether Hydra runs it, in a run folder. The task is then a function of the run folder, the config,
+            the chosen options and the folder of the sweep, and returns the metrics by split.
         is_multirun: Whether Hydra can also sweep it.
         preflight: Function that validates the whole config, as ``module:function``; "" if the task does.
     """
@@ -53,11 +53,11 @@ COMMANDS = {
     ),
     "train": Command(
         "train a classifier",
-        "spectrnn.training.train:run_training",
+        "spectrnn.study.job:run_job",
         "spectrnn.training.preflight.TrainConfig",
         has_run_dir=True,
         is_multirun=True,
-        preflight="spectrnn.training.preflight:preflight",
+        preflight="spectrnn.study.job:preflight_job",
     ),
     "tune": Command(
         "search hyperparameters, and evaluate the best model on the test split",
@@ -201,6 +201,7 @@ def _run_hydra(name: str, command: Command, arguments: list[str]) -> None:
     """Runs a command, or a sweep of it, through Hydra, which also prints configs and completions."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
     from omegaconf import OmegaConf
 
     from spectrnn.config.paths import CONFIG_DIR
@@ -211,17 +212,19 @@ def _run_hydra(name: str, command: Command, arguments: list[str]) -> None:
     failures: list[UserError | BrokenPipeError] = []
 
     def job(config: "DictConfig") -> float | None:
-        """Returns the chosen metric of the validation split, for sweepers that optimize it."""
+        """Returns the chosen metric of the validation split or of all folds, for sweepers that optimize it."""
         hydra_config = HydraConfig.get()
+        folder, choices = Path(hydra_config.runtime.output_dir), dict(hydra_config.runtime.choices)
+        sweep = Path(hydra_config.sweep.dir) if hydra_config.mode == RunMode.MULTIRUN else None
         try:
-            folder, choices = Path(hydra_config.runtime.output_dir), dict(hydra_config.runtime.choices)
-            metrics = _call(command.task, folder, config, choices)
-        except (UserError, BrokenPipeError) as error:  # an error in one run of a sweep does not stop the others
+            metrics = _call(command.task, folder, config, choices, sweep)
+        except (UserError, BrokenPipeError) as error:
             failures.append(error)
             if isinstance(error, UserError):
                 _print_error(str(error))
             return None
-        return metrics.get("val", {}).get(config.trainer.metric)
+        scores = metrics.get("pooled") or metrics.get("val") or {}
+        return scores.get(metrics["metric"]) if metrics else None
 
     sys.argv = ["spectrnn", *arguments]
     hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=name)(job)()
@@ -244,13 +247,7 @@ def _call(path: str, *arguments: Any) -> Any:
 def _expand_arguments(name: str, command: Command, arguments: list[str]) -> tuple[list[str], list[str]]:
     """Returns flags, and overrides that include plain arguments and what a named run implies."""
     flags, overrides, plain = _parse_arguments(name, command, arguments)
-    from spectrnn.cli.overrides import (
-        evaluation_overrides,
-        require_unused_run_dir,
-        train_overrides,
-        tune_overrides,
-        value_of,
-    )
+    from spectrnn.cli.overrides import evaluation_overrides, train_arguments, tune_overrides, value_of
     from spectrnn.config.compose import config_file, quote_override
 
     dirs = config_dirs(arguments)
@@ -266,9 +263,7 @@ def _expand_arguments(name: str, command: Command, arguments: list[str]) -> tupl
         sweep = value_of("sweep", overrides, None)
         if config_file(f"sweep/{sweep}", dirs) and not names & {"-m", "--multirun"}:
             raise UserError(f"sweep={sweep}: needs -m, without which a single run would be trained")
-        if not names & _PRINTS:
-            require_unused_run_dir(overrides)
-        return flags, train_overrides(overrides)
+        return train_arguments(flags, overrides, runs=not names & _PRINTS)
     for flag in sorted(names - _PRINTS - {"--config-dir", "-cd", "--package", "-p"}):
         if flag.startswith("-"):
             raise UserError(f"{flag}: not an option of spectrnn {name}; --help lists them")

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,17 @@ import yaml
 from spectrnn.config.compose import quote_override
 from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.errors import UserError
-from spectrnn.runs import CHECKPOINT, MODEL, RESUMED, find_model, find_resumable_run, original_overrides
+from spectrnn.runs import (
+    CHECKPOINT,
+    MODEL,
+    RESUMED,
+    SWEEP,
+    find_model,
+    find_resumable_run,
+    is_cross_validation,
+    original_overrides,
+    sweep_overrides,
+)
 
 # Not in train.yaml, which tune.yaml includes: Hydra allows the first only in the config of the command itself, and the
 # second would create both folders, as OmegaConf resolves a value before it is replaced.
@@ -30,37 +41,6 @@ def value_of(key: str, overrides: Iterable[str], default: Any) -> Any:
     return OverridesParser.create().parse_override(given[-1]).value() if given else default
 
 
-def require_unused_run_dir(overrides: Iterable[str]) -> None:
-    """Rejects a folder for a new run or sweep that contains runs already, before Hydra writes its files there.
-
-    Raises:
-        UserError: Such a folder.
-    """
-    for override in overrides:
-        key, _, value = override.partition("=")
-        pattern = {"hydra.run.dir": "*", "hydra.sweep.dir": "*/*"}.get(key)
-        folder = Path(value.strip("'\"")).expanduser()
-        if pattern and any(path.name in (MODEL, CHECKPOINT) for path in folder.glob(pattern)):
-            raise UserError(f"{override}: contains a run already; resume=RUN continues it, or choose another folder")
-
-
-def train_overrides(overrides: list[str]) -> list[str]:
-    """Returns the overrides of a training run: those given, those of the run that it resumes, and those of its rank.
-
-    Raises:
-        UserError: A run that cannot be resumed.
-    """
-    resume = value_of("resume", overrides, None)
-    overrides = resumed_overrides(str(resume), overrides) if resume else overrides
-    if os.environ.get("RANK", "0") == "0":
-        return [_RUN_LOGGING, *overrides]
-    # Of torchrun's processes only the first uses the run folder; the others get a temporary one.
-    folder = tempfile.mkdtemp()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    places = [f"hydra.{key}.dir={quote_override(folder)}" for key in ("run", "sweep")]
-    return [*overrides, *places, "hydra.output_subdir=null", "hydra/job_logging=quiet"]
-
-
 def tune_overrides(overrides: Sequence[str]) -> list[str]:
     """Returns the overrides of a search.
 
@@ -71,35 +51,89 @@ def tune_overrides(overrides: Sequence[str]) -> list[str]:
         key, _, value = override.lstrip("+").partition("=")
         if key == "hydra.run.dir" and (Path(value.strip("'\"")).expanduser() / CHECKPOINT).exists():
             raise UserError(f"{override}: contains a run already; choose another folder")
-        if key in ("resume", "sweep"):
-            raise UserError(
-                f"{override}: tune has no {key}; the same command, with its hydra.run.dir, continues a search"
-            )
+        if key == "resume":
+            raise UserError(f"{override}: the same command, with the search's hydra.run.dir, continues it")
+        if key in ("sweep", "folds", "final"):
+            raise UserError(f"{override}: tune has no {key}; only train has")
     return [_RUN_LOGGING, _TUNE_DIR, *overrides]
 
 
-def resumed_overrides(resume: str, overrides: Iterable[str]) -> list[str]:
-    """Returns the overrides of a resumed run: those that it was started with, then the new ones, in the same folder.
+def train_arguments(flags: list[str], overrides: list[str], runs: bool) -> tuple[list[str], list[str]]:
+    """Returns flags and overrides of a training: those given, those of what it resumes, and those of its rank.
 
     Args:
-        resume: Value of ``resume=``, as for `find_resumable_run`.
+        flags: Flags of this command line.
+        overrides: Overrides of this command line.
+        runs: Whether the command runs, and does not only print its config.
+
+    Raises:
+        UserError: Nothing to resume, overrides that are not trusted, or a folder that contains another run.
+    """
+    resume = value_of("resume", overrides, None)
+    is_sweep = bool({"-m", "--multirun"} & {*flags})
+    if resume:
+        folder = find_resumable_run(str(resume))
+        if (folder / SWEEP).is_file():
+            flags = flags if is_sweep else [*flags, "-m"]
+        overrides = resumed_overrides(str(resume), folder, overrides)
+    elif runs and _continues_folder(overrides, is_sweep):
+        overrides = [*overrides, f"hydra.output_subdir={RESUMED}"]
+    if os.environ.get("RANK", "0") == "0":
+        return flags, [_RUN_LOGGING, *overrides]
+    # Of torchrun's processes only the first uses the run folder; the others get a temporary one.
+    temporary = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+    places = [f"hydra.{key}.dir={quote_override(temporary)}" for key in ("run", "sweep")]
+    return flags, [*overrides, *places, "hydra.output_subdir=null", "hydra/job_logging=quiet"]
+
+
+def _continues_folder(overrides: Iterable[str], is_sweep: bool) -> bool:
+    """Whether the folder that a command names contains a sweep or cross-validation, which the command continues.
+
+    Raises:
+        UserError: A folder with a single run: Hydra's files must not overwrite its own.
+    """
+    key = "hydra.sweep.dir" if is_sweep else "hydra.run.dir"
+    folder = Path(str(value_of(key, overrides, "") or "")).expanduser()
+    if folder == Path():
+        return False
+    has_folds = is_cross_validation(folder)
+    if not has_folds and any((folder / name).exists() for name in (MODEL, CHECKPOINT)):
+        raise UserError(f"{key}={folder}: contains a run already; resume=RUN continues it, or choose another folder")
+    if has_folds and (is_sweep or not value_of("folds", overrides, None)):
+        raise UserError(
+            f"{key}={folder}: contains a cross-validation; resume=RUN continues it, or choose another folder"
+        )
+    return has_folds or (folder / SWEEP).exists()
+
+
+def resumed_overrides(resume: str, folder: Path, overrides: Iterable[str]) -> list[str]:
+    """Returns the overrides of what is resumed: those that it was started with, then the new ones, in the same folder.
+
+    Args:
+        resume: Value of ``resume=``.
+        folder: Folder of a run, cross-validation or sweep, as `find_resumable_run` returns it.
         overrides: Overrides of this command line.
 
     Raises:
-        UserError: Nothing to resume, or overrides that are not trusted.
+        UserError: Overrides that are not trusted.
     """
-    folder = find_resumable_run(resume)
+    is_sweep = (folder / SWEEP).is_file()
+    before, launcher = sweep_overrides(folder) if is_sweep else (original_overrides(folder) or [], [])
+    before += [override for override in launcher if not re.match(r"hydra\.(mode|sweep\.dir|output_subdir)=", override)]
     new = [override for override in overrides if not override.startswith("resume=")]
-    kept = [o for o in original_overrides(folder) or [] if not o.startswith("resume=") and o not in new]
+    kept = [o for o in before if not o.startswith("resume=") and o not in new]
     for override in kept:
         # The folder may not be the user's own, and such an override could import any class or configure Hydra.
-        if "_target_" in override or override.lstrip("+~").startswith("hydra"):
+        is_launcher = re.fullmatch(r"hydra/launcher=\w+|hydra\.launcher\.n_jobs=-?\d+", override)
+        if "_target_" in override or (override.lstrip("+~").startswith("hydra") and not is_launcher):
             raise UserError(
                 f"resume={resume}: the run was started with {override!r:.200}; if you trust that, repeat it"
             )
     # Hydra writes its files before the checkpoint is read: a rejected command must not change the run's own.
-    place = [f"hydra.run.dir={quote_override(str(folder))}", f"hydra.output_subdir={RESUMED}"]
-    return [*kept, *new, f"resume={quote_override(str(folder))}", *place]
+    place = [f"hydra.{'sweep' if is_sweep else 'run'}.dir={quote_override(str(folder))}"]
+    continued = [] if is_sweep else [f"resume={quote_override(str(folder))}"]  # the jobs of a sweep continue anyway
+    return [*kept, *new, *continued, *place, f"hydra.output_subdir={RESUMED}"]
 
 
 def evaluation_overrides(overrides: Sequence[str]) -> list[str]:
@@ -152,6 +186,7 @@ def _data_overrides(data: Any, trust: Sequence[str]) -> list[str]:
             raise UserError(f"its data.{name:.40} is not a key of its source, or not a plain value; {remedy}")
     values = {name: quote_override(value) for name, value in settings.items()}
     if option is not None:
+        values |= {"download": "false"} if "download" in nodes[option] else {}
         return [f"data={option}", *(f"data.{name}={value}" for name, value in values.items())]
     local = {"cache": nodes["_common"]["cache"], "download": "false"}
     values |= {"_target_": quote_override(target)} | {name: value for name, value in local.items() if name in data}

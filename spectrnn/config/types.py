@@ -19,4 +19,5 @@ SampleRate = Annotated[int, Gt(0), Le(1_000_000)]  # Hz
 MAX_CLIP_SECONDS = 3600  # maximum length of a training clip, and so of a window
 WindowSeconds = Annotated[PositiveFloat, Le(MAX_CLIP_SECONDS)]
 HopSeconds = Annotated[PositiveFloat, Ge(0.001)]
+NumFolds = Annotated[int, Ge(2), Le(1000)]
 ReportMegabytes = Annotated[float, Ge(1)]  # 10^6 bytes

@@ -24,14 +24,17 @@ Samples = npt.NDArray[np.int16]
 FloatSamples = npt.NDArray[np.float32]
 
 
-def load_audio(path: str | Path, sample_rate: int, start: float = 0.0, end: float | None = None) -> Samples:
+def load_audio(
+    path: str | Path, sample_rate: int, start: float = 0.0, end: float | None = None, copy: str | None = None
+) -> Samples:
     """Decodes a recording, or a part of it.
 
     Args:
-        path: File in a format of libsndfile.
+        path: File in a format of libsndfile, or address of one.
         sample_rate: Sample rate of the result in Hz.
         start: Start of the part in s.
         end: End of the part in s; None for the end of the file.
+        copy: Local copy of the file at an address.
 
     Returns:
         Mono samples, int16 (samples,), full scale 32768.
@@ -40,13 +43,15 @@ def load_audio(path: str | Path, sample_rate: int, start: float = 0.0, end: floa
         UserError: A file that is missing, empty, truncated or not audio, of an unsupported sample rate, or with
             non-finite values.
     """
-    return np.concatenate(list(iter_blocks(path, sample_rate, start, end)))
+    return np.concatenate(list(iter_blocks(path, sample_rate, start, end, copy)))
 
 
-def iter_blocks(path: str | Path, sample_rate: int, start: float = 0.0, end: float | None = None) -> Iterator[Samples]:
+def iter_blocks(
+    path: str | Path, sample_rate: int, start: float = 0.0, end: float | None = None, copy: str | None = None
+) -> Iterator[Samples]:
     """Decodes like `load_audio`, and yields blocks int16 (samples,)."""
     samples = 0
-    with open_audio(path) as file:
+    with open_audio(path, copy) as file:
         for block in iter_resampled(file, path, sample_rate, start, end):
             samples += len(block)
             yield to_int16(block)
@@ -55,16 +60,17 @@ def iter_blocks(path: str | Path, sample_rate: int, start: float = 0.0, end: flo
 
 
 @contextmanager
-def open_audio(path: str | Path) -> Iterator[soundfile.SoundFile]:
-    """Opens an audio file; errors within the block become a `UserError` that names the file."""
+def open_audio(path: str | Path, copy: str | None = None) -> Iterator[soundfile.SoundFile]:
+    """Opens an audio file, or the copy of one; errors within the block become a `UserError` that names the path."""
+    source = path if copy is None else copy
     if Path(path).suffix.lower() == ".raw":
         raise UserError(f"{path}: raw PCM has no header with its sample rate; save it as .wav")
     try:
         # Except on Windows, a file name is bytes and need not be Unicode.
-        with soundfile.SoundFile(str(path) if os.name == "nt" else os.fsencode(path)) as file:
+        with soundfile.SoundFile(str(source) if os.name == "nt" else os.fsencode(source)) as file:
             yield file
     except (soundfile.SoundFileError, OSError) as error:
-        raise UserError(f"{path}: {_reason(Path(path), error)}") from error
+        raise UserError(f"{path}: {_reason(Path(source), error)}") from error
 
 
 def _reason(path: Path, error: Exception) -> str:

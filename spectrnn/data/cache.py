@@ -81,7 +81,8 @@ class WaveformCache(NamedTuple):
 def open_cache(clips: Sequence[Clip], sample_rate: int, folder: Path, on_error: str) -> WaveformCache:
     """Opens the cached dataset of a clip table, or decodes it on all cores.
 
-    Datasets are identified by path, part, size, permissions and modification time of every file, and the sample rate.
+    Datasets are identified by path or address, part, size, permissions and modification time of every file, and the
+    sample rate.
     If several processes need the same dataset, one decodes it and the others wait.
 
     Args:
@@ -120,11 +121,11 @@ def cache_key(clips: Sequence[Clip], sample_rate: int) -> str:
     for clip in clips:
         if clip.path not in files:
             try:
-                stat = os.stat(clip.path)
+                stat = os.stat(clip.copy or clip.path)
                 attributes: tuple[int, ...] = (stat.st_size, stat.st_mtime_ns, stat.st_mode)
             except OSError:  # a missing file
                 attributes = ()
-            files[clip.path] = (os.path.abspath(clip.path), *attributes)
+            files[clip.path] = (clip.path if clip.copy else os.path.abspath(clip.path), *attributes)
         row = (*files[clip.path], clip.start, clip.end)
         digest.update(repr(row).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:32]
@@ -156,7 +157,7 @@ def _decode(clips: Sequence[Clip], sample_rate: int) -> tuple[Samples, list[int]
     decoded, errors = [], []
     for clip in clips:
         try:
-            decoded.append(load_audio(clip.path, sample_rate, clip.start, clip.end))
+            decoded.append(load_audio(clip.path, sample_rate, clip.start, clip.end, clip.copy))
         except UserError as error:
             decoded.append(np.empty(0, np.int16))
             errors.append(str(error))

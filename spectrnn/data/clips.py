@@ -1,10 +1,13 @@
 """The clip table, and the interface of all data sources."""
 
+import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal, NamedTuple
 
-from spectrnn.config.types import Fraction, NonNegativeInt, PositiveFloat, SampleRate
+from spectrnn.config.types import Fraction, NonNegativeInt, NumFolds, PositiveFloat, SampleRate
 
 SPLITS = ("train", "val", "test")
 
@@ -13,13 +16,14 @@ class Clip(NamedTuple):
     """A row of the clip table.
 
     Attributes:
-        path: Audio file.
+        path: Audio file, or address of one.
         label: Class name.
         split: ``train``, ``val`` or ``test``; None to be drawn.
         fold: Fold of a cross-validation; None if there are none.
         group: Speaker, recorder or source recording, which is never in two splits; None if unknown.
         start: Start in the file in s.
         end: End in the file in s; None for the end of the file.
+        copy: Local copy of the file at an address; None for a local file.
     """
 
     path: str
@@ -29,6 +33,18 @@ class Clip(NamedTuple):
     group: str | None = None
     start: float = 0.0
     end: float | None = None
+    copy: str | None = None
+
+
+def common_folder(paths: Iterable[str]) -> str:
+    """Returns the folder that contains all files, with its final separator; "" if there is none.
+
+    Paths may be addresses, whose double slash `os.path.commonpath` would remove.
+    """
+    paths = list(paths)
+    pairs = zip(min(paths, default=""), max(paths, default=""), strict=False)
+    prefix = "".join(first for first, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return prefix[: max(prefix.rfind(separator) for separator in ("/", os.sep)) + 1]
 
 
 @dataclass(kw_only=True)
@@ -55,7 +71,9 @@ class DataSource(ABC):
     Args:
         sample_rate: Sample rate of the decoded clips in Hz.
         max_seconds: Maximum length of a clip in s, longer ones are cropped; None for no limit.
-        fold: Fold to test on; None for the dataset's own or drawn splits.
+        folds: Folds of a cross-validation: a number to draw, ``groups`` to leave out a group in each, or None for those
+            of the dataset.
+        fold: Fold to test on; ``none`` to train on all clips; None for the dataset's own or drawn splits.
         val_fraction: Fraction of the training clips for validation if there is no validation split.
         test_fraction: Fraction of the clips for testing if there are no splits.
         split_seed: Seed of drawn splits.
@@ -66,6 +84,7 @@ class DataSource(ABC):
 
     sample_rate: SampleRate
     max_seconds: PositiveFloat | None
+    folds: NumFolds | Literal["groups"] | None
     fold: int | str | None
     val_fraction: Fraction
     test_fraction: Fraction

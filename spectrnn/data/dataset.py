@@ -15,7 +15,7 @@ from spectrnn.data.batches import BucketedBatches
 from spectrnn.data.cache import WaveformCache, open_cache
 from spectrnn.data.clips import SPLITS, Clip, DataSource
 from spectrnn.data.samples import SampleStorage, open_samples
-from spectrnn.data.splits import assign_splits, require_classes, require_training_clips, split_checksums
+from spectrnn.data.splits import assign_folds, assign_splits, require_classes, require_training_clips, split_checksums
 from spectrnn.errors import UserError
 from spectrnn.files import atomic_write
 
@@ -110,7 +110,7 @@ def open_dataset(source: DataSource, device: torch.device) -> Dataset:
     Raises:
         UserError: An invalid source, split or file; with ``on_error=skip`` a class or split without readable clips.
     """
-    clips = source.clips()
+    clips = list_clips(source)
     require_classes(clips)
     clips = assign_splits(clips, source)
     require_training_clips(clips)
@@ -118,6 +118,15 @@ def open_dataset(source: DataSource, device: torch.device) -> Dataset:
     dataset = _open(clips, source, sorted({clip.label for clip in clips}), device, "all")
     _warn_about_duplicates(dataset.clips, dataset.cache.hashes)
     return dataset
+
+
+def list_clips(source: DataSource) -> list[Clip]:
+    """Returns the clip table of a source, with the folds of a cross-validation.
+
+    Raises:
+        UserError: An invalid source, or folds that cannot be drawn.
+    """
+    return assign_folds(source.clips(), source)
 
 
 def open_dataset_for_evaluation(
@@ -137,7 +146,7 @@ def open_dataset_for_evaluation(
     Raises:
         UserError: A split without clips whose label the model knows.
     """
-    clips = source.clips() if split == "all" else assign_splits(source.clips(), source)
+    clips = list_clips(source) if split == "all" else assign_splits(list_clips(source), source)
     counts = Counter(clip.label for clip in clips if split in (clip.split, "all"))
     if not counts:
         raise UserError(f"split={split}: the dataset has no such clips")

@@ -47,7 +47,8 @@ def parallel_map(function: Callable[[Sequence[Clip]], T], clips: Sequence[Clip],
 def _chunks(clips: Sequence[Clip]) -> Iterator[Sequence[Clip]]:
     start = size = 0
     for end, clip in enumerate(clips, 1):
-        size += os.path.getsize(clip.path) if os.path.isfile(clip.path) else 0
+        file = clip.copy or clip.path
+        size += os.path.getsize(file) if os.path.isfile(file) else 0
         if end - start == _MAX_CLIPS or size > _MAX_BYTES or end == len(clips):
             yield clips[start:end]
             start, size = end, 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from spectrnn.data.clips import SPLITS, Clip, DataSource
+from spectrnn.data.clips import SPLITS, Clip, DataSource, common_folder
 from spectrnn.errors import UserError
 
 
@@ -15,9 +15,10 @@ def assign_splits(clips: Sequence[Clip], source: DataSource) -> list[Clip]:
     """Assigns a split to every clip.
 
     Predefined splits are kept. With ``data.fold`` the clips of the fold are the test split and the others the training
-    split. Otherwise a test split of `data.test_fraction` is drawn. A validation split is drawn from the training clips
-    if there is none. Drawn splits are seeded by `data.split_seed`, stratified by label, and group-disjoint. Clips
-    without groups are drawn by a hash of their key: adding or removing a clip moves hardly any other.
+    split; with ``data.fold=none`` all clips are the training split. Otherwise a test split of `data.test_fraction` is
+    drawn. A validation split is drawn from the training clips if there is none. Drawn splits are seeded by
+    `data.split_seed`, stratified by label, and group-disjoint. Clips without groups are drawn by a hash of their key:
+    adding or removing a clip moves hardly any other.
 
     Raises:
         UserError: A split that cannot be drawn, or an unknown fold.
@@ -31,16 +32,90 @@ def assign_splits(clips: Sequence[Clip], source: DataSource) -> list[Clip]:
     return [clip._replace(split=split) for clip, split in zip(clips, splits, strict=True)]
 
 
+def assign_folds(clips: Sequence[Clip], source: DataSource) -> list[Clip]:
+    """Assigns the folds of `data.folds`: drawn, stratified by label and group-disjoint, or one per group.
+
+    Clips without groups are drawn by a hash of their key, as splits are.
+
+    Raises:
+        UserError: Folds that cannot be drawn.
+    """
+    if source.folds is None:
+        return list(clips)
+    if source.folds == "groups":
+        if missing := next((clip for clip in clips if clip.group is None), None):
+            raise UserError(f"data.folds=groups: {missing.path} has no group; set data.group, or a column group")
+        return [clip._replace(fold=clip.group) for clip in clips]
+    labels = np.unique([clip.label for clip in clips], return_inverse=True)[1]
+    if any(clip.group is not None for clip in clips):
+        folds = _deal_groups(labels, _group_names(clips), source.folds, source.split_seed)
+    else:
+        folds = _deal_clips(labels, _scores(clips, source.split_seed), source.folds)
+    return [clip._replace(fold=str(fold + 1)) for clip, fold in zip(clips, folds.tolist(), strict=True)]
+
+
+def fold_names(clips: Sequence[Clip]) -> list[str]:
+    """Returns the names of the folds of a clip table, numbers in their order."""
+    names = {clip.fold for clip in clips if clip.fold is not None}
+    return sorted(names, key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name))
+
+
+def _deal_clips(labels: np.ndarray, scores: np.ndarray, count: int) -> np.ndarray:
+    """Deals the clips of each label to the folds in turn, in the order of their scores, (clips,) -> fold (clips,)."""
+    if (smallest := np.bincount(labels).min()) < count:
+        raise UserError(f"data.folds={count}: a class has {smallest} clips; at most {smallest} folds")
+    order = np.lexsort((scores, labels))
+    folds = np.empty(len(labels), dtype=np.int64)
+    folds[order] = np.arange(len(labels)) % count
+    return folds
+
+
+def _deal_groups(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Deals whole groups, the largest first, each to the fold with the fewest clips of its labels, to (clips,).
+
+    Not scikit-learn's StratifiedGroupKFold: the folds of a study must be the same in every version.
+    """
+    names, group = np.unique(groups, return_inverse=True)
+    if len(names) < count:
+        raise UserError(f"data.folds={count}: the clips are of {len(names)} groups; at most {len(names)} folds")
+    clips = np.zeros((len(names), labels.max() + 1))
+    np.add.at(clips, (group, labels), 1)
+    fractions = clips / clips.sum(0)  # of each label's clips that are in each group
+    content, folds = np.zeros((count, fractions.shape[1])), np.empty(len(names), dtype=np.int64)
+    shuffled = np.random.default_rng(seed).permutation(len(names))
+    for number, index in enumerate(shuffled[np.argsort(-fractions.sum(1)[shuffled], kind="stable")].tolist()):
+        # A fold may be empty if the rest of the groups is larger than its share: the last groups fill empty folds.
+        empty = np.flatnonzero(~content.any(1))
+        candidates = empty if len(names) - number <= len(empty) else np.arange(count)
+        overlap = content[candidates] @ fractions[index]
+        folds[index] = candidates[np.lexsort((content[candidates].sum(1), overlap.round(12)))[0]]
+        content[folds[index]] += fractions[index]
+    return folds[group]
+
+
+def _group_names(clips: Sequence[Clip]) -> np.ndarray:
+    """The group of each clip; a clip without a group is one of its own, (clips,)."""
+    return np.array([clip.group or f"\0{number}" for number, clip in enumerate(clips)])
+
+
+def _scores(clips: Sequence[Clip], seed: int) -> np.ndarray:
+    """A pseudo-random score per clip, from its key and the seed only, uint64 (clips,)."""
+    keys = [f"{seed} {key}".encode("utf-8", "surrogateescape") for key in clip_keys(clips)]
+    return np.array([int.from_bytes(hashlib.sha256(key).digest()[:8]) for key in keys], dtype=np.uint64)
+
+
 def _predefined_splits(clips: Sequence[Clip], source: DataSource) -> np.ndarray | None:
     """The splits that the dataset or its folds define."""
-    folds = sorted({clip.fold for clip in clips if clip.fold is not None})
+    folds = fold_names(clips)
+    if source.fold == "none":
+        return np.full(len(clips), "train", dtype=object)
     if source.fold is not None:
         if str(source.fold) not in folds:
             known = f"its folds are {', '.join(folds)}" if folds else "this dataset has no folds"
             raise UserError(f"data.fold={source.fold}: no such fold; {known}")
         return np.array(["test" if clip.fold == str(source.fold) else "train" for clip in clips], dtype=object)
     count = sum(clip.split is not None for clip in clips)
-    if not count:
+    if not count or source.folds is not None:
         if folds:
             raise UserError(f"data.fold: missing; choose the fold to test on: {', '.join(folds)}")
         return None
@@ -58,23 +133,16 @@ def _sample(clips: Sequence[Clip], splits: np.ndarray, name: str, fraction: floa
     members = [clips[int(row)] for row in rows]
     labels = np.array([clip.label for clip in members])
     if any(clip.group is not None for clip in members):
-        groups = np.array([clip.group or f"\0{number}" for number, clip in enumerate(members)])
-        chosen = _draw_groups(labels, groups, fraction, seed, name)
+        chosen = _draw_groups(labels, _group_names(members), fraction, seed, name)
     else:
-        # A pseudo-random score per clip, from its key and the seed only.
-        keys = [f"{seed} {key}".encode("utf-8", "surrogateescape") for key in clip_keys(clips)]
-        scores = np.array([int.from_bytes(hashlib.sha256(key).digest()[:8]) for key in keys], dtype=np.uint64)
-        chosen = _draw_clips(labels, scores[rows], fraction, name)
+        chosen = _draw_clips(labels, _scores(clips, seed)[rows], fraction, name)
     splits[rows[chosen]] = name
 
 
 def clip_keys(clips: Sequence[Clip]) -> list[str]:
     """Returns a key per clip that does not depend on where the dataset is: its path in the common folder, and part."""
-    paths = [os.path.abspath(clip.path) for clip in clips]
-    try:
-        prefix = len(os.path.join(os.path.commonpath({os.path.dirname(path) for path in paths}), ""))
-    except ValueError:  # on several drives
-        prefix = 0
+    paths = [clip.path if clip.copy else os.path.abspath(clip.path) for clip in clips]
+    prefix = len(common_folder(paths))
     parts = [path[prefix:].replace(os.sep, "/") for path in paths]
     return [f"{part} {clip.start} {clip.end}" for part, clip in zip(parts, clips, strict=True)]
 

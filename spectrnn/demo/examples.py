@@ -45,15 +45,11 @@ def load_examples(data: Any, labels: Sequence[str], count: int) -> list[Example]
         for clip in assign_splits(source.clips(), source):
             if clip.split == "test" and clip.label in labels:
                 chosen.setdefault(clip.label, clip)
-        clips = [chosen[label] for label in labels if label in chosen][:count]
-        return [
-            Example(
-                load_audio(clip.path, source.sample_rate, clip.start, clip.end)[: _MAX_SECONDS * source.sample_rate],
-                clip.label,
-                clip.path,
-            )
-            for clip in clips
-        ]
+        examples = []
+        for clip in [chosen[label] for label in labels if label in chosen][:count]:
+            samples = load_audio(clip.path, source.sample_rate, clip.start, clip.end, clip.copy)
+            examples.append(Example(samples[: _MAX_SECONDS * source.sample_rate], clip.label, clip.path))
+        return examples
     except UserError as error:
         log.info("the page has no examples: %s", str(error).splitlines()[0])
         return []

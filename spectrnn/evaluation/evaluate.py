@@ -228,9 +228,17 @@ def predict_batches(classifier: Classifier, batches: BucketedBatches, progress: 
 
 
 def compute_metrics(
-    probabilities: Array, targets: Array, labels: list[str], metrics: Mapping[str, Metric]
+    probabilities: Array, targets: Array, labels: list[str], metrics: Mapping[str, Metric], **resampling: Any
 ) -> dict[str, Any]:
-    """Computes all results of a split, ready for JSON: metrics, 95 % intervals, per-class metrics, confusion matrix."""
+    """Computes all results of a split, ready for JSON: metrics, 95 % intervals, per-class metrics, confusion matrix.
+
+    Args:
+        probabilities: Probabilities (clips, classes).
+        targets: Class indices (clips,).
+        labels: Class names.
+        metrics: Metrics by name.
+        **resampling: Groups and folds, as for `bootstrap_intervals`.
+    """
     matrix = confusion_matrix(probabilities, targets)
     return {
         **classification_metrics(probabilities, targets, metrics),
@@ -239,7 +247,7 @@ def compute_metrics(
             name: {"title": m.title, "higher_is_better": m.higher_is_better, "is_fraction": m.is_fraction}
             for name, m in metrics.items()
         },
-        "intervals_95": bootstrap_intervals(probabilities, targets, metrics),
+        "intervals_95": bootstrap_intervals(probabilities, targets, metrics, **resampling),
         "per_class": per_class_metrics(matrix, labels),
         "confusion": {"labels": labels, "counts": matrix.tolist()},
     }

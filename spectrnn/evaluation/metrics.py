@@ -95,7 +95,7 @@ def expected_calibration_error(probabilities: Array, targets: Array) -> float:
     return float(np.abs(gaps).sum() / len(targets))
 
 
-# The only list of metrics: the trainer, tables, TensorBoard, the model card and the report read it.
+# The only list of metrics: the trainer, tables, loggers, the model card and the report read it.
 METRICS: dict[str, Metric] = {
     "accuracy": Metric.of_confusion(accuracy, "accuracy"),
     "balanced_accuracy": Metric.of_confusion(balanced_accuracy, "balanced accuracy"),
@@ -124,32 +124,45 @@ def classification_metrics(probabilities: Array, targets: Array, metrics: Mappin
 
 
 def bootstrap_intervals(
-    probabilities: Array, targets: Array, metrics: Mapping[str, Metric], seed: int = 0
+    probabilities: Array,
+    targets: Array,
+    metrics: Mapping[str, Metric],
+    seed: int = 0,
+    groups: Array | None = None,
+    folds: Array | None = None,
 ) -> dict[str, list[float]]:
-    """Computes 95 % bootstrap confidence intervals (Efron, 1979) by resampling clips.
+    """Computes 95 % bootstrap confidence intervals (Efron, 1979) by resampling clips, or whole groups of them.
 
     Args:
         probabilities: Probabilities (clips, classes).
         targets: Class indices (clips,).
         metrics: Metrics by name; those with neither `from_confusion` nor `per_clip` get no interval.
         seed: Seed of the resampling.
+        groups: Group of each clip, such as a speaker, (clips,); None to resample clips.
+        folds: Fold of each clip, within which clips or groups are resampled, (clips,); None for a single one.
 
     Returns:
         Interval [low, high] by name.
     """
     generator = np.random.default_rng(seed)
-    matrix = confusion_matrix(probabilities, targets)
-    # Resampling clips resamples the cells of the matrix, which is one multinomial draw per sample.
-    draws = generator.multinomial(len(targets), matrix.ravel() / len(targets), size=_RESAMPLES)
-    matrices = draws.reshape(_RESAMPLES, *matrix.shape)
-    samples = {}
-    for name, metric in metrics.items():
-        if metric.from_confusion:
-            samples[name] = metric.from_confusion(matrices)
-        elif metric.per_clip:
-            values = metric.per_clip(probabilities, targets)
-            samples[name] = np.array([generator.choice(values, len(values)).mean() for _ in range(_RESAMPLES)])
-    return {name: [float(x) for x in np.percentile(values, [2.5, 97.5])] for name, values in samples.items()}
+    classes, clips = probabilities.shape[1], np.arange(len(targets))
+    cells = targets * classes + probabilities.argmax(1)
+    _, first, group = np.unique(clips if groups is None else groups, return_index=True, return_inverse=True)
+    fold = np.zeros_like(first) if folds is None else folds[first]  # of each group
+    strata = [np.flatnonzero(fold == name) for name in np.unique(fold)]
+    values = {
+        name: metric.per_clip(probabilities, targets) * 1.0 for name, metric in metrics.items() if metric.per_clip
+    }
+    matrices = np.empty((_RESAMPLES, classes, classes))
+    samples = {name: np.empty(_RESAMPLES) for name in values}
+    for index in range(_RESAMPLES):
+        drawn = np.concatenate([stratum[generator.integers(len(stratum), size=len(stratum))] for stratum in strata])
+        weights = np.bincount(drawn, minlength=len(first))[group] * 1.0  # how often each clip was drawn
+        matrices[index] = np.bincount(cells, weights, minlength=classes**2).reshape(classes, classes)
+        for name, value in values.items():
+            samples[name][index] = weights @ value / weights.sum()
+    samples |= {name: metric.from_confusion(matrices) for name, metric in metrics.items() if metric.from_confusion}
+    return {name: np.percentile(samples[name], [2.5, 97.5]).tolist() for name in metrics if name in samples}
 
 
 def per_class_metrics(matrix: Array, labels: list[str]) -> dict[str, dict[str, float]]:

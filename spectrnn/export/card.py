@@ -22,6 +22,7 @@ from spectrnn.evaluation.evaluate import is_same_dataset
 from spectrnn.evaluation.report.text import class_rows, metric_rows
 from spectrnn.export.parity import TOLERANCE
 from spectrnn.model.classifier import STAGES, Classifier
+from spectrnn.model.ensemble import Ensemble
 from spectrnn.version import __version__
 
 
@@ -102,6 +103,7 @@ def write_card(
         "max_frequency": classifier.sample_rate // 2,
         "max_seconds": max_seconds,
         "labels": ", ".join(map(_escape, classifier.labels)),
+        "ensemble": f", an ensemble of {classifier.num_members} models" if isinstance(classifier, Ensemble) else "",
         "parameters": f"{sum(parameter.numel() for parameter in classifier.parameters()):,}",
         "stages": _table(["stage", "class", "settings"], stages),
         "license": _escape(license),
@@ -114,7 +116,7 @@ def write_card(
         "metrics": _table(["split", "metric", "value", "95 % interval"], metrics),
         "split": split,
         "per_class": _table(["class", "precision", "recall", "F1", "clips"], classes),
-        "thresholds": _thresholds(float(classifier.temperature), tuned_thresholds),
+        "thresholds": _thresholds(classifier, tuned_thresholds),
         "weights": weights,
         "files": _table(["weights", "size", f"accuracy ({split})", "loss", "difference", "speed"], files),
         "tolerance": f"{TOLERANCE:g}",
@@ -182,11 +184,18 @@ def _split_method(source: DataSource, dataset: Dataset, split: str) -> list[str]
     return [*sentences, f"Groups (speakers, devices, recordings): {count}."]
 
 
-def _thresholds(temperature: float, tuned: TunedThresholds | None) -> str:
+def _thresholds(classifier: Classifier, tuned: TunedThresholds | None) -> str:
+    temperature, *of_members = classifier.temperatures.tolist()
+    divisors = {"the model divides its logits by": [temperature], "its members divide their logits by": of_members}
+    divisions = [
+        f"{text} {', '.join(f'{value:.3f}' for value in values)}"
+        for text, values in divisors.items()
+        if any(value != 1 for value in values)
+    ]
     calibration = (
-        "Probabilities are not calibrated (temperature 1)."
-        if temperature == 1
-        else f"Probabilities are calibrated: the model divides its logits by {temperature:.3f}."
+        f"Probabilities are calibrated: {'; '.join(divisions)}."
+        if divisions
+        else "Probabilities are not calibrated (temperature 1)."
     )
     if tuned is None:
         return f"No thresholds were tuned; the predicted class is the most probable one. {calibration}"

@@ -66,7 +66,8 @@ class OnnxClassifier(nn.Module):
         probabilities = model.task.probabilities(x.logits, model.temperature)
         if not self.intermediates:
             return (probabilities,)
-        return (probabilities, x.features) if x.attention is None else (probabilities, x.features, x.attention)
+        features = x.features[..., : model.features.output_size]  # of an ensemble, those of its first member
+        return (probabilities, features) if x.attention is None else (probabilities, features, x.attention)
 
 
 class ConvolutionalSTFT(nn.Module):

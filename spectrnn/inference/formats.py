@@ -17,11 +17,11 @@ _RAVEN_COLUMNS = (
 
 
 class RowContext(NamedTuple):
-    """Path of a row's recording, number of the row from 1, and total length of the recordings before its own in s."""
+    """Path of a row's recording, number of the row from 1, and total length of the recordings before its own in µs."""
 
     path: str
     number: int
-    offset_seconds: float
+    offset: int
 
 
 class RowFormat(NamedTuple):
@@ -31,11 +31,14 @@ class RowFormat(NamedTuple):
         header: First line of a table, with its line end; empty for no header.
         line: Function that returns the line of a row, with its line end.
         single_recording: Whether a file contains one recording only.
+        shift: Function that returns a line after further rows and µs of recordings before it; None if none depends on
+            them.
     """
 
     header: str
     line: Callable[[RowContext, Any], str]
     single_recording: bool = False
+    shift: Callable[[str, int, int], str] | None = None
 
 
 def label_format(name: str, top_k: int, with_decision: bool) -> RowFormat:
@@ -85,17 +88,32 @@ def event_format(name: str, max_frequency: float) -> RowFormat:
 
     def to_raven(context: RowContext, event: Event) -> str:
         # Raven opens several recordings as one: times count from the first one, file offsets from an event's own.
-        start, end = (f"{context.offset_seconds + time:.6f}" for time in (event.start, event.end))
-        view = [str(context.number), "Spectrogram 1", "1", start, end, "0.0", f"{max_frequency:.1f}"]
-        file = [str(Path(context.path).absolute()), f"{event.start:.6f}"]
+        start, end = to_microseconds(event.start), to_microseconds(event.end)
+        times = [_seconds(context.offset + time) for time in (start, end)]
+        view = [str(context.number), "Spectrogram 1", "1", *times, "0.0", f"{max_frequency:.1f}"]
+        file = [str(Path(context.path).absolute()), _seconds(start)]
         return "\t".join([*view, *file, event.label, f"{event.probability:.6f}"]) + "\n"
+
+    def shift_raven(line: str, rows: int, offset: int) -> str:
+        number, view, channel, start, end, rest = line.split("\t", 5)
+        times = [_seconds(offset + to_microseconds(float(time))) for time in (start, end)]
+        return "\t".join([str(int(number) + rows), view, channel, *times, rest])
 
     return {
         "csv": RowFormat(csv_line(["path", *Event._fields]), to_csv),
         "jsonl": RowFormat("", to_json),
         "audacity": RowFormat("", to_audacity, single_recording=True),
-        "raven": RowFormat(_RAVEN_COLUMNS, to_raven),
+        "raven": RowFormat(_RAVEN_COLUMNS, to_raven, shift=shift_raven),
     }[name]
+
+
+def to_microseconds(seconds: float) -> int:
+    """Rounds a time in s to whole µs, whose sums do not depend on the order of addition."""
+    return round(seconds * 1e6)
+
+
+def _seconds(microseconds: int) -> str:
+    return f"{microseconds / 1e6:.6f}"
 
 
 def event_cells(event: Event) -> list[str]:

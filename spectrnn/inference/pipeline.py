@@ -2,10 +2,10 @@
 
 import glob
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import Enum
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -14,11 +14,13 @@ import numpy as np
 import torch
 
 from spectrnn.data.audio import Samples, iter_blocks, to_float
+from spectrnn.data.remote import is_address
 from spectrnn.data.samples import prefetch
 from spectrnn.data.sources.local import is_audio
 from spectrnn.data.stdin_audio import STDIN, stdin_blocks
 from spectrnn.errors import UserError
 from spectrnn.inference.predictor import Predictor
+from spectrnn.inference.shards import Unit
 from spectrnn.inference.sliding_window import Window, spans_of
 from spectrnn.inference.tasks import Marker, PredictionRow, PredictionTask
 
@@ -61,8 +63,13 @@ def audio_paths(paths: Iterable[str]) -> Iterator[str]:
     """Expands folders to the audio files in them, and globs to the files that match; files stay as they are.
 
     A folder or glob without files is kept, so that it is reported and not skipped.
+
+    Raises:
+        UserError: An address, such as https:// or s3://.
     """
     for name in paths:
+        if is_address(name):
+            raise UserError(f"{name}: is not on this machine; only a table of data=manifest may name addresses")
         path = Path(name).expanduser()
         files = [path]
         if path.is_dir():
@@ -73,16 +80,21 @@ def audio_paths(paths: Iterable[str]) -> Iterator[str]:
 
 
 def predict_recordings(
-    predictor: Predictor, task: PredictionTask, paths: list[str], batch_size: int, raw_sample_rate: int | None = None
+    predictor: Predictor,
+    task: PredictionTask,
+    units: Sequence[Unit],
+    batch_size: int,
+    raw_sample_rate: int | None = None,
 ) -> Iterator[list[RecordingResult]]:
     """Processes recordings in groups of windows, and decodes the next ones meanwhile.
 
     A group that ends with a recording is independent of earlier ones, so resuming after it gives identical results.
+    So does any distribution of the units to several processes.
 
     Args:
         predictor: Predictor that classifies the windows.
         task: Task that defines the windows and the rows.
-        paths: Audio files, or `STDIN` alone.
+        units: Audio files, as divided by `work_units`; or `STDIN` alone.
         batch_size: Maximum number of windows per batch.
         raw_sample_rate: Sample rate of raw samples on standard input, as for `stdin_blocks`.
 
@@ -90,12 +102,14 @@ def predict_recordings(
         Results of each group, in the order of the paths.
     """
     max_windows, max_samples = _GROUP_BATCHES * batch_size, _GROUP_SECONDS * predictor.sample_rate
-    if paths == [STDIN]:  # in this thread, as no signal would interrupt another one that waits for input
+    if units == [[STDIN]]:  # in this thread, as no signal would interrupt another one that waits for input
         blocks = stdin_blocks(predictor.sample_rate, raw_sample_rate)
         groups = group_windows(_items(STDIN, blocks, task), max_windows, max_samples)
     else:
+        paths = [path for unit in units for path in unit]
         items = (item for item in _read_files(paths, task, predictor.sample_rate) if item[1] is not Marker.FLUSH)
-        groups = prefetch(group_windows(items, max_windows, max_samples), 1)
+        grouped = (group_windows(_recordings(items, len(unit)), max_windows, max_samples) for unit in units)
+        groups = prefetch(chain.from_iterable(grouped), 1)
     aggregator, seconds = task.aggregator(), 0.0
     for group in groups:
         samples = [to_float(content.samples) for _, content in group if isinstance(content, Window)]
@@ -134,6 +148,13 @@ def _read_files(paths: list[str], task: PredictionTask, sample_rate: int) -> Ite
                 yield from _all_items(*opened.popleft())
         for group_opened in opened:
             yield from _all_items(*group_opened)
+
+
+def _recordings(items: Iterator[Item], count: int) -> Iterator[Item]:
+    """The items of the next recordings."""
+    while count:
+        yield (item := next(items))
+        count -= item[1] is Marker.END or isinstance(item[1], UserError)
 
 
 def _first_items(streams: list[Iterator[Item]]) -> list[Item]:

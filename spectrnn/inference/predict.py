@@ -18,16 +18,18 @@ from spectrnn.detection.settings import DetectionConfig, DetectionSettings, reso
 from spectrnn.devices import reporting_out_of_memory
 from spectrnn.errors import TrainingInterrupted, UserError
 from spectrnn.inference.formats import RowFormat, event_format, label_format
+from spectrnn.inference.merge import merge
 from spectrnn.inference.pipeline import RecordingStatus, audio_paths, predict_recordings
 from spectrnn.inference.predictor import Predictor, load
+from spectrnn.inference.shards import Shard, Unit, describe, divide, work_units
 from spectrnn.inference.tasks import ClipTask, DetectionTask, PredictionTask
-from spectrnn.inference.writers import Writer, open_writer
+from spectrnn.inference.writers import TableWriter, Writer, open_writer
 from spectrnn.progress import progress_bar
 from spectrnn.runs import find_model
 
 log = logging.getLogger(__name__)
 
-_ROW_INDEPENDENT_KEYS = {"paths", "run", "out", "batch_size", "device", "trust"}
+_ROW_INDEPENDENT_KEYS = {"paths", "run", "out", "shard", "batch_size", "device", "trust"}
 _EVENT_FORMATS = ("audacity", "raven")
 
 
@@ -40,6 +42,7 @@ class PredictConfig(DetectionConfig):
     format: Literal["csv", "jsonl", "audacity", "raven"]
     top_k: PositiveInt
     out: str | None
+    shard: str | None
     raw_sample_rate: SampleRate | None
     batch_size: PositiveInt
     device: str
@@ -59,46 +62,60 @@ def predict(node: DictConfig) -> None:
         raise UserError(f"format={config.format}: requires event detection; set window and hop, as in window=2 hop=0.5")
     if not config.paths:
         raise UserError("paths: missing; name files, folders or globs: spectrnn predict recordings/ run=outputs/...")
+    shard = Shard.parse(config.shard) if config.shard is not None else None
     paths = [*dict.fromkeys(audio_paths(config.paths))]
     if STDIN in paths and len(paths) > 1:
         raise UserError(f"{STDIN}: standard input cannot be combined with other paths")
+    if STDIN in paths and shard:
+        raise UserError(f"shard={config.shard}: standard input cannot be shared by several processes")
     predictor = load(config.run, config.device, config.trust)
     task, row_format = _task_and_format(config, predictor)
-    out = _output_path(config, paths, row_format)
-    with open_writer(out, row_format, paths, config.paths, _row_settings(config)) as writer:
+    out, settings, units = _output_path(config, paths, row_format), _row_settings(config), work_units(paths)
+    if shard:
+        shards = divide(units, shard.total)
+        units, settings["recordings"] = shards[shard.number - 1], describe(shards)
+    is_folder = row_format.single_recording and out is not None and (len(paths) > 1 or out.is_dir())
+    paths = [path for unit in units for path in unit]
+    with open_writer(out, row_format, is_folder, paths, config.paths, settings, shard) as writer:
         done = writer.journal.done if writer.journal else ()
-        remaining = [path for path in paths if path not in done]
-        if len(remaining) < len(paths):
-            log.info("resuming: %d of %d recordings already done", len(paths) - len(remaining), len(paths))
-        try:
-            failed = _run(config, predictor, task, remaining, writer)
-        except KeyboardInterrupt as error:
-            if writer.journal is None:
-                raise
-            raise TrainingInterrupted("interrupted; rerun the same command to resume", 130) from error
-        if writer.journal and failed < len(paths):
-            writer.journal.delete()
+        remaining = [[path for path in unit if path not in done] for unit in units]
+        if done:
+            log.info("resuming: %d of %d recordings already done", len(paths) - sum(map(len, remaining)), len(paths))
+        if writer.journal and writer.journal.failed is not None:
+            failed = writer.journal.failed  # an earlier process has completed this shard
+        else:
+            try:
+                failed = _run(config, predictor, task, remaining, writer)
+            except KeyboardInterrupt as error:
+                if writer.journal is None:
+                    raise
+                raise TrainingInterrupted("interrupted; rerun the same command to resume", 130) from error
+            if shard and isinstance(writer, TableWriter):
+                writer.complete_part(failed)
+            elif writer.journal and failed < len(paths):
+                writer.journal.delete()
+    if out and shard and isinstance(writer, TableWriter):
+        merge(out, row_format, settings, shard)
+    if failed == len(paths) == 1:
+        raise UserError("the recording could not be predicted")
     if failed:
-        if len(paths) == 1:
-            raise UserError("the recording could not be predicted")
-        if failed == len(paths):
-            raise UserError(f"none of the {failed} files could be predicted")
-        raise UserError(f"{failed} of {len(paths)} files could not be predicted; the others were")
+        some = f"{failed} of {len(paths)} files could not be predicted; the others were"
+        raise UserError(some if failed < len(paths) else f"none of the {failed} files could be predicted")
 
 
-def _run(config: PredictConfig, predictor: Predictor, task: PredictionTask, paths: list[str], writer: Writer) -> int:
+def _run(config: PredictConfig, predictor: Predictor, task: PredictionTask, units: list[Unit], writer: Writer) -> int:
     """Processes recordings and writes the results; returns the number of recordings that cannot be read."""
     completed = failed = 0
-    is_stdin = paths == [STDIN]  # of unknown length
+    is_stdin = units == [[STDIN]]  # of unknown length
     bar = progress_bar(
-        None if is_stdin else len(paths),
+        None if is_stdin else sum(map(len, units)),
         "predicting",
         "s" if is_stdin else "file",
         disable=config.out is None,
         bar_format=None if is_stdin else "{l_bar}{bar}| {n:.1f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]",
     )
     with bar:
-        for group in predict_recordings(predictor, task, paths, config.batch_size, config.raw_sample_rate):
+        for group in predict_recordings(predictor, task, units, config.batch_size, config.raw_sample_rate):
             writer.write(group)
             for error in filter(None, (result.error for result in group)):
                 failed += 1

@@ -3,8 +3,9 @@
 import glob
 import json
 import os
+import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TextIO
@@ -14,19 +15,20 @@ from filelock import FileLock, Timeout
 from spectrnn.config.instantiate import format_value
 from spectrnn.data.stdin_audio import STDIN
 from spectrnn.errors import UserError
-from spectrnn.files import atomic_write, remove_stale_temporaries
-from spectrnn.inference.formats import RowContext, RowFormat
+from spectrnn.files import atomic_write
+from spectrnn.inference.formats import RowContext, RowFormat, to_microseconds
 from spectrnn.inference.pipeline import RecordingResult, RecordingStatus
+from spectrnn.inference.shards import Shard
 
-_JOURNAL_FORMAT = 2
+_JOURNAL_FORMAT = 3
 
 
 class Position(NamedTuple):
-    """Size in bytes, rows, and total length of the recordings in s, of a table up to its last completed recording."""
+    """Size in bytes, rows, and total length of the recordings in µs, of a table up to its last completed recording."""
 
     size: int = 0
     rows: int = 0
-    seconds: float = 0.0
+    microseconds: int = 0
 
 
 class ResumeJournal:
@@ -35,28 +37,37 @@ class ResumeJournal:
     A commit is written after the output has reached the disk, so everything that it records is there.
 
     Args:
-        out: Output, locked by the caller.
+        out: Output.
         settings: Settings that determine the rows.
+        state: Path whose name the journal has, if it is not the output's own.
 
     Attributes:
         started: Whether the journal exists.
         done: Recordings that an interrupted command has completed.
         position: Position in the output after them.
         pending: Recordings that have been completed since the last commit.
+        failed: Number of recordings that cannot be read, of a completed part of an output; None before.
 
     Raises:
         UserError: A damaged journal, or one of other settings.
     """
 
-    def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, out: Path, settings: Mapping[str, Any], state: Path | None = None) -> None:
         self.out, self.settings = out, {"journal_format": _JOURNAL_FORMAT, **settings}
-        self.path = out.absolute().with_name(f".{out.absolute().name}.journal")
+        self.path = hidden(state or out, "journal")
         self.restart_hint = f"delete {self.path} to start over"
         self.done, self.position, self.pending = set[str](), Position(), list[str]()
+        self.failed: int | None = None
+        self._size = 0  # without the partial line that a kill may leave
         # A command that did not start to write, or whose output was deleted, left nothing to resume from.
         self.started = self.path.is_file() and out.exists()
         if self.started:
             self._read()
+
+    def clean(self) -> None:
+        """Removes what a killed process has left; the caller holds the output's lock."""
+        if self.started:
+            os.truncate(self.path, self._size)
         else:
             self.delete()
 
@@ -70,24 +81,32 @@ class ResumeJournal:
     def commit(self, position: Position) -> None:
         """Records the pending recordings, if any, and the position in the output after them."""
         if self.pending:
-            with self.path.open("a", encoding="ascii") as file:
-                file.write(json.dumps({"done": self.pending, **position._asdict()}) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            self._append({"done": self.pending, **position._asdict()})
             self.pending = []
+
+    def complete(self, position: Position, failed: int) -> None:
+        """Records that a part of an output is complete, and how many of its recordings cannot be read."""
+        self._append({"done": self.pending, **position._asdict(), "failed": failed})
 
     def delete(self) -> None:
         """Deletes the journal of a completed output."""
         self.path.unlink(missing_ok=True)
 
+    def _append(self, content: Mapping[str, Any]) -> None:
+        with self.path.open("a", encoding="ascii") as file:
+            file.write(json.dumps(content) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
     def _read(self) -> None:
         content = self.path.read_bytes()
-        complete = content[: content.rfind(b"\n") + 1]  # a kill may leave a partial line
+        self._size = content.rfind(b"\n") + 1
         try:
-            before, *commits = map(json.loads, complete.splitlines())
+            before, *commits = map(json.loads, content[: self._size].splitlines())
             changed = [key for key in {**before, **self.settings} if before.get(key) != self.settings.get(key)]
             for commit in commits if not changed else []:
                 self.done.update(commit.pop("done"))
+                self.failed = commit.pop("failed", None)
                 self.position = Position(**commit)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"{self.path}: is damaged; {self.restart_hint}") from error
@@ -96,7 +115,6 @@ class ResumeJournal:
             now = ", ".join(f"{key}={format_value(self.settings.get(key))}" for key in changed)
             remedy = f"rerun the original command, or {self.restart_hint}"
             raise UserError(f"out={self.out}: was started with {then}, but this command has {now}; {remedy}")
-        os.truncate(self.path, len(complete))
 
 
 class StreamWriter:
@@ -111,7 +129,7 @@ class StreamWriter:
 
     def __init__(self, file: TextIO, row_format: RowFormat) -> None:
         self.row_format = row_format
-        self.file, self.rows, self.seconds = file, 0, 0.0
+        self.file, self.rows, self.offset = file, 0, 0
         file.write(row_format.header)
 
     def write(self, group: list[RecordingResult]) -> None:
@@ -119,9 +137,9 @@ class StreamWriter:
         for result in group:
             for row in result.rows:
                 self.rows += 1
-                self.file.write(self.row_format.line(RowContext(result.path, self.rows, self.seconds), row))
+                self.file.write(self.row_format.line(RowContext(result.path, self.rows, self.offset), row))
             if result.status is RecordingStatus.DONE:
-                self.seconds += result.seconds
+                self.offset += to_microseconds(result.seconds)
         self.file.flush()
 
 
@@ -158,16 +176,24 @@ class TableWriter:
                 file = self.file or self._open()
                 for row in result.rows:
                     self.rows += 1
-                    line = self.row_format.line(RowContext(result.path, self.rows, self.position.seconds), row)
+                    line = self.row_format.line(RowContext(result.path, self.rows, self.position.microseconds), row)
                     file.write(line.encode("utf-8", "surrogateescape"))
                 if result.status is RecordingStatus.DONE:
                     self.journal.pending.append(result.path)
-                    self.position = Position(file.tell(), self.rows, self.position.seconds + result.seconds)
+                    offset = self.position.microseconds + to_microseconds(result.seconds)
+                    self.position = Position(file.tell(), self.rows, offset)
         if self.file:
             self.file.flush()  # for readers that follow a long recording
             if group[-1].status is not RecordingStatus.IN_PROGRESS:
                 os.fsync(self.file.fileno())
                 self.journal.commit(self.position)
+
+    def complete_part(self, failed: int) -> None:
+        """Records that the file, a part of an output, is complete, though it may have no rows; `merge` needs that."""
+        file = self.file or self._open()
+        file.flush()
+        os.fsync(file.fileno())
+        self.journal.complete(self.position, failed)
 
     def close(self) -> None:
         """Closes the file."""
@@ -198,27 +224,31 @@ class DirectoryWriter:
     Args:
         path: Output folder.
         row_format, journal: As for `TableWriter`.
+        paths: Recordings.
         roots: Files, folders and globs that contain the recordings; outputs are relative to their common folder.
     """
 
-    def __init__(self, path: Path, row_format: RowFormat, journal: ResumeJournal, roots: Iterable[str]) -> None:
+    def __init__(
+        self, path: Path, row_format: RowFormat, journal: ResumeJournal, paths: Iterable[str], roots: Iterable[str]
+    ) -> None:
         self.path, self.row_format, self.journal = path, row_format, journal
         self.lines: list[str] = []
         self.common = os.path.commonpath([_folder_of(root) for root in roots])
         path.mkdir(exist_ok=True)
-        if journal.started:
-            for folder in (path, *(folder for folder in path.rglob("*") if folder.is_dir())):
-                remove_stale_temporaries(folder)
+        if journal.started:  # other shards may be writing to the folder
+            own = {self._output(recording) for recording in paths}
+            for temporary in path.rglob(".*.tmp"):
+                if temporary.with_name(re.sub(r"^\.|\.[0-9]+\.tmp$", "", temporary.name)) in own:
+                    temporary.unlink()
 
     def write(self, group: list[RecordingResult]) -> None:
         """Writes the recordings that a group completes; they are durable when it ends with a recording."""
         for result in group:
             for row in result.rows:
-                self.lines.append(self.row_format.line(RowContext(result.path, len(self.lines) + 1, 0.0), row))
+                self.lines.append(self.row_format.line(RowContext(result.path, len(self.lines) + 1, 0), row))
             if result.status is RecordingStatus.DONE:
                 self.journal.start()
-                name = "stdin" if result.path == STDIN else os.path.relpath(result.path, self.common)
-                path = self.path / f"{name}.txt"
+                path = self._output(result.path)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_write(path) as temporary:
                     text = self.row_format.header + "".join(self.lines)
@@ -229,22 +259,34 @@ class DirectoryWriter:
         if group[-1].status is not RecordingStatus.IN_PROGRESS:
             self.journal.commit(Position())
 
+    def _output(self, recording: str) -> Path:
+        name = "stdin" if recording == STDIN else os.path.relpath(recording, self.common)
+        return self.path / f"{name}.txt"
+
 
 Writer = StreamWriter | TableWriter | DirectoryWriter
 
 
 @contextmanager
 def open_writer(
-    out: Path | None, row_format: RowFormat, paths: Collection[str], roots: Iterable[str], settings: Mapping[str, Any]
+    out: Path | None,
+    row_format: RowFormat,
+    is_folder: bool,
+    paths: Iterable[str],
+    roots: Iterable[str],
+    settings: Mapping[str, Any],
+    shard: Shard | None = None,
 ) -> Iterator[Writer]:
     """Opens an output; errors of the operating system within the block become a `UserError` that names it.
 
     Args:
         out: File, folder, device or named pipe; None for standard output.
         row_format: Format of the rows.
+        is_folder: Whether the output is a folder, with a file per recording.
         paths: Recordings.
         roots: Files, folders and globs that contain them; a folder of outputs has the same structure.
         settings: Settings that determine the rows.
+        shard: Shard whose part of a table is written, or whose files of a folder.
 
     Raises:
         UserError: An output that cannot be written, that another process is writing, or that was started with other
@@ -258,12 +300,15 @@ def open_writer(
                 yield StreamWriter(stack.enter_context(out.open("w", encoding="utf-8", newline="")), row_format)
             else:
                 out.parent.mkdir(parents=True, exist_ok=True)
-                lock = out.absolute().with_name(f".{out.absolute().name}.lock")
+                state = shard.path(out) if shard else out
+                out = out if is_folder else state
+                lock = hidden(state, "lock")
                 stack.enter_context(FileLock(lock, blocking=False))
                 stack.callback(lock.unlink, missing_ok=True)
-                journal = ResumeJournal(out, settings)
-                if row_format.single_recording and (len(paths) > 1 or out.is_dir()):
-                    yield DirectoryWriter(out, row_format, journal, roots)
+                journal = ResumeJournal(out, settings, state)
+                journal.clean()
+                if is_folder:
+                    yield DirectoryWriter(out, row_format, journal, paths, roots)
                 else:
                     table = TableWriter(out, row_format, journal)
                     stack.callback(table.close)
@@ -276,6 +321,11 @@ def open_writer(
     except OSError as error:
         name = "standard output" if out is None else f"out={out}"
         raise UserError(f"{name}: cannot be written ({error.strerror})") from error
+
+
+def hidden(path: Path, suffix: str) -> Path:
+    """Returns the path of a hidden file next to an output, which belongs to it."""
+    return path.absolute().with_name(f".{path.absolute().name}.{suffix}")
 
 
 def _folder_of(root: str) -> str:

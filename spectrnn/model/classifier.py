@@ -144,6 +144,16 @@ class Classifier(nn.Module):
         return dict(zip(STAGES, modules, strict=True))
 
     @property
+    def architecture(self) -> list[str]:
+        """Class names of the stages from features to pooling."""
+        return [type(stage).__name__ for name, stage in self.stages.items() if name not in ("head", "task")]
+
+    @property
+    def temperatures(self) -> Tensor:
+        """All calibration temperatures, float32 (1,); an `Ensemble` has more."""
+        return self.temperature[None]
+
+    @property
     def sample_rate(self) -> int:
         """Sample rate of the waveforms in Hz."""
         return self.features.sample_rate

@@ -9,6 +9,7 @@ import inspect
 import json
 import os
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from spectrnn.config.types import MAX_CLIP_SECONDS
 from spectrnn.errors import UserError
 from spectrnn.files import atomic_write
 from spectrnn.model.classifier import STAGES, Classifier, build_stages, validate_labels
-from spectrnn.model.header import FORMAT, KEY, read_header
+from spectrnn.model.ensemble import Ensemble
+from spectrnn.model.header import ENSEMBLE_FORMAT, FORMAT, KEY, read_header
 
 _BUILTIN = ("spectrnn.frontend.", "spectrnn.model.")  # packages of the stages that an untrusted file may use
 _DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # names in safetensors
@@ -38,7 +40,7 @@ def save(
     """Writes a model file, atomically.
 
     Args:
-        classifier: Classifier to save; augmentation is not saved.
+        classifier: Classifier or `Ensemble` to save; augmentation is not saved.
         config: Resolved config of the run, plain containers.
         path: File to write.
         splits: Checksums of the splits that it was trained with, as `data.splits.split_checksums`; None if unknown.
@@ -46,6 +48,8 @@ def save(
     """
     header = {"format": FORMAT, "labels": classifier.labels, "config": config, "splits": splits}
     header["tuned_thresholds"] = tuned_thresholds
+    if isinstance(classifier, Ensemble):
+        header |= {"format": ENSEMBLE_FORMAT, "members": classifier.num_members}
     tensors = {name: tensor.contiguous() for name, tensor in classifier.state_dict().items()}
     with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata={KEY: json.dumps(header)})
@@ -83,7 +87,7 @@ def load(
         trust: Packages or modules, besides spectrnn, whose stages the file may instantiate.
 
     Returns:
-        The classifier, in evaluation mode, and the config of the run that trained it.
+        The classifier, which may be an `Ensemble`, in evaluation mode, and the config of the run that trained it.
 
     Raises:
         UserError: No such file, not a spectrnn model file, damaged, or stages from packages that are not trusted.
@@ -94,6 +98,8 @@ def load(
         with torch.device("meta"):  # shapes only: nothing is allocated before the file's tensors are checked
             stages = build_stages(header["config"], len(validate_labels(header["labels"])))
             classifier = Classifier(stages, header["labels"])
+            if header["format"] == ENSEMBLE_FORMAT:
+                classifier = _ensemble(path, classifier, header["members"])
         classifier.load_state_dict(_tensors(path, classifier.state_dict()), assign=True)
         _smoke_test(classifier.eval())
     except UserError as error:
@@ -101,6 +107,17 @@ def load(
     except (SafetensorError, OSError, RuntimeError, OverflowError) as error:
         raise UserError(f"{path}: cannot be built ({(str(error).splitlines() or [''])[0]})") from error
     return classifier.to(device), header["config"]
+
+
+def _ensemble(path: Path, classifier: Classifier, count: int) -> Ensemble:
+    """Copies a classifier without weights, after it is known that the file has about as many tensors as needed."""
+    needed = count * (len(classifier.state_dict()) - 2)  # without the longest clip and the temperature
+    with safe_open(path, "pt") as file:
+        found = len(file.keys())
+    if found < needed:
+        raise UserError(f"its weights do not fit its config ({found} tensors, and {count} members need {needed})")
+    features = classifier.features  # shared, as its tables are allocated
+    return Ensemble([deepcopy(classifier, {id(features): features}) for _ in range(count)])
 
 
 def require_trusted_stages(config: Mapping[str, Any], trust: Sequence[str] = ()) -> None:
@@ -129,7 +146,7 @@ def stage_packages(config: Mapping[str, Any]) -> list[str]:
 def _is_builtin(target: str, kind: type[nn.Module]) -> bool:
     """Whether a target is a concrete class of a kind in a built-in package."""
     module, _, name = target.rpartition(".")
-    if not module.startswith(_BUILTIN):
+    if not module.startswith(_BUILTIN) or name.startswith("_"):
         return False
     try:
         found = getattr(import_module(module), name, None)
@@ -161,8 +178,9 @@ def _smoke_test(classifier: Classifier) -> None:
     max_samples = int(classifier.max_train_samples)
     if not 1 <= max_samples <= MAX_CLIP_SECONDS * classifier.sample_rate:
         raise UserError(f"its longest clip has {max_samples} samples, not 1 sample to {MAX_CLIP_SECONDS} s")
-    if not 0 < float(classifier.temperature) < float("inf"):
-        raise UserError(f"its temperature is {float(classifier.temperature)}, not above 0")
+    for temperature in classifier.temperatures.tolist():
+        if temperature <= 0:
+            raise UserError(f"its temperature is {temperature}, not above 0")
     samples = classifier.features.window_size + 4 * classifier.features.hop_size
     waveform = torch.stack([torch.zeros(samples), torch.linspace(-1, 1, samples)])
     if not classifier(waveform, torch.tensor([samples, samples])).isfinite().all():

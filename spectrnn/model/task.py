@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from spectrnn.config.types import Fraction, PositiveInt
@@ -47,6 +48,10 @@ class Task(nn.Module, ABC):
     def probabilities(self, logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
         """Converts logits (batch, classes) to float32 probabilities (batch, classes) at a calibration temperature."""
 
+    @abstractmethod
+    def logits(self, probabilities: Tensor) -> Tensor:
+        """Inverts `probabilities`: finite logits (batch, classes) that have these probabilities at temperature 1."""
+
 
 class SingleLabel(Task):
     """Mutually exclusive classes: softmax and cross-entropy.
@@ -87,3 +92,7 @@ class SingleLabel(Task):
     def probabilities(self, logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
         """Softmax of logits (batch, classes) divided by the temperature (Guo et al., 2017): (batch, classes)."""
         return (logits.float() / temperature).softmax(1)
+
+    def logits(self, probabilities: Tensor) -> Tensor:
+        """Logarithm of float32 probabilities (batch, classes), those that underflowed to 0 included."""
+        return probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()

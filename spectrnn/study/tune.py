@@ -48,13 +48,14 @@ class TuneConfig:
     sampler_seed: NonNegativeInt
 
 
-def run_tune(folder: Path, config: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
+def run_tune(folder: Path, config: DictConfig, choices: Mapping[str, str], sweep: None) -> dict[str, Any]:
     """Runs a search, or continues that in the folder, and evaluates the best model on the test split.
 
     Args:
         folder: Folder of the search. Several processes may run the same search in it at once.
         config: Config as tune.yaml composes it.
         choices: Chosen option of each config group.
+        sweep: None, as a search cannot be swept.
 
     Returns:
         The content of metrics.json.

@@ -9,9 +9,11 @@ from spectrnn.errors import StorageError, UserError
 from spectrnn.files import atomic_write
 from spectrnn.runs import CHECKPOINT
 
-# Keys that may change when a run is resumed: its length, where it runs, and where its data is stored.
+# Keys that may change when a run is resumed: its length, where it runs and logs, and where its data is stored.
 _MUTABLE_KEYS = {
     "resume",
+    "final",
+    "logger",
     *(f"data.{name}" for name in ("storage", "cache", "root", "path")),
     *(f"trainer.{name}" for name in ("epochs", "device", "on_nan", "log_every_n_steps", "checkpoint_every_minutes")),
     *(f"trainer.{name}" for name in ("report", "report_max_mb")),
@@ -52,9 +54,18 @@ def load(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
         before, state = checkpoint["config"], dict(checkpoint["state"])
     except Exception as error:  # torch raises a dozen types for a damaged archive
         raise UserError(f"{path}: cannot be read as a checkpoint ({str(error).splitlines()[0]})") from error
+    require_same_config(folder, before, config)
+    return state
+
+
+def require_same_config(folder: Path, before: dict[str, Any], config: dict[str, Any]) -> None:
+    """Rejects a config that differs from the one that a run was started with in a key that determines its result.
+
+    Raises:
+        UserError: The keys that differ, with both values.
+    """
     if changed := _differences(before, config):
         raise UserError(f"resume={folder}: the run was started with other settings: {'; '.join(changed)}")
-    return state
 
 
 def _differences(before: Any, now: Any, key: str = "") -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -17,13 +17,14 @@ from spectrnn.config.instantiate import (
     unknown_name,
     validate_kwargs,
 )
-from spectrnn.config.types import NonNegativeInt
+from spectrnn.config.types import NonNegativeInt, NumFolds
 from spectrnn.data.clips import DataSource
 from spectrnn.devices import autocast_dtype, pick_device
 from spectrnn.errors import ErrorCollector, UserError
 from spectrnn.evaluation.metrics import Metric, metrics_of
 from spectrnn.frontend.augmentation import Augmentations, SpectrogramAugmentation, WaveformAugmentation
 from spectrnn.model.classifier import Stages, build_stages
+from spectrnn.training.loggers.base import Logger
 from spectrnn.training.optimizers import avoid_compiler_import
 from spectrnn.training.schedules import LRSchedule
 from spectrnn.training.trainer import TrainerConfig
@@ -48,7 +49,10 @@ class TrainConfig:
     optimizer: dict[str, Any]
     scheduler: dict[str, Any]
     trainer: dict[str, Any]
+    logger: dict[str, Any] | None = None
     seed: NonNegativeInt
+    folds: NumFolds | Literal["all", "groups"] | None
+    final: Literal["refit", "ensemble"] | None
     resume: str | None
 
 
@@ -61,6 +65,7 @@ class RunComponents(NamedTuple):
         source: Data source.
         augment: Augmentations.
         metrics: Metrics of the user, by name, in addition to those of the task.
+        loggers: Loggers.
         device: Device of the run.
         precision: Type for autocast; None for float32 throughout.
     """
@@ -70,6 +75,7 @@ class RunComponents(NamedTuple):
     source: DataSource
     augment: Augmentations
     metrics: Mapping[str, Metric]
+    loggers: list[Logger]
     device: torch.device
     precision: torch.dtype | None
 
@@ -115,6 +121,7 @@ def preflight(config: DictConfig) -> RunComponents:
     optimizer = build(nodes.get("optimizer"), "optimizer", Optimizer, params=[nn.Parameter(torch.zeros(1))])
     build(nodes.get("scheduler"), "scheduler", LRSchedule, optimizer=optimizer, steps=1)
     metrics = build_each("metrics", Metric)
+    loggers = [*build_each("logger", Logger).values()]
     device, precision = _pick_device(nodes, errors)
     _check_sample_rates(nodes, errors)
     _check_max_seconds(nodes, stages, errors)
@@ -122,7 +129,8 @@ def preflight(config: DictConfig) -> RunComponents:
         errors.add(f"trainer.metric={trainer.metric}: no such metric; {unknown_name(trainer.metric, known)}")
     _sort(errors, config)
     errors.raise_if_any()
-    return RunComponents(nodes, trainer, source, Augmentations([*augment.values()]), metrics, device, precision)
+    augmentations = Augmentations([*augment.values()])
+    return RunComponents(nodes, trainer, source, augmentations, metrics, loggers, device, precision)
 
 
 def _resolve(config: DictConfig, name: str) -> Any:

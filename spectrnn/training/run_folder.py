@@ -1,5 +1,6 @@
 """The folder of a run: everything that a training writes. Only rank 0 writes."""
 
+import json
 import logging
 import statistics
 from collections.abc import Mapping, Sequence
@@ -7,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
 
@@ -26,31 +28,18 @@ from spectrnn.evaluation.report.text import format_table
 from spectrnn.files import write_json
 from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
-from spectrnn.runs import METRICS, MODEL, commit_resumed_config
+from spectrnn.runs import METRICS, MODEL, commit_resumed_config, original_overrides
 from spectrnn.threads import release_memory
 from spectrnn.training import checkpoint
+from spectrnn.training.hyperparameters import hyperparameters
 from spectrnn.training.logger import RunLogger
 from spectrnn.training.trainer import Trainer, seed_generators
 
 log = logging.getLogger(__name__)
 
-_HPARAM_GROUPS = ("data", "augment", "features", "normalize", "model", "pooling", "task", "optimizer", "scheduler")
-_HPARAM_KEYS = (
-    "features.n_mels",
-    "model.hidden_size",
-    "model.num_layers",
-    "model.dropout",
-    "head.dropout",
-    "task.label_smoothing",
-    "optimizer.lr",
-    "optimizer.weight_decay",
-    "trainer.batch_size",
-    "trainer.epochs",
-)
-
 
 class RunFolder:
-    """Writes model.safetensors, last.ckpt, config.yaml, metrics.json, report.html and TensorBoard's events of a run.
+    """Writes model.safetensors, last.ckpt, config.yaml, metrics.json, report.html and the logs of a run.
 
     Args:
         path: Folder of the run.
@@ -63,16 +52,23 @@ class RunFolder:
         self.path, self.config, self.trainer, self.logger = path, config, trainer, logger
         self.classifier, self.dataset = trainer.classifier, trainer.dataset
 
-    def start(self, is_new: bool) -> None:
-        """Writes the resolved config and, for a new run, a checkpoint of the state before the first step."""
+    def start(self, choices: Mapping[str, str], resumed_at: int | None) -> None:
+        """Starts the log, and writes the resolved config and the state before the first step of a new run.
+
+        Args:
+            choices: Chosen option of each config group, for the loggers.
+            resumed_at: Step of the checkpoint that a resumed run continues from; None for a new run.
+        """
         if distributed.rank():
             return
         (self.path / METRICS).unlink(missing_ok=True)  # a run that has it is finished
         _log_summary(self.trainer)
         commit_resumed_config(self.path)
+        overrides = original_overrides(self.path) or []
+        self.logger.start(self.path, hyperparameters(self.config, choices, overrides), resumed_at)
         self.dataset.list_skipped(self.path)
         OmegaConf.save(OmegaConf.create(self.config), self.path / "config.yaml")
-        if is_new:
+        if resumed_at is None:
             checkpoint.save(self.trainer.state_dict(), self.config, self.path)
 
     def save(self, is_best: bool) -> None:
@@ -85,11 +81,10 @@ class RunFolder:
         self.logger.flush()  # so that the curves reach as far as the checkpoint
         checkpoint.save(trainer.state_dict(), self.config, self.path)
 
-    def finish(self, choices: Mapping[str, str], splits: Sequence[str]) -> dict[str, Any]:
+    def finish(self, splits: Sequence[str]) -> dict[str, Any]:
         """Calibrates and evaluates the best classifier, writes predictions.csv, report.html and, last, metrics.json.
 
         Args:
-            choices: Chosen option of each config group, for TensorBoard.
             splits: Splits to evaluate on, of those that have clips.
 
         Returns:
@@ -115,10 +110,12 @@ class RunFolder:
         scores = {split: classification_metrics(*result, trainer.metrics) for split, result in results.items()}
         intervals = {split: bootstrap_intervals(*result, trainer.metrics) for split, result in results.items()}
         speed = statistics.median(epoch["train"]["clips_per_second"] for epoch in trainer.history)
-        seconds = sum(len(trainer.train.rows) / epoch["train"]["clips_per_second"] for epoch in trainer.history)
+        clips = len(trainer.train.rows)
+        seconds = sum(clips / epoch["train"]["clips_per_second"] for epoch in trainer.history)
         metrics: dict[str, Any] = {
-            "train": {**trainer.history[-1]["train"], "clips_per_second": speed, "seconds": seconds},
+            "train": {**trainer.history[-1]["train"], "clips_per_second": speed, "seconds": seconds, "clips": clips},
             "epochs": trainer.epoch,
+            "best_epoch": trainer.best_epoch,
             "parameters": sum(p.numel() for p in best.parameters()),
             "temperature": float(best.temperature),
             "metric": trainer.config.metric,
@@ -129,7 +126,7 @@ class RunFolder:
         # The curves of the validation split end with the last epoch, which need not be the best one.
         names = {"val": "val/best_", "test": "test/"}
         final = {names[split] + name: value for split, score in scores.items() for name, value in score.items()}
-        self.logger.log_result(hyperparameters(self.config, choices), final, step)
+        self.logger.finish(final, step)
         self.logger.flush()
         if results:
             tables = [
@@ -145,7 +142,8 @@ class RunFolder:
         log.info("\ntime breakdown\n%s", trainer.clock.table())
         head = ["", *(trainer.metrics[name].title for name in trainer.metrics)]
         rows = [[split, *(f"{value:.4f}" for value in score.values())] for split, score in scores.items()]
-        log.info("\n%s\n", format_table(head, rows))
+        if rows:
+            log.info("\n%s\n", format_table(head, rows))
         log.info("%.0f clips/s; the run is in %s", speed, self.path)
         return metrics
 
@@ -193,17 +191,24 @@ class RunFolder:
         log.info("the report of the %s split is %s", split, path)
 
 
-def hyperparameters(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, bool | int | float | str]:
-    """Returns what TensorBoard compares runs by: the option of each config group, and the most common numeric keys."""
-    values: dict[str, bool | int | float | str] = {
-        group: str(choices[group]) for group in _HPARAM_GROUPS if group in choices
-    }
-    values["augment"] = ",".join(config.get("augment") or ()) or "none"
-    for key in _HPARAM_KEYS:
-        group, name = key.split(".")
-        if config[group].get(name) is not None:
-            values[key] = config[group][name]
-    return {**values, "seed": config["seed"]}
+def finished_metrics(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the content of metrics.json if a run of this config has finished; None if there is more to train.
+
+    Args:
+        folder: Folder of the run.
+        config: Resolved config; keys that determine the result must be those that the run was started with.
+
+    Raises:
+        UserError: A run of another config.
+    """
+    if not (folder / METRICS).is_file():
+        return None
+    before = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    checkpoint.require_same_config(folder, before, config)
+    if before["trainer"]["epochs"] != config["trainer"]["epochs"] or before.get("final") != config.get("final"):
+        return None
+    metrics: dict[str, Any] = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    return metrics
 
 
 def _log_summary(trainer: Trainer) -> None:

@@ -2,7 +2,8 @@
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from spectrnn.config.instantiate import instantiate
 from spectrnn.config.types import MAX_CLIP_SECONDS
 from spectrnn.data.dataset import Dataset, open_dataset
 from spectrnn.devices import log_device, reporting_out_of_memory
-from spectrnn.errors import StorageError, TrainingInterrupted, UserError
+from spectrnn.errors import StorageError, UserError
 from spectrnn.files import remove_stale_temporaries
 from spectrnn.model.classifier import Classifier, build_stages
 from spectrnn.progress import Stopwatch
@@ -24,31 +25,66 @@ from spectrnn.runs import CHECKPOINT, MODEL
 from spectrnn.training import checkpoint
 from spectrnn.training.logger import NullLogger, RunLogger
 from spectrnn.training.preflight import RunComponents, preflight
-from spectrnn.training.run_folder import RunFolder
+from spectrnn.training.run_folder import RunFolder, finished_metrics
 from spectrnn.training.trainer import EpochCallback, Trainer, seed_generators
 
 log = logging.getLogger(__name__)
 
 
 def run_training(folder: Path, config: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
-    """Runs `train` with exclusive access to the run folder, which is removed if the run fails before it starts."""
-    if distributed.rank():  # rank 0 holds the folder
-        return train(config, folder, choices)
+    """Runs `train` in a new folder or, with `resume`, in one that contains a run.
+
+    Raises:
+        UserError: As `train` raises; and a folder that contains another run.
+        TrainingInterrupted: A signal; the run has been saved.
+    """
+    if not config.resume and not distributed.rank() and any((folder / name).exists() for name in (MODEL, CHECKPOINT)):
+        raise UserError(f"hydra.run.dir={folder}: contains a run already; resume={folder} continues it")
+    with removed_if_unused(folder, config):
+        return train_exclusively(folder, config, choices)
+
+
+@contextmanager
+def removed_if_unused(folder: Path, config: DictConfig) -> Iterator[None]:
+    """Removes the folder of a new run if the block raises a `UserError` before the run has started."""
     try:
-        if not config.resume and any((folder / name).exists() for name in (MODEL, CHECKPOINT)):
-            raise UserError(f"hydra.run.dir={folder}: contains a run already; resume={folder} continues it")
-        (folder / ".hydra").mkdir(exist_ok=True)
-        with FileLock(folder / ".hydra" / "lock", blocking=False), logging_redirect_tqdm():
+        yield
+    except UserError:
+        if distributed.rank() == 0 and not config.resume:
+            files = {path.name for path in folder.iterdir()}
+            if files <= {".hydra", "train.log"}:
+                logging.shutdown()
+                shutil.rmtree(folder)
+        raise
+
+
+@contextmanager
+def exclusive_folder(folder: Path) -> Iterator[None]:
+    """Holds the lock of a run folder within the block, and removes what a killed process has left.
+
+    Raises:
+        UserError: Another process holds it.
+    """
+    if distributed.rank():  # rank 0 holds it
+        yield
+        return
+    (folder / ".hydra").mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".hydra" / "lock", blocking=False):
             remove_stale_temporaries(folder)
-            return train(config, folder, choices)
+            yield
     except Timeout as error:
         raise UserError(f"hydra.run.dir={folder}: another process is using this run folder") from error
-    except UserError:
-        files = {path.name for path in folder.iterdir()}
-        if files <= {".hydra", "train.log"} and not config.resume:
-            logging.shutdown()
-            shutil.rmtree(folder)
-        raise
+
+
+def train_exclusively(folder: Path, config: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
+    """Runs `train`, or continues it if the folder contains a run of this config, with exclusive access to the folder.
+
+    Returns:
+        The content of metrics.json; that of a finished run is read, unless `resume` is set, which continues it.
+    """
+    with exclusive_folder(folder), logging_redirect_tqdm():
+        return train(config, folder, choices)
 
 
 @reporting_out_of_memory("trainer.batch_size", "data.max_seconds")
@@ -63,9 +99,9 @@ def train(
 
     Args:
         config: Config as train.yaml composes it.
-        folder: Folder of the run, which receives model.safetensors, last.ckpt, metrics.json and TensorBoard's events.
+        folder: Folder of the run, which receives model.safetensors, last.ckpt, metrics.json and the logs.
             With several processes that of rank 0 is used.
-        choices: Chosen option of each config group, for TensorBoard.
+        choices: Chosen option of each config group, for the loggers.
         on_epoch: As for `Trainer.fit`.
         splits: Splits that the best classifier is evaluated on.
 
@@ -81,6 +117,8 @@ def train(
     log_device(run.device, run.precision)
     with distributed.process_group(run.device):
         folder = distributed.broadcast_object(folder)
+        if not config.resume and (metrics := finished_metrics(folder, run.config)) is not None:
+            return metrics
         state = checkpoint.load(folder, run.config)
         dataset = open_dataset(run.source, run.device)
         log.info("%s", dataset.describe())
@@ -92,14 +130,11 @@ def train(
         resumed_at = None if state is None else trainer.clips_seen
         clock.mark_startup("start")
         try:
-            with NullLogger() if distributed.rank() else RunLogger(folder, run.trainer.metric, resumed_at) as logger:
+            with NullLogger() if distributed.rank() else RunLogger(run.loggers, run.trainer.metric) as logger:
                 run_folder = RunFolder(folder, run.config, trainer, logger)
-                run_folder.start(is_new=state is None)
+                run_folder.start(choices, resumed_at)
                 trainer.fit(logger, run_folder.save, on_epoch)
-                return run_folder.finish(choices, splits)
-        except TrainingInterrupted as interrupted:
-            message = f"{interrupted}; spectrnn train resume={folder} continues it"
-            raise TrainingInterrupted(message, interrupted.code) from None
+                return run_folder.finish(splits)
         except OSError as error:
             place, reason = error.filename or folder, error.strerror or error
             raise StorageError(f"{place}: {reason}; resume={folder} continues from {CHECKPOINT}") from error

@@ -79,7 +79,7 @@ class Trainer:
     Attributes:
         epoch: Number of finished epochs.
         batches_done: Number of finished batches of the current epoch.
-        history: Metrics of the finished epochs.
+        history: Metrics of the finished epochs, and whether each was the best so far.
         metrics: Metrics of the validation split, by name.
     """
 
@@ -114,7 +114,7 @@ class Trainer:
 
     @property
     def clips_seen(self) -> int:
-        """Number of training clips up to the last reading: the step of TensorBoard's curves."""
+        """Number of training clips up to the last reading: the step of the logs."""
         return self.epoch * len(self.train.rows) + int(self.meter.totals[2])
 
     @property
@@ -126,6 +126,11 @@ class Trainer:
     def should_stop(self) -> bool:
         """Whether the metric has not improved for `patience` epochs."""
         return self.config.patience is not None and self.epochs_without_improvement >= self.config.patience
+
+    @property
+    def best_epoch(self) -> int:
+        """Number of the best epoch so far, from 1; 0 before the first one."""
+        return max((epoch["epoch"] for epoch in self.history if epoch["is_best"]), default=0)
 
     def fit(self, logger: RunLogger, save: Callable[[bool], None], on_epoch: EpochCallback | None = None) -> None:
         """Trains until the last epoch, or until the metric has not improved for `patience` epochs.
@@ -258,7 +263,7 @@ class Trainer:
         self.epochs_without_improvement = 0 if rank[0] > self.best[0] else self.epochs_without_improvement + 1
         self.best = rank if is_best else self.best
         self.schedule.epoch_end(value)
-        self.history.append({"epoch": self.epoch + 1, "train": train_metrics, "val": val_metrics})
+        self.history.append({"epoch": self.epoch + 1, "train": train_metrics, "val": val_metrics, "is_best": is_best})
         return is_best
 
     def _save(self, save: Callable[[bool], None], is_best: bool) -> None:

@@ -120,7 +120,7 @@ def test_invalid_argument_is_reported_with_its_full_key(spectrnn, tones, tmp_pat
         (["tune", "-m"], "-m: tune cannot sweep; only train can"),
         (
             ["tune", "resume=run"],
-            "resume=run: tune has no resume; the same command, with its hydra.run.dir, continues a search",
+            "resume=run: the same command, with the search's hydra.run.dir, continues it",
         ),
         (["check", "--multirun"], "-m: check cannot sweep; only train can"),
         (["predict", "a.wav", "--cgf=job"], "--cgf: not an option of spectrnn predict; --help lists them"),

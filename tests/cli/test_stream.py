@@ -1,5 +1,6 @@
 """`spectrnn stream`, end to end on tones from standard input."""
 
+import copy
 import csv
 import io
 import itertools
@@ -11,6 +12,9 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+
+from spectrnn.model import serialization
+from spectrnn.model.ensemble import Ensemble
 
 TONES = {"low": 300, "middle": 900, "high": 2700}  # Hz
 LABELS = ["middle", "low", "high", "low"]  # of the tones in `samples`, 1 s each
@@ -76,6 +80,22 @@ def test_events_are_reported_when_they_start_and_when_they_end(stream, causal_ru
     assert [updates[i]["label"] for i in starts.values()] == LABELS
     assert starts.keys() == ends.keys()
     assert all(starts[start] < ends[start] for start in starts)
+
+
+def test_ensemble_reports_the_events_of_the_mean(stream, causal_run, samples, tmp_path):
+    classifier, config = serialization.load(causal_run / "model.safetensors")
+    uninformed = copy.deepcopy(classifier)
+    uninformed.temperature.fill_(1e6)  # all probabilities are 1 / 3
+    path = tmp_path / "model.safetensors"
+    serialization.save(Ensemble([classifier, uninformed]), config, path)
+    single, ensemble = (
+        csv_rows(stream(wav(samples), f"run={run}", "format=csv", "threshold=none")) for run in (causal_run, path)
+    )
+    assert len(single) > 20
+    for row, expected in zip(ensemble, single, strict=True):
+        assert {**row, "probability": ""} == {**expected, "probability": ""}
+        mean = (float(expected["probability"]) + 1 / 3) / 2
+        assert float(row["probability"]) == pytest.approx(mean, abs=1e-3)
 
 
 def test_raw_samples_of_any_rate(stream, causal_run, samples):

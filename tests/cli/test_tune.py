@@ -328,7 +328,8 @@ def test_weak_trials_are_pruned(spectrnn, command, tmp_path):
         (SPACE, ["optimizer.betas=[2,2]"], "optimizer.betas=[2.0, 2.0]: rejected by AdamW"),
         (SPACE, ["data.val_fraction=0"], "tune needs validation clips, by which trials are compared"),
         (SPACE, ["space=smal"], "space=smal: no such option; did you mean space=small?"),
-        (SPACE, ["sweep=seeds"], "sweep=seeds: tune has no sweep"),
+        (SPACE, ["sweep=seeds"], "sweep=seeds: tune has no sweep; only train has"),
+        (SPACE, ["folds=5"], "folds=5: tune has no folds; only train has"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

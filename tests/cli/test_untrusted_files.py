@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from spectrnn.config.compose import quote_override
+from spectrnn.data import remote
 
 
 class TouchWhenUnpickled:
@@ -169,6 +170,31 @@ def test_header_does_not_set_whether_data_is_downloaded(spectrnn, write_model, t
     text = spectrnn("eval", f"run={model}", "--cfg", "job").out
     assert f"root: {tmp_path / 'fsdd'}\n" in text
     assert "download: false\n" in text
+
+
+@pytest.mark.parametrize("download", [True, False])
+def test_header_does_not_set_whether_recordings_are_fetched(spectrnn, write_model, tmp_path, download, monkeypatch):
+    monkeypatch.setattr(remote, "PAUSE", 0.001)
+    table, address = tmp_path / "table.csv", "https://127.0.0.1:9/a.wav"
+    table.write_text(f"path,label\n{address},low\n")
+    target = "spectrnn.data.sources.local.ManifestDataset"
+    data = {"_target_": target, "path": str(table), "download": download}
+    model = write_model(lambda config: config.update(data=data))
+    assert spectrnn("eval", f"run={model}", "split=all").error() == (
+        f"spectrnn: {table}: 1 of its 1 remote recordings are not in the cache, such as {address}; "
+        "data.download=true fetches them"
+    )
+    given = ("data.download=true", "split=all")
+    assert f"data.path: {address} cannot be fetched" in spectrnn("eval", f"run={model}", *given).error()
+
+
+def test_header_does_not_name_a_remote_table(spectrnn, write_model):
+    target = "spectrnn.data.sources.local.ManifestDataset"
+    data = {"_target_": target, "path": "https://127.0.0.1:9/table.csv"}
+    error = spectrnn("eval", f"run={write_model(lambda config: config.update(data=data))}").error()
+    assert error == (
+        "spectrnn: data.path=https://127.0.0.1:9/table.csv: should be a local file; the paths in it may be addresses"
+    )
 
 
 def test_header_cannot_request_a_huge_synthetic_dataset(spectrnn, write_model):

@@ -32,7 +32,8 @@ def test_fsdd_test_split_has_recordings_0_to_4(dataset: Build, digits: Path):
         digit, _, index = Path(clip.path).stem.split("_")
         assert clip.label == DIGITS[int(digit)]
         assert clip.split == ("test" if index in "04" else "train")
-        assert clip.fold is None
+        assert clip.fold == clip.path.split("_")[-2]
+        assert clip.group is None
         assert clip.group is None
 
 
@@ -48,8 +49,9 @@ def test_fsdd_fold_is_a_speaker(dataset: Build, digits: Path):
 
 
 def test_fsdd_unknown_speaker_is_reported(dataset: Build, digits: Path):
-    with pytest.raises(UserError, match=r"data.fold=dan: no such speaker; the speakers are ann, bob, cid"):
-        dataset("fsdd", digits, fold="dan").clips()
+    source = dataset("fsdd", digits, fold="dan")
+    with pytest.raises(UserError, match=r"data.fold=dan: no such fold; its folds are ann, bob, cid"):
+        assign_splits(source.clips(), source)
 
 
 def test_fsdd_files_are_in_recordings_or_in_the_root(dataset: Build, recording: Callable, digits: Path):

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from spectrnn.data.clips import Clip, DataSource
-from spectrnn.data.splits import assign_splits, require_classes, require_training_clips, split_checksums
+from spectrnn.data.splits import (
+    assign_folds,
+    assign_splits,
+    fold_names,
+    require_classes,
+    require_training_clips,
+    split_checksums,
+)
 from spectrnn.errors import UserError
 
 COUNTS = {"cat": 100, "dog": 40, "owl": 10}
@@ -22,7 +29,8 @@ def assign(source: Callable[..., DataSource], tmp_path: Path) -> Callable[..., l
     built = source("folder", root=tmp_path)
 
     def assigned(clips: Sequence[Clip], **settings: Any) -> list[Clip]:
-        return assign_splits(clips, replace(built, **settings))
+        source = replace(built, **settings)
+        return assign_splits(assign_folds(clips, source), source)
 
     return assigned
 
@@ -279,3 +287,73 @@ def test_labels_without_training_clips_are_rejected():
     clips = clips_of({"cat": 9}, split="train") + clips_of({"cat": 2, "owl": 3, "hen": 2}, split="test")
     with pytest.raises(UserError, match=r"^no training clips of 'hen', 'owl': all are in other splits$"):
         require_training_clips(clips)
+
+
+def folds_of(clips: Sequence[Clip]) -> dict[str, list[Clip]]:
+    return {name: [clip for clip in clips if clip.fold == name] for name in fold_names(clips)}
+
+
+def test_drawn_folds_are_stratified(assign):
+    folds = folds_of(assign(clips_of(COUNTS), folds=5, fold=1))
+    assert [Counter(clip.label for clip in fold) for fold in folds.values()] == [{"cat": 20, "dog": 8, "owl": 2}] * 5
+    assert [*folds] == ["1", "2", "3", "4", "5"]
+
+
+def test_drawn_folds_do_not_depend_on_order_or_fold(assign):
+    clips = clips_of(COUNTS)
+    first, second = assign(clips, folds=4, fold=1), assign(clips[::-1], folds=4, fold=3)[::-1]
+    assert [clip.fold for clip in first] == [clip.fold for clip in second]
+    assert [clip.fold for clip in first] != [clip.fold for clip in assign(clips, folds=4, fold=1, split_seed=5)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_drawn_folds_are_group_disjoint_and_stratified(assign, seed):
+    clips = grouped(seed)
+    folds = folds_of(assign(clips, folds=5, fold=1))
+    groups = [{clip.group for clip in fold} for fold in folds.values()]
+    assert sum(map(len, groups)) == len({clip.group for clip in clips})
+    for label, total in Counter(clip.label for clip in clips).items():
+        shares = [sum(clip.label == label for clip in fold) / total for fold in folds.values()]
+        assert max(shares) < 0.35
+        assert min(shares) > 0.08
+
+
+def test_every_fold_gets_a_group(assign):
+    sizes = [50, 40, 1, 1]  # by size alone, the two small groups would be in the same fold
+    clips = [Clip(f"{g}/{n}.wav", "ab"[n % 2], group=str(g)) for g, size in enumerate(sizes) for n in range(2 * size)]
+    groups = {clip.fold: clip.group for clip in assign(clips, folds=4, fold=1, val_fraction=0)}
+    assert sorted(groups.values()) == ["0", "1", "2", "3"]
+
+
+def test_one_group_is_left_out(assign):
+    clips = grouped(0, groups=4)
+    assigned = assign(clips, folds="groups", fold="speaker2", val_fraction=0)
+    assert {clip.group for clip in assigned if clip.split == "test"} == {"speaker2"}
+    assert fold_names(assigned) == ["speaker0", "speaker1", "speaker2", "speaker3"]
+
+
+def test_folds_replace_predefined_splits(assign):
+    clips = clips_of(COUNTS, split="train")
+    assigned = assign(clips, folds=3, fold=2, val_fraction=0)
+    assert {clip.fold for clip in assigned if clip.split == "test"} == {"2"}
+    with pytest.raises(UserError, match=r"data\.fold: missing; choose the fold to test on: 1, 2, 3"):
+        assign(clips, folds=3)
+
+
+@pytest.mark.parametrize(
+    ("folds", "clips", "message"),
+    [
+        (11, clips_of(COUNTS), "data.folds=11: a class has 10 clips; at most 10 folds"),
+        (5, grouped(0, groups=3), "data.folds=5: the clips are of 3 groups; at most 3 folds"),
+        ("groups", clips_of(COUNTS), "data.folds=groups: cat/0.wav has no group; set data.group, or a column group"),
+    ],
+    ids=["clips", "groups", "no groups"],
+)
+def test_folds_that_cannot_be_drawn_are_rejected(assign, folds, clips, message):
+    with pytest.raises(UserError) as error:
+        assign(clips, folds=folds, fold=1)
+    assert str(error.value) == message
+
+
+def test_folds_are_in_the_order_of_their_numbers():
+    assert fold_names([Clip("a", "a", fold=name) for name in ("10", "2", "b", "1", "a")]) == ["1", "2", "10", "a", "b"]

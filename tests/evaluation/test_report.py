@@ -142,7 +142,7 @@ def test_audio_of_very_short_and_long_clips_has_a_bounded_size():
 def test_spectrogram_of_a_tone_is_darkest_at_its_frequency(evaluation, stage):
     model = classifier(evaluation.dataset.labels, f"features={stage}", "features.n_mels=32", "features.deltas=1")
     row = next(row for row, clip in enumerate(evaluation.dataset.clips) if clip.path.endswith("3/11.wav"))
-    (clip,) = render_clips(model, evaluation.dataset, np.array([row]), 8)
+    (clip,) = render_clips(lambda _: model, evaluation.dataset, np.array([row]), 8)
     kind, file = decoded(clip["spectrogram"])
     image = np.asarray(Image.open(file).convert("L")).astype(float)
     assert kind == "image/png"
@@ -166,7 +166,7 @@ def test_audio_is_cropped_as_it_was_classified(evaluation):
     dataset = evaluation.dataset
     dataset.max_seconds = 0.15
     try:
-        (clip,) = render_clips(evaluation.classifier, dataset, dataset.rows("all")[11:12], 8)
+        (clip,) = render_clips(lambda _: evaluation.classifier, dataset, dataset.rows("all")[11:12], 8)
     finally:
         dataset.max_seconds = None
     audio, rate = soundfile.read(decoded(clip["audio"])[1])

@@ -10,6 +10,7 @@ from spectrnn.detection.thresholds import TunedThresholds
 from spectrnn.export.graph import ConvolutionalSTFT, model_metadata, write_onnx
 from spectrnn.export.onnx_model import OnnxModel
 from spectrnn.frontend.features import STFT
+from spectrnn.model.ensemble import Ensemble
 from spectrnn.model.rnn import RNNLayer
 from spectrnn.version import __version__
 
@@ -87,6 +88,35 @@ def test_intermediates_are_additional_outputs(make_classifier, waveforms, tmp_pa
     np.testing.assert_allclose(outputs[1], expected.features.numpy(), atol=1e-3)
     if pooling == "attention":
         np.testing.assert_allclose(outputs[2], expected.attention.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "pooling", "features", "normalize"),
+    [("bigru", "attention", "logmel", "global"), ("crnn", "stats", "mfcc", "cmvn"), ("lstm", "mean", "logmel", "none")],
+)
+def test_graph_of_an_ensemble_contains_all_members(
+    make_classifier, variants, waveforms, tmp_path, model, pooling, features, normalize
+):
+    overrides = f"model={model}", f"pooling={pooling}", f"features={features}", f"normalize={normalize}"
+    members = variants(make_classifier(*overrides), 3)
+    ensemble = Ensemble(members)
+    assert model_metadata(ensemble, None)["max_train_samples"] == 6000
+    exported = export(ensemble, tmp_path / "model.onnx", intermediates=True)
+    expected = np.mean(
+        [np.concatenate([predict(member, waveform) for waveform in waveforms]) for member in members], axis=0
+    )
+    single = np.concatenate([exported([waveform]) for waveform in waveforms])
+    assert abs(single - expected).max() < 1e-5
+    assert abs(exported(waveforms) - expected).max() < 1e-5
+    assert expected.std(0).max() > 0.01  # the probabilities depend on the clip
+    inputs = {"waveform": waveforms[0][None], "lengths": np.array([len(waveforms[0])])}
+    intermediates = exported.session.run(None, inputs)[1:]
+    with torch.inference_mode():
+        traces = [member.trace(*map(torch.from_numpy, inputs.values())) for member in members]
+    np.testing.assert_allclose(intermediates[0], traces[0].features.numpy(), atol=1e-3)
+    if pooling == "attention":
+        weights = torch.cat([trace.attention for trace in traces], 1).mean(1, keepdim=True)
+        np.testing.assert_allclose(intermediates[1], weights.numpy(), atol=1e-5)
 
 
 def test_probabilities_are_the_only_output_by_default(make_classifier, tmp_path):

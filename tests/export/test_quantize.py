@@ -7,6 +7,7 @@ import torch
 from spectrnn.export.graph import model_metadata, write_onnx
 from spectrnn.export.onnx_model import OnnxModel
 from spectrnn.export.quantize import quantize_weights, symmetric_int8
+from spectrnn.model.ensemble import Ensemble
 
 
 def test_rounding_error_is_at_most_half_a_step():
@@ -44,6 +45,23 @@ def test_only_weights_are_rounded(make_classifier, waveforms, tmp_path, model, p
     assert abs(int8(waveforms[:1]) - expected).max() < 1e-5
     assert abs(float32(waveforms[:1]) - expected).max() > 1e-5
     assert int8.metadata == float32.metadata
+
+
+def test_weights_of_all_members_are_rounded(make_classifier, variants, waveforms, tmp_path):
+    members = variants(make_classifier("model=gru", "pooling=attention"), 3)
+    write_onnx(Ensemble(members), tmp_path / "original.onnx", model_metadata(Ensemble(members), None))
+    quantize_weights(tmp_path / "original.onnx", tmp_path / "quantized.onnx")
+    for member in members:
+        for name, weight in member.named_parameters():
+            if weight.dim() > 1:
+                step = weight.detach().abs().amax(1, keepdim=True).div(127)
+                assert step.shape == (len(weight), 1), name
+                weight.data = (weight.detach() / step).round() * step
+    with torch.inference_mode():
+        inputs = torch.from_numpy(waveforms[0])[None], torch.tensor([len(waveforms[0])])
+        expected = Ensemble(members).probabilities(*inputs).numpy()
+    assert abs(OnnxModel(tmp_path / "quantized.onnx")(waveforms[:1]) - expected).max() < 1e-5
+    assert abs(OnnxModel(tmp_path / "original.onnx")(waveforms[:1]) - expected).max() > 1e-5
 
 
 def test_quantized_weights_take_a_quarter_of_the_size(make_classifier, tmp_path):

@@ -8,6 +8,7 @@ from spectrnn.export.graph import model_metadata
 from spectrnn.export.onnx_model import StreamingOnnxModel, load_onnx
 from spectrnn.export.quantize import quantize_weights
 from spectrnn.export.streaming import streaming_differences, write_streaming_onnx
+from spectrnn.model.ensemble import Ensemble
 from spectrnn.streaming.classifier import StreamingClassifier
 
 
@@ -48,6 +49,21 @@ def test_every_result_equals_that_of_the_classifier(
     assert abs(exported(waveforms) - single).max() < 1e-5
     assert single.std(0).max() > 0.01  # the probabilities depend on the clip
     assert max(streaming_differences(classifier, exported, waveforms).values()) < 1e-5
+
+
+@pytest.mark.parametrize(("model", "pooling"), [("gru", "attention"), ("lstm", "stats")])
+def test_streaming_ensemble_equals_the_mean_of_its_members(
+    make_classifier, variants, waveforms, tmp_path, model, pooling
+):
+    members = variants(make_classifier(f"model={model}", f"pooling={pooling}", "features.deltas=0"), 3)
+    ensemble = Ensemble(members)
+    exported = export(ensemble, tmp_path / "model.onnx")
+    assert max(streaming_differences(ensemble, exported, waveforms).values()) < 1e-5
+    for samples, actual in list(exported.stream(waveforms[0][None], 5))[::3]:
+        prefix = torch.from_numpy(waveforms[0][None, :samples])
+        with torch.inference_mode():
+            expected = sum(member.probabilities(prefix, torch.tensor([samples])) for member in members) / 3
+        assert abs(actual - expected.numpy()).max() < 1e-5
 
 
 def test_lost_state_is_detected(make_classifier, waveforms, tmp_path, monkeypatch):

@@ -58,6 +58,12 @@ def classifier() -> Callable[..., Classifier]:
     return _classifier
 
 
+@pytest.fixture(scope="session")
+def members(variants: Callable[..., list[Classifier]]) -> Callable[..., list[Classifier]]:
+    """Builds members of an ensemble: `members(3, model="crnn")`."""
+    return lambda count, **choices: variants(_classifier(**choices), count)
+
+
 @pytest.fixture
 def clips() -> Clips:
     """Seven clips at 8 kHz: long, below a window, one frame, two frames, half silent, silent, one sample longer."""

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from spectrnn.detection.thresholds import TunedThresholds, read_thresholds
 from spectrnn.errors import UserError
 from spectrnn.model.classifier import STAGES, Classifier, build_stages
-from spectrnn.model.header import FORMAT, read_header
+from spectrnn.model.header import ENSEMBLE_FORMAT, FORMAT, read_header
 from spectrnn.model.serialization import load, save, save_thresholds
 
 
@@ -203,7 +203,8 @@ def test_truncated_file_is_rejected(model, fraction):
 @pytest.mark.parametrize("header", [[], 5, {}], ids=str)
 def test_header_without_a_format_is_rejected(model, header):
     rewrite_header(model, lambda _: header)
-    assert_rejected(model, f"has format None, but this version reads format {FORMAT}; update spectrnn$")
+    formats = f"formats {FORMAT} and {ENSEMBLE_FORMAT}"
+    assert_rejected(model, f"has format None, but this version reads {formats}; update spectrnn$")
 
 
 @pytest.mark.parametrize("content", [{}, {"labels": ["a"], "config": []}, {"labels": ["a"]}, {"config": {}}], ids=str)
@@ -219,6 +220,7 @@ FOREIGN = {
     "spectrnn.model.serialization.save_file": None,  # imported by that module
     "spectrnn.frontend.features.create_dct": None,
     "spectrnn.model.serialization.load": None,
+    "spectrnn.model.ensemble._Poolings": None,  # of an ensemble, which no config describes
     "spectrnn.frontend.augmentation.Gain": None,  # a built-in class of another kind
     "spectrnn.model.": None,
     "pooling": None,

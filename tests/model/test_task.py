@@ -68,6 +68,13 @@ def test_probabilities_are_the_softmax_at_a_temperature(task, temperature):
     torch.testing.assert_close(probabilities, scaled / scaled.sum(1, keepdim=True))
 
 
+def test_logits_invert_probabilities(task):
+    probabilities = torch.tensor([[0.7, 0.2, 0.1], [1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3]])
+    logits = task().logits(probabilities)
+    assert logits.isfinite().all()
+    torch.testing.assert_close(task().probabilities(logits), probabilities)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

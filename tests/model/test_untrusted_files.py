@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from spectrnn.errors import UserError
 from spectrnn.model.classifier import STAGES, validate_labels
-from spectrnn.model.header import FORMAT, MAX_HEADER_BYTES, read_header
+from spectrnn.model.ensemble import Ensemble
+from spectrnn.model.header import ENSEMBLE_FORMAT, FORMAT, MAX_HEADER_BYTES, read_header
 from spectrnn.model.pooling import Pooling
 from spectrnn.model.serialization import load, require_trusted_stages, save, stage_packages
 
@@ -69,7 +70,7 @@ def test_header_with_deep_nesting_or_long_numbers_is_rejected(modify, text):
 @pytest.mark.parametrize(
     ("version", "remedy"),
     [
-        *((version, "update spectrnn") for version in (None, "2", [2], {}, FORMAT + 1, 10**400, float(FORMAT))),
+        *((version, "update spectrnn") for version in (None, "2", [2], {}, ENSEMBLE_FORMAT + 1, 10**400, 4.0)),
         *((version, "train it again") for version in (True, -1, 1, FORMAT - 1)),
     ],
     ids=lambda value: str(value)[:20],
@@ -77,7 +78,8 @@ def test_header_with_deep_nesting_or_long_numbers_is_rejected(modify, text):
 def test_other_format_is_rejected(modify, version, remedy):
     path = modify(lambda header: header.update(format=version))
     written = re.escape(f"{version!r:.40}")
-    assert_rejected(path, f"has format {written}, but this version reads format {FORMAT}; {remedy}$")
+    formats = f"formats {FORMAT} and {ENSEMBLE_FORMAT}"
+    assert_rejected(path, f"has format {written}, but this version reads {formats}; {remedy}$")
 
 
 @pytest.mark.parametrize(
@@ -232,7 +234,10 @@ def mutants(content, count):
         yield bytes(mutant)
 
 
-def test_damaged_file_is_rejected_or_gives_finite_logits(model, clips):
+@pytest.mark.parametrize("is_ensemble", [False, True], ids=["classifier", "ensemble"])
+def test_damaged_file_is_rejected_or_gives_finite_logits(model, members, stages, clips, is_ensemble):
+    if is_ensemble:
+        save(Ensemble(members(2)), stages(), model)
     content, errors, loaded = model.read_bytes(), [], 0
     for mutant in mutants(content, 150):
         model.write_bytes(mutant)

@@ -7,9 +7,11 @@ import torch
 
 from spectrnn.errors import UserError
 from spectrnn.frontend.normalization import Normalization
+from spectrnn.model.ensemble import Ensemble
 from spectrnn.model.pooling import Pooling
 from spectrnn.model.rnn import Encoder
 from spectrnn.streaming.classifier import StreamingClassifier
+from spectrnn.streaming.rolling import RollingClassifier
 
 POOLINGS = ("last", "mean", "max", "attention", "stats")
 COMBINATIONS = list(itertools.product(("logmel", "mfcc"), ("global", "none"), ("gru", "lstm"), (1, 2), POOLINGS))
@@ -46,6 +48,23 @@ def max_difference(classifier, config, sound, sizes):
 def test_result_equals_that_of_the_whole_signal(causal, sound, features, normalize, model, layers, pooling):
     classifier, config = causal(layers, features=features, normalize=normalize, model=model, pooling=pooling)
     assert max_difference(classifier, config, sound, [0, 7, 160, 1, 320, 900]) < 1e-5
+
+
+@pytest.mark.parametrize(("model", "pooling", "normalize"), [("gru", "attention", "global"), ("lstm", "stats", "none")])
+def test_result_of_an_ensemble_is_the_mean_of_those_of_its_members(causal, variants, sound, model, pooling, normalize):
+    classifier, config = causal(model=model, pooling=pooling, normalize=normalize)
+    members = variants(classifier, 3)
+    ensemble = Ensemble(members)
+    assert max_difference(ensemble, config, sound, [0, 7, 160, 1, 320, 900]) < 1e-5
+    results = []
+    for each in (ensemble, *members):
+        rolling = RollingClassifier(StreamingClassifier(each, config), 4000, 2, 5)
+        results.append([*rolling.push(sound[0]), *rolling.finish()])
+    for prediction, *parts in zip(*results, strict=True):
+        assert all(part[:2] == prediction[:2] for part in parts)
+        mean = torch.stack([part.probabilities for part in parts]).mean(0)
+        assert (prediction.probabilities - mean).abs().max() < 1e-5
+    assert len(results[0]) > 10
 
 
 @pytest.mark.parametrize("sizes", [[1], [160], [320], [4000], [8000, 1], torch.randint(0, 700, (50,)).tolist()])
@@ -124,6 +143,15 @@ def test_backward_direction_is_rejected(causal):
         "model.bidirectional=true: processes a clip from its end, which a stream does not have; "
         "model=gru and model=lstm do not"
     ]
+
+
+def test_ensemble_of_models_that_cannot_process_a_stream_is_rejected(causal, variants):
+    classifier, config = causal(normalize="cmvn", model="bigru")
+    with pytest.raises(UserError) as single:
+        StreamingClassifier(classifier, config)
+    with pytest.raises(UserError) as ensemble:
+        StreamingClassifier(Ensemble(variants(classifier, 2)), config)
+    assert str(ensemble.value) == str(single.value)
 
 
 def test_all_streaming_issues_are_reported_at_once(causal):

@@ -14,6 +14,7 @@ from typing import Any
 
 from spectrnn.data.audio import EXTENSIONS
 from spectrnn.data.clips import SPLITS, Clip, DataSource
+from spectrnn.data.remote import absent, fetch, is_address, local_copy
 from spectrnn.errors import UserError, reject_settings
 
 log = logging.getLogger(__name__)
@@ -80,24 +81,32 @@ class ManifestDataset(DataSource):
     """A CSV, TSV or JSONL file with the columns path and label, and optionally split, fold, group, start, end.
 
     Args:
-        path: Manifest. Paths in it are relative to its folder; start and end are in s.
+        path: Manifest. Paths in it are addresses, or relative to its folder; start and end are in s.
+        download: Whether to fetch the recordings at addresses that are not in the cache folder.
     """
 
     path: str
+    download: bool
 
     def __post_init__(self) -> None:
         path = Path(self.path).expanduser()
         is_table = path.suffix.lower() in (*_DELIMITERS, ".jsonl")
         reject_settings(
+            ("path", is_address(self.path), "should be a local file; the paths in it may be addresses"),
             ("path", not path.is_file(), "no such file"),
             ("path", not is_table, "the name should end in .csv, .tsv or .jsonl"),
         )
 
     def clips(self) -> list[Clip]:
         """Returns the clip table, in the order of the manifest."""
-        manifest = Path(self.path).expanduser()
-        # A manifest may contain many clips of a file.
-        resolve = functools.cache(lambda path: os.path.normpath(os.path.join(manifest.parent, path)))
+        manifest, cache = Path(self.path).expanduser(), Path(self.cache).expanduser()
+
+        @functools.cache  # a manifest may contain many clips of a file
+        def resolve(path: str) -> tuple[str, str | None]:
+            if is_address(path):
+                return path, local_copy(path, cache)
+            return os.path.normpath(os.path.join(manifest.parent, path)), None
+
         lines: dict[str, int] = {}  # the first one of each file
         clips = []
         for line, row in _rows(manifest):
@@ -108,16 +117,25 @@ class ManifestDataset(DataSource):
             lines.setdefault(clips[-1].path, line)
         if not clips:
             raise UserError(f"{manifest}: contains no clips")
+        addresses = [path for path in lines if is_address(path)]
+        files = [path for path in lines if not is_address(path)]
+        unknown = fetch(addresses, cache) if self.download else absent(addresses, cache)
         if self.on_error == "fail":  # otherwise the cache reports it, with the unreadable files
-            missing = [(file, line) for file, line in lines.items() if not os.path.isfile(file)]
+            if unknown and not self.download:
+                raise UserError(
+                    f"{manifest}: {len(unknown)} of its {len(addresses)} remote recordings are not in the cache, such "
+                    f"as {unknown[0]}; data.download=true fetches them"
+                )
+            missing = {*unknown, *(file for file in files if not os.path.isfile(file))}
             if missing:
-                raise UserError("\n".join(f"{manifest}, line {line}: no such file: {file}" for file, line in missing))
+                known = [(file, line) for file, line in lines.items() if file in missing]
+                raise UserError("\n".join(f"{manifest}, line {line}: no such file: {file}" for file, line in known))
         folder = os.path.join(os.path.abspath(manifest.parent), "")
-        outside = [file for file in lines if not os.path.abspath(file).startswith(folder)]
+        outside = [file for file in files if not os.path.abspath(file).startswith(folder)]
         if outside:  # by an absolute path or .., which are invalid on another machine
             names = ", ".join(f"{file} (line {lines[file]})" for file in outside[:3])
             names += ", ..." if len(outside) > 3 else ""
-            log.warning("%s: %d of its %d files are outside its folder: %s", manifest, len(outside), len(lines), names)
+            log.warning("%s: %d of its %d files are outside its folder: %s", manifest, len(outside), len(files), names)
         return clips
 
 
@@ -158,8 +176,8 @@ def require_columns(columns: Collection[str], required: Sequence[str], name: str
         raise UserError(f"{name}: no column {' and no column '.join(missing)} (found: {', '.join(columns)})")
 
 
-def _parse_row(row: Mapping[str, Any], resolve: Callable[[str], str]) -> Clip:
-    """Parses a row of strings or JSON values; `resolve` makes its path relative to the working directory."""
+def _parse_row(row: Mapping[str, Any], resolve: Callable[[str], tuple[str, str | None]]) -> Clip:
+    """Parses a row of strings or JSON values; `resolve` returns the path from the working directory, and the copy."""
     values = {name: str(value).strip() for name, value in row.items() if value is not None and name}
     for column in _REQUIRED:
         if not values.get(column):
@@ -170,14 +188,16 @@ def _parse_row(row: Mapping[str, Any], resolve: Callable[[str], str]) -> Clip:
     start, end = _parse_seconds(values, "start") or 0.0, _parse_seconds(values, "end")
     if end is not None and end <= start:
         raise UserError(f"end {end} is not after start {start}")
+    path, copy = resolve(values["path"])
     return Clip(
-        path=resolve(values["path"]),
+        path=path,
         label=intern(values["label"]),  # a million clips share their few labels
         split=_SPLIT_NAMES.get(split),
         fold=values.get("fold") or None,
         group=values.get("group") or None,
         start=start,
         end=end,
+        copy=copy,
     )
 
 

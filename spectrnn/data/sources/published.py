@@ -100,8 +100,8 @@ class FSDD(PublishedDataset):
     """Free Spoken Digit Dataset (Jackson et al., 2018, doi:10.5281/zenodo.1342401): ten digits, a few speakers, 8 kHz.
 
     The labels are the digits as words. Without a fold the splits are the official ones: recordings 0 to 4 of every
-    speaker and digit for testing, the others for training; all speakers are in both. With ``fold=<speaker>`` that
-    speaker is for testing, the others are for training, and the speakers are the groups.
+    speaker and digit for testing, the others for training; all speakers are in both. The speakers are the folds; with
+    ``fold=<speaker>``, or folds of a cross-validation, they are the groups as well.
     """
 
     def clips(self) -> list[Clip]:
@@ -116,11 +116,9 @@ class FSDD(PublishedDataset):
             if match is None:
                 raise UserError(f"{path}: the name should be <digit>_<speaker>_<index>.wav")
             digit, speaker, index = int(match[1]), match[2], int(match[3])
-            clip = Clip(str(path), DIGITS[digit], "test" if index < 5 else "train")
-            clips.append(clip if self.fold is None else clip._replace(split=None, fold=speaker, group=speaker))
-        speakers = sorted({str(clip.fold) for clip in clips})
-        if self.fold is not None and str(self.fold) not in speakers:
-            raise UserError(f"data.fold={self.fold}: no such speaker; the speakers are {', '.join(speakers)}")
+            clip = Clip(str(path), DIGITS[digit], "test" if index < 5 else "train", fold=speaker)
+            is_official = self.fold is None and self.folds is None
+            clips.append(clip if is_official else clip._replace(split=None, group=speaker))
         return clips
 
 

@@ -4,16 +4,16 @@ import base64
 import hashlib
 import html
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from spectrnn.data.clips import Clip
+from spectrnn.data.clips import Clip, common_folder
 from spectrnn.data.dataset import Dataset
 from spectrnn.evaluation.metrics import Array
 from spectrnn.evaluation.report.media import MAX_AUDIO_SECONDS, render_clips
@@ -44,6 +44,8 @@ class EvaluationResult(NamedTuple):
         model: Model file.
         notes: Sentences that a reader must know.
         is_held_out: Whether the classifier was trained on none of the clips.
+        fold_classifiers: Classifiers of a cross-validation, by fold, each for the clips of its fold; empty if
+            `classifier` classified all of them.
     """
 
     classifier: Classifier
@@ -55,6 +57,11 @@ class EvaluationResult(NamedTuple):
     model: Path
     notes: list[str]
     is_held_out: bool
+    fold_classifiers: Mapping[str, Classifier] = MappingProxyType({})
+
+    def classifier_of(self, row: int) -> Classifier:
+        """Returns the classifier of a row of the clip table."""
+        return self.fold_classifiers.get(self.dataset.clips[row].fold or "", self.classifier)
 
 
 def write_page(result: EvaluationResult, path: Path, max_mb: float) -> None:
@@ -122,7 +129,7 @@ def _summary(result: EvaluationResult) -> dict[str, Any]:
         "is_held_out": result.is_held_out,
         "model": str(result.model),
         "version": __version__,
-        "stages": [type(stage).__name__ for name, stage in classifier.stages.items() if name not in ("head", "task")],
+        "stages": classifier.architecture,
         "parameters": sum(p.numel() for p in classifier.parameters()),
         "count": metrics["clips"],
         "correct": int(np.trace(counts)),
@@ -153,23 +160,19 @@ def _lengths_and_levels(result: EvaluationResult) -> tuple[Array, Array]:
 
 def _relative_names(clips: Sequence[Clip]) -> tuple[str, list[str]]:
     """The common folder of all clips, and the path of each in it, with its start and end if it is a part of a file."""
-    try:
-        folder = os.path.commonpath([os.path.dirname(clip.path) for clip in clips])
-    except ValueError:  # absolute and relative paths
-        folder = ""
-    prefix = len(folder.rstrip(os.sep)) + 1 if folder else 0
+    folder = common_folder(clip.path for clip in clips)
     names = []
     for clip in clips:
         end = "end" if clip.end is None else f"{clip.end:g}"
         is_part = clip.start or clip.end is not None
-        names.append(clip.path[prefix:] + (f" [{clip.start:g} to {end} s]" if is_part else ""))
-    return folder, names
+        names.append(clip.path[len(folder) :] + (f" [{clip.start:g} to {end} s]" if is_part else ""))
+    return folder.rstrip("/"), names
 
 
 def _media_blocks(result: EvaluationResult, rows: Array, budget: int) -> list[str]:
     """Audio and spectrogram of as many clips as fit into a number of bytes, in the order of the rows."""
     blocks: list[str] = []
-    for number, clip in enumerate(render_clips(result.classifier, result.dataset, rows, result.batch_size)):
+    for number, clip in enumerate(render_clips(result.classifier_of, result.dataset, rows, result.batch_size)):
         blocks.append(f'<script type="application/json" id="clip-{number}">{_json(clip)}</script>\n')
         budget -= len(blocks[-1])
         if budget < 0:

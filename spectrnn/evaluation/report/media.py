@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import repeat
 from typing import Any
@@ -30,11 +30,13 @@ _MAX_POINTS = 200  # of a line of attention weights
 _MAX_LEVEL = 99  # of attention weights, the largest of a clip
 
 
-def render_clips(classifier: Classifier, dataset: Dataset, rows: Array, batch_size: int) -> Iterator[dict[str, Any]]:
+def render_clips(
+    classifier_of: Callable[[int], Classifier], dataset: Dataset, rows: Array, batch_size: int
+) -> Iterator[dict[str, Any]]:
     """Renders clips, cropped as they are classified.
 
     Args:
-        classifier: Classifier in evaluation mode, on the device of the dataset.
+        classifier_of: Function of a row that returns its classifier in evaluation mode, on the device of the dataset.
         dataset: Dataset of the clips.
         rows: Rows in the clip table, int64 (clips,).
         batch_size: Number of clips per batch.
@@ -43,13 +45,15 @@ def render_clips(classifier: Classifier, dataset: Dataset, rows: Array, batch_si
         For each row, in order and ready for JSON: ``audio`` and ``spectrogram`` as data URLs and, for a pooling with
         attention, ``attention``, a list per head with values from 0 to 99, the clip's largest weight.
     """
-    device = classifier.temperature.device
     with ThreadPoolExecutor() as pool:  # most of the time is MP3 encoding, which releases the GIL
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
             rendered: dict[int, dict[str, Any]] = {}
-            for batch in dataset.batches(np.sort(chunk), batch_size, device).epoch():
-                rendered |= zip(batch.rows.tolist(), _render_batch(classifier, batch, pool), strict=True)
+            classifiers = [classifier_of(row) for row in chunk.tolist()]
+            for classifier in dict.fromkeys(classifiers):
+                own = np.sort([row for row, its in zip(chunk, classifiers, strict=True) if its is classifier])
+                for batch in dataset.batches(own, batch_size, classifier.temperature.device).epoch():
+                    rendered |= zip(batch.rows.tolist(), _render_batch(classifier, batch, pool), strict=True)
             yield from (rendered[row] for row in chunk.tolist())
 
 

@@ -1,0 +1,306 @@
+"""Cross-validation: a run per fold, and results over all clips, each classified by a model trained without it."""
+
+import json
+import logging
+import re
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from spectrnn import distributed
+from spectrnn.config.compose import quote_override
+from spectrnn.data.clips import DataSource
+from spectrnn.data.dataset import list_clips, open_dataset_for_evaluation
+from spectrnn.data.splits import fold_names
+from spectrnn.errors import TrainingInterrupted, UserError
+from spectrnn.evaluation.evaluate import compute_metrics
+from spectrnn.evaluation.metrics import METRICS as STANDARD_METRICS
+from spectrnn.evaluation.predictions import PREDICTIONS, Predictions, concatenate, read_predictions, write_predictions
+from spectrnn.evaluation.report.html import EvaluationResult, write_page
+from spectrnn.evaluation.report.tables import accuracy_by_group
+from spectrnn.evaluation.report.text import format_table
+from spectrnn.files import write_json
+from spectrnn.model import serialization
+from spectrnn.model.ensemble import Ensemble
+from spectrnn.model.header import read_header
+from spectrnn.runs import CHECKPOINT, FOLD, METRICS, MODEL, commit_resumed_config, original_overrides
+from spectrnn.training import checkpoint
+from spectrnn.training.hyperparameters import hyperparameters
+from spectrnn.training.logger import RunLogger
+from spectrnn.training.preflight import RunComponents, preflight
+from spectrnn.training.run_folder import finished_metrics
+from spectrnn.training.train import exclusive_folder, removed_if_unused, train_exclusively
+
+log = logging.getLogger(__name__)
+
+
+class Fold(NamedTuple):
+    """A fold: its name, and the folder of its run."""
+
+    name: str
+    folder: Path
+
+
+def preflight_folds(config: DictConfig) -> RunComponents:
+    """Validates the config of a cross-validation, as `preflight` that of a run; the data source has all folds."""
+    config = config.copy()
+    OmegaConf.update(config, "data.fold", None, force_add=True)
+    run = preflight(config)
+    return run if config.folds == "all" else run._replace(source=replace(run.source, folds=config.folds))
+
+
+def cross_validate(folder: Path, config: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
+    """Trains a model per fold, and pools the predictions of the clips that each model was not trained on.
+
+    Folds that have finished are not trained again; one that was interrupted is continued.
+
+    Args:
+        folder: Folder of the cross-validation, with a folder ``fold-<name>`` per fold, metrics.json, predictions.csv
+            and report.html.
+        config: Config as train.yaml composes it, with `folds`.
+        choices: Chosen option of each config group.
+
+    Returns:
+        The content of metrics.json: ``pooled`` metrics over all clips, their ``mean`` and sample standard deviation
+        (``std``) over the folds, those of each fold, 95 % intervals; empty on all ranks but the first.
+
+    Raises:
+        UserError: An error in the config or the dataset; and folds that failed, after the others have been trained.
+        TrainingInterrupted: A signal; the fold has been saved.
+    """
+    if (folder / CHECKPOINT).exists():
+        raise UserError(f"hydra.run.dir={folder}: contains a single run; choose another folder")
+    with removed_if_unused(folder, config), exclusive_folder(folder):
+        run = preflight_folds(config)
+        folds = list_folds(folder, run.source)
+        if not distributed.rank():
+            if (metrics := finished_metrics(folder, run.config)) is not None:
+                log.info("\n%s\n\nthe cross-validation in %s is finished", format_folds(metrics), folder)
+                return metrics
+            _start(folder, run.config)
+        failures = []
+        for number, fold in enumerate(folds):
+            log.info("\nfold %s (%d of %d)", fold.name, number + 1, len(folds))
+            try:
+                _train_fold(fold, folder, config, choices)
+            except TrainingInterrupted as interrupted:
+                raise TrainingInterrupted(f"fold {fold.name}: {interrupted}", interrupted.code) from None
+            except UserError as error:
+                failures.append(f"fold {fold.name}: {error}")
+                log.error("%s", failures[-1])
+        if failures:
+            raise UserError("\n".join(failures))
+        if config.final == "refit":
+            _refit(folder, folds, config, choices)
+        if distributed.rank():
+            return {}
+        if config.final == "ensemble":
+            _save_ensemble(folder, run, folds)
+        return _pool(folder, run, folds, choices)
+
+
+def list_folds(folder: Path, source: DataSource) -> list[Fold]:
+    """Lists the folds of a data source, with their folders in that of a cross-validation.
+
+    Raises:
+        UserError: A dataset without folds, or folds that cannot be drawn.
+    """
+    names = fold_names(list_clips(source))
+    if len(names) < 2:
+        problem = f"a single fold, {names[0]}" if names else "no folds"
+        raise UserError(
+            f"folds=all: the dataset has {problem}; folds=5 draws some, folds=groups leaves out a group each"
+        )
+    parts = [re.sub(r"[^\w.-]+", "_", name) for name in names]
+    if len({part.casefold() for part in parts}) < len(parts):
+        parts = [f"{number}-{part}" for number, part in enumerate(parts)]
+    return [Fold(name, folder / f"{FOLD}{part}") for name, part in zip(names, parts, strict=True)]
+
+
+def _start(folder: Path, config: dict[str, Any]) -> None:
+    """Writes the resolved config, after checking that it is the one that the folder was started with."""
+    path = folder / "config.yaml"
+    if path.exists():
+        checkpoint.require_same_config(folder, yaml.safe_load(path.read_text(encoding="utf-8")), config)
+    commit_resumed_config(folder)
+    (folder / METRICS).unlink(missing_ok=True)
+    OmegaConf.save(OmegaConf.create(config), path)
+
+
+def _train_fold(fold: Fold, study: Path, config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Trains on all folds but one, whose clips are in the report of the cross-validation."""
+    scheme = {} if config.folds == "all" else {"data.folds": config.folds}
+    _train_within(study, fold.folder, config, {**scheme, "data.fold": fold.name, "trainer.report": False}, choices)
+
+
+def _refit(study: Path, folds: Sequence[Fold], config: DictConfig, choices: Mapping[str, str]) -> None:
+    """Trains a model on all clips, and saves it with the temperature that the folds found.
+
+    It takes as many steps as the models of the folds until their best epochs, on average.
+    """
+    results = [_read_metrics(fold.folder) for fold in folds]
+    seen = statistics.fmean(result["best_epoch"] * result["train"]["clips"] for result in results)
+    clips = sum(len(_held_out_predictions(fold).clips) for fold in folds)
+    epochs = max(1, round(seen / clips))
+    log.info("\nfinal model: %d epochs of all %d clips", epochs, clips)
+    changes = {"data.folds": None, "data.fold": "none", "data.val_fraction": 0, "trainer.epochs": epochs}
+    _train_within(study, study / "final", config, changes, choices)
+    if not distributed.rank():
+        model, trained = serialization.load(study / "final" / MODEL, trust=serialization.stage_packages(config))
+        model.temperature.fill_(statistics.geometric_mean(result["temperature"] for result in results))
+        serialization.save(model, trained, study / MODEL, read_header(study / "final" / MODEL)["splits"])
+
+
+def _save_ensemble(study: Path, run: RunComponents, folds: Sequence[Fold]) -> None:
+    """Saves the folds' models as one model file."""
+    models = [
+        serialization.load(fold.folder / MODEL, trust=serialization.stage_packages(run.config))[0] for fold in folds
+    ]
+    config = {**run.config, "data": {**run.config["data"], "folds": None, "fold": "none"}}
+    serialization.save(Ensemble(models), config, study / MODEL)
+
+
+def _train_within(
+    study: Path, folder: Path, config: DictConfig, changes: Mapping[str, Any], choices: Mapping[str, str]
+) -> None:
+    """Trains a run of a cross-validation, in a folder like that of any run."""
+    own = config.copy()
+    for key, value in {**changes, "folds": None, "final": None, "resume": None}.items():
+        OmegaConf.update(own, key, value, force_add=True)
+    if not distributed.rank():
+        replaced = {*changes, "folds", "final", "resume"}
+        given = [o for o in original_overrides(study) or [] if o.partition("=")[0].lstrip("+~") not in replaced]
+        overrides = [*given, *(f"{key}={quote_override(value)}" for key, value in changes.items())]
+        (folder / ".hydra").mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(OmegaConf.create(overrides), folder / ".hydra" / "overrides.yaml")
+    with _logging_to(folder / "train.log"):
+        train_exclusively(folder, own, choices)
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Writes the log lines of the block to another file as well."""
+    if distributed.rank():
+        yield
+        return
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def _pool(folder: Path, run: RunComponents, folds: Sequence[Fold], choices: Mapping[str, str]) -> dict[str, Any]:
+    """Pools the folds' predictions, and writes predictions.csv, report.html and, last, metrics.json."""
+    parts = [_held_out_predictions(fold) for fold in folds]
+    results = [_read_metrics(fold.folder) for fold in folds]
+    pooled = concatenate(parts)
+    write_predictions(pooled, folder / PREDICTIONS)
+
+    metrics = {name: {**STANDARD_METRICS, **run.metrics}[name] for name in results[0]["test"]}
+    by_fold = {name: [result["test"][name] for result in results] for name in metrics}
+    groups, fold_of = [clip.group or clip.path for clip in pooled.clips], [clip.fold for clip in pooled.clips]
+    has_groups = any(clip.group for clip in pooled.clips)
+    # Folds of a single group leave nothing to resample within them.
+    is_divisible = len({*zip(groups, fold_of, strict=True)}) > len(folds)
+    report = compute_metrics(
+        pooled.probabilities,
+        pooled.targets,
+        pooled.labels,
+        metrics,
+        groups=np.array(groups) if has_groups else None,
+        folds=np.array(fold_of) if is_divisible else None,
+    )
+    correct = pooled.probabilities.argmax(1) == pooled.targets
+    content: dict[str, Any] = {
+        "train": {"seconds": sum(result["train"]["seconds"] for result in results)},
+        "metric": run.trainer.metric,
+        "higher_is_better": metrics[run.trainer.metric].higher_is_better,
+        "pooled": {name: report[name] for name in metrics},
+        "mean": {name: statistics.fmean(values) for name, values in by_fold.items()},
+        "std": {name: statistics.stdev(values) for name, values in by_fold.items()},
+        "folds": {fold.name: result["test"] for fold, result in zip(folds, results, strict=True)},
+        "intervals_95": {"pooled": report["intervals_95"]},
+        "clips": report["clips"],
+        "per_class": report["per_class"],
+        "confusion": report["confusion"],
+        "groups": accuracy_by_group([clip.group for clip in pooled.clips], correct),
+    }
+    _log(folder, run, content, choices)
+    if run.trainer.report:
+        _write_report(folder, run, folds, parts, report)
+    write_json(content, folder / METRICS)
+    log.info("\n%s\n\nthe cross-validation is in %s", format_folds(content), folder)
+    return content
+
+
+def _log(folder: Path, run: RunComponents, content: Mapping[str, Any], choices: Mapping[str, str]) -> None:
+    """Logs hyperparameters and results of the cross-validation as those of a run, of a single step."""
+    values = {f"{row}/{name}": value for row in ("pooled", "mean", "std") for name, value in content[row].items()}
+    with RunLogger(run.loggers, run.trainer.metric) as logger:
+        # Resumed at 0: what was logged before, by a process that was killed then, is replaced.
+        logger.start(folder, hyperparameters(run.config, choices, original_overrides(folder) or []), 0)
+        matrix = np.array(content["confusion"]["counts"])
+        logger.log_confusion("pooled", matrix, content["confusion"]["labels"], 1)
+        logger.finish(values, 1)
+
+
+def format_folds(content: Mapping[str, Any]) -> str:
+    """Formats the content of a cross-validation's metrics.json: a row per fold, mean, deviation, and pooled metrics."""
+    names = [*content["pooled"]]
+    rows = [[f"fold {fold}", *(f"{values[name]:.4f}" for name in names)] for fold, values in content["folds"].items()]
+    rows += [[row, *(f"{content[row][name]:.4f}" for name in names)] for row in ("mean", "std", "pooled")]
+    intervals = content["intervals_95"]["pooled"]
+    for bound, title in enumerate(("95 % CI, low", "95 % CI, high")):
+        rows.append([title, *(f"{intervals[name][bound]:.4f}" if name in intervals else "" for name in names)])
+    return format_table(["", *names], rows)
+
+
+def _read_metrics(folder: Path) -> dict[str, Any]:
+    metrics: dict[str, Any] = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    return metrics
+
+
+def _held_out_predictions(fold: Fold) -> Predictions:
+    """The predictions of the clips of a fold, by the model that was trained on the others."""
+    test = read_predictions(fold.folder / PREDICTIONS).of_split("test")
+    return replace(test, clips=[clip._replace(fold=fold.name) for clip in test.clips])
+
+
+def _write_report(
+    folder: Path, run: RunComponents, folds: Sequence[Fold], parts: Sequence[Predictions], metrics: dict[str, Any]
+) -> None:
+    trust = serialization.stage_packages(run.config)
+    models = [serialization.load(fold.folder / MODEL, run.device, trust)[0] for fold in folds]
+    dataset, _ = open_dataset_for_evaluation(run.source, "all", parts[0].labels, run.device)
+    # As in each fold's run, a clip belongs to the test split of its fold; one without a fold was always trained on.
+    names = [fold.name for fold in folds]
+    dataset = replace(dataset, clips=[c._replace(split="test" if c.fold in names else "train") for c in dataset.clips])
+    probabilities = np.empty((len(dataset.clips), len(dataset.labels)), dtype=np.float32)
+    for name, part in zip(names, parts, strict=True):
+        rows = [row for row, clip in enumerate(dataset.clips) if clip.fold == name]
+        probabilities[rows] = part.probabilities
+    result = EvaluationResult(
+        classifier=models[0],
+        dataset=dataset,
+        split="test",
+        probabilities=probabilities[dataset.rows("test")],
+        metrics=metrics,
+        batch_size=run.trainer.batch_size,
+        model=folder,
+        notes=[f"Cross-validation with {len(folds)} folds: the model of each clip was trained without it."],
+        is_held_out=True,
+        fold_classifiers=dict(zip(names, models, strict=True)),
+    )
+    write_page(result, folder / "report.html", run.trainer.report_max_mb)
+    log.info("the report of all folds is %s", folder / "report.html")

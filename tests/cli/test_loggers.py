@@ -1,0 +1,253 @@
+"""Loggers of `spectrnn train`: what they log, and that a run which was killed and resumed logs nothing twice."""
+
+import csv
+import json
+import sys
+
+import pytest
+import soundfile
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from spectrnn.training.trainer import Trainer
+
+SPEED = "train/clips_per_second"
+
+
+@pytest.fixture(autouse=True)
+def contained(monkeypatch, tmp_path):
+    """Keeps packages from writing elsewhere and from contacting their vendors."""
+    for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "wandb"))
+    for name, value in {"WANDB_ERROR_REPORTING": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("WANDB_MODE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def train(spectrnn, tones, tiny, tmp_path):
+    """`train("run", "logger=[csv]")`: trains for two epochs of 27 clips, in batches of at most 8, in a folder."""
+
+    def run(name, *arguments, code=0):
+        outcome = spectrnn("train", *tiny, f"data.root={tones}", f"hydra.run.dir={tmp_path / name}", *arguments)
+        assert outcome.code == code, outcome.err
+        return tmp_path / name
+
+    return run
+
+
+@pytest.fixture
+def killed(train, monkeypatch):
+    """`killed("logger=[csv]")`: a run that is killed after the steps of its second epoch."""
+
+    def run(*arguments):
+        original = Trainer._validate
+
+        def validate(self):
+            if self.epoch == 1:
+                raise KeyboardInterrupt
+            return original(self)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "_validate", validate)
+            return train("run", "trainer.log_every_n_steps=1", *arguments, code=130)
+
+    return run
+
+
+def table(folder):
+    """Values of metrics.csv, by step and metric."""
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return {int(row.pop("step")): {name: float(value) for name, value in row.items() if value} for row in rows}
+
+
+def without_speed(rows):
+    return {step: {name: value for name, value in row.items() if name != SPEED} for step, row in rows.items()}
+
+
+def test_csv_has_a_row_per_step(train):
+    folder = train("run", "logger=[tensorboard,csv]", "trainer.log_every_n_steps=1")
+    events = EventAccumulator(str(folder)).Reload()
+    expected = {}
+    for name in events.Tags()["scalars"]:
+        for event in events.Scalars(name):
+            expected.setdefault(event.step, {})[name] = pytest.approx(event.value, rel=1e-6)
+    assert table(folder) == expected
+    final = table(folder)[55]
+    assert final["test/accuracy"] == json.loads((folder / "metrics.json").read_text())["test"]["accuracy"]
+
+
+def test_csv_of_a_resumed_run_is_that_of_an_uninterrupted_one(train, killed, spectrnn):
+    resumed = killed("logger=[csv]")
+    assert spectrnn("train", f"resume={resumed}").code == 0
+    whole = train("whole", "logger=[csv]", "trainer.log_every_n_steps=1")
+    assert without_speed(table(resumed)) == without_speed(table(whole))
+    assert len((resumed / "metrics.csv").read_text().splitlines()) == len(table(whole)) + 1
+    assert not list(resumed.glob("events.*"))
+
+
+@pytest.mark.slow
+def test_mlflow(killed, spectrnn, tmp_path):
+    from mlflow import MlflowClient
+    from mlflow.artifacts import download_artifacts
+
+    folder = killed("logger=[mlflow,csv]", "logger.mlflow.files=[config.yaml,none.txt]")
+    client = MlflowClient("sqlite:///outputs/mlflow.db")
+    assert client.get_run((folder / "mlflow_run_id.txt").read_text()).info.status == "KILLED"
+    assert spectrnn("train", f"resume={folder}", "trainer.epochs=2").code == 0
+    (run,) = client.search_runs([client.get_experiment_by_name("spectrnn").experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == f"{tmp_path.name}/run"
+    assert (run.data.params["model"], run.data.params["model.hidden_size"]) == ("bigru", "12")
+    rows = {}
+    for name in run.data.metrics:
+        for point in client.get_metric_history(run.info.run_id, name):
+            assert name not in rows.setdefault(point.step, {}), "logged twice"
+            rows[point.step][name] = point.value
+    assert without_speed(rows) == without_speed(table(folder))
+
+    uri = run.info.artifact_uri
+    assert uri.startswith((tmp_path / "outputs" / "mlflow-artifacts").as_uri())
+    artifacts = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert artifacts == {"config.yaml", "test", "train_clips", "val"}
+    clips = [item.path for item in client.list_artifacts(run.info.run_id, "train_clips/audio")]
+    assert len(clips) == 4
+    path = download_artifacts(artifact_uri=f"{uri}/{clips[0]}", dst_path=str(tmp_path / "clip"))
+    assert soundfile.info(path).samplerate == 8000
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_mlflow_without_a_server_is_reported_before_training(spectrnn, tones, tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "none://server")
+    message = spectrnn("train", *tiny, f"data.root={tones}", "logger=[mlflow]").error()
+    assert message.startswith("spectrnn: logger.mlflow: ")
+    assert "none://server" in message
+    assert not list(tmp_path.glob("outputs/*/*"))
+
+
+def wandb_records(path):
+    """Records of an offline run of Weights & Biases, whose file has the format of LevelDB's log."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, position, record = path.read_bytes(), 7, b""
+    while position < len(data):
+        if 32768 - position % 32768 < 7:  # too little of the block for the header of a part
+            position += 32768 - position % 32768
+            continue
+        length, kind = int.from_bytes(data[position + 4 : position + 6], "little"), data[position + 6]
+        record += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # the only part, or the last one
+            yield Record.FromString(record)
+            record = b""
+
+
+@pytest.mark.slow
+def test_wandb_offline(killed, spectrnn, tmp_path):
+    folder = killed("logger=[wandb,csv]", "logger.wandb.mode=offline")
+    assert spectrnn("train", f"resume={folder}").code == 0
+    parts = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))
+    assert len(parts) == 2
+    assert parts[0].name == parts[1].name == f"run-{(folder / 'wandb_run_id.txt').read_text()}.wandb"
+    config, rows, media = {}, {}, {}
+    for part in parts:
+        steps = []
+        for record in wandb_records(part):
+            if record.run.run_id:
+                assert record.run.display_name == f"{tmp_path.name}/run"
+                config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+            if record.history.item:
+                row = {
+                    tuple(item.nested_key) or (item.key,): json.loads(item.value_json) for item in record.history.item
+                }
+                steps.append(row["_step",])
+                media |= {name: value for (name, *rest), value in row.items() if rest == ["_type"]}
+                # The second part repeats the steps after the checkpoint, with equal values.
+                rows[steps[-1]] = {name[0]: value for name, value in row.items() if len(name) == 1 and "/" in name[0]}
+        assert steps == sorted(set(steps))
+    assert (config["model"], config["model.hidden_size"]) == ("bigru", 12)
+    assert without_speed(rows) == without_speed(table(folder))
+    assert media["test/confusion"] == "image-file"
+    assert [*media.values()].count("audio-file") == 8
+    saved = next(parts[1].parent.glob("files/metrics.json"))
+    assert saved.read_bytes() == (folder / "metrics.json").read_bytes()
+    assert not saved.is_symlink()
+
+
+def test_wandb_without_a_key_is_reported_before_training(spectrnn, tones, tiny, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # where no server is
+    message = spectrnn("train", *tiny, f"data.root={tones}", "logger=[wandb]").error()
+    assert message.startswith("spectrnn: logger.wandb: ")
+    assert message.endswith("; logger.wandb.mode=offline needs no access")
+    assert not list(tmp_path.glob("outputs/*/*"))
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_missing_package_is_reported_before_training(spectrnn, tiny, tmp_path, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    message = spectrnn("train", *tiny, "data.root=/none", f"logger=[{name}]").err
+    assert f"logger.{name}: needs {name}; pip install 'spectrnn[{name}]'\n" in message
+    assert not list(tmp_path.glob("outputs/*/*"))
+
+
+def test_logger_of_the_user(train, tmp_path):
+    (tmp_path / "my_loggers.py").write_text(
+        "import json\n"
+        "from spectrnn.training.loggers.base import Logger\n"
+        "class Lines(Logger):\n"
+        "    def __init__(self, name: str) -> None:\n"
+        "        self.name = name\n"
+        "    def start(self, folder, hyperparameters, resumed_at):\n"
+        "        self.file = (folder / self.name).open('w')\n"
+        "        print(json.dumps([hyperparameters['optimizer.lr'], resumed_at]), file=self.file)\n"
+        "    def log_metrics(self, metrics, step):\n"
+        "        print(json.dumps([step, sorted(metrics)]), file=self.file)\n"
+        "    def close(self, error):\n"
+        "        print(json.dumps(str(error)), file=self.file)\n"
+        "        self.file.close()\n"
+    )
+    (tmp_path / "conf" / "logger").mkdir(parents=True)
+    (tmp_path / "conf" / "logger" / "lines.yaml").write_text(
+        "lines:\n  _target_: my_loggers.Lines\n  name: lines.txt\n"
+    )
+    folder = train("run", f"--config-dir={tmp_path / 'conf'}", "logger=[lines]", "trainer.epochs=1")
+    lines = [json.loads(line) for line in (folder / "lines.txt").read_text().splitlines()]
+    assert lines[0] == [0.02, None]
+    assert lines[1] == [27, ["step/accuracy", "step/gradient_norm", "step/learning_rate", "step/loss"]]
+    assert lines[2][0] == 27
+    assert {"train/loss", "val/accuracy"} <= {*lines[2][1]}
+    assert lines[3][0] == 28
+    assert {"val/best_accuracy", "test/accuracy"} <= {*lines[3][1]}
+    assert lines[4:] == ["None"]
+
+
+def test_a_run_without_loggers(train):
+    folder = train("run", "logger=[]", "trainer.epochs=1")
+    assert not list(folder.glob("events.*"))
+    assert (folder / "metrics.json").exists()
+
+
+def test_loggers_may_change_when_a_run_is_resumed(train, spectrnn):
+    folder = train("run", "logger=[]", "trainer.epochs=1")
+    outcome = spectrnn("train", f"resume={folder}", "logger=[csv]", "trainer.epochs=2")
+    assert outcome.code == 0, outcome.err
+    assert [*table(folder)] == [54, 55]
+
+
+def test_runs_of_a_sweep_have_the_same_hyperparameters(spectrnn, tones, tiny, tmp_path):
+    sweep = ("pooling.hidden_size=4,8", "trainer.epochs=1", "augment=[gain]", "-m")
+    assert spectrnn("train", *tiny, f"data.root={tones}", *sweep).code == 0
+    found = []
+    for folder in sorted(tmp_path.glob("outputs/sweeps/*/*/[01]")):
+        events = EventAccumulator(str(folder)).Reload()
+        content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+        values = HParamsPluginData.FromString(content).session_start_info.hparams
+        found.append({name: getattr(value, value.WhichOneof("kind")) for name, value in values.items()})
+    assert [run["pooling.hidden_size"] for run in found] == [4, 8]
+    assert found[0].keys() == found[1].keys()
+    expected = {"model": "bigru", "augment": "gain", "data.root": str(tones), "optimizer.lr": 0.02, "seed": 0}
+    assert expected.items() <= found[0].items()
