@@ -100,9 +100,9 @@ def _evaluate_best(search: Search, best: FrozenTrial) -> dict[str, Any]:
 
 
 def _importances(study: optuna.Study) -> dict[str, float]:
-    """Estimates how much each hyperparameter matters for the best results; nothing if there are few trials."""
+    """Estimates how much each hyperparameter matters for the best results; nothing if few trials differ."""
     completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len(completed) < _MIN_TRIALS:
+    if len(completed) < _MIN_TRIALS or len({trial.value for trial in completed}) == 1:
         return {}
     # PED-ANOVA (Watanabe et al., 2023), which needs no scikit-learn; it is best with five or more good trials.
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=min(0.5, max(0.1, 5 / len(completed))))
