@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 _FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"]
 # By PyTorch's name for the capability of the processor. Not -march=native, as machines may share a cache.
 _ARCHITECTURES = {"AVX2": ["-march=x86-64-v3"], "AVX512": ["-march=x86-64-v4", "-mprefer-vector-width=512"]}
+_HEADER = Path(__file__).with_suffix(".h")  # which the C files include
 
 
 class Kernels:
@@ -45,7 +46,8 @@ class Kernels:
             log.info("%s: no C compiler (cc); PyTorch's slower operations are used", self.source.name)
             return None
         command = [compiler, *_FLAGS, *_ARCHITECTURES.get(torch.backends.cpu.get_cpu_capability(), [])]
-        key = hashlib.sha256("\0".join(command).encode() + self.source.read_bytes()).hexdigest()[:32]
+        contents = "\0".join(command).encode() + _HEADER.read_bytes() + self.source.read_bytes()
+        key = hashlib.sha256(contents).hexdigest()[:32]
         folder = Path(os.environ.get("SPECTRNN_CACHE", "~/.cache/spectrnn")).expanduser() / "kernels"
         try:
             return _load(folder / f"{key}.so", self.source, command)

@@ -39,6 +39,16 @@ def test_a_changed_source_is_compiled_again(source, folder):
     assert len([*folder.iterdir()]) == 2
 
 
+def test_a_changed_header_is_compiled_again(source, folder, tmp_path, monkeypatch):
+    header = tmp_path / "answer.h"
+    header.write_text("enum { ANSWER = 42 };")
+    monkeypatch.setattr("spectrnn.native._HEADER", header)
+    source.write_text('#include "answer.h"\nint answer(void) { return ANSWER; }')
+    assert Kernels(source).call("answer") == 42
+    header.write_text("enum { ANSWER = 43 };")
+    assert Kernels(source).call("answer") == 43
+
+
 @pytest.mark.parametrize(("name", "value"), [("CC", "no-such-compiler"), ("SPECTRNN_NATIVE", "0")])
 def test_without_a_compiler_there_are_no_kernels(source, folder, monkeypatch, name, value):
     monkeypatch.setenv(name, value)

@@ -71,6 +71,13 @@ COMMANDS = {
         "spectrnn.evaluation.evaluate.EvalConfig",
         uses_run_data=True,
     ),
+    "compare": Command(
+        "compare runs: a table of results, tests on the same clips, a page",
+        "spectrnn.study.compare:compare",
+        "spectrnn.study.compare.CompareConfig",
+        positional="paths",
+        usage="RUN...",
+    ),
     "tune-thresholds": Command(
         "tune detection thresholds for a false-alarm rate, and store them in the model file",
         "spectrnn.evaluation.tune_thresholds:tune_thresholds",

@@ -68,6 +68,7 @@ def predict(node: DictConfig) -> None:
         raise UserError(f"{STDIN}: standard input cannot be combined with other paths")
     if STDIN in paths and shard:
         raise UserError(f"shard={config.shard}: standard input cannot be shared by several processes")
+    config.run = str(find_model(config.run))  # once, as the best run may change
     predictor = load(config.run, config.device, config.trust)
     task, row_format = _task_and_format(config, predictor)
     out, settings, units = _output_path(config, paths, row_format), _row_settings(config), work_units(paths)
@@ -147,7 +148,7 @@ def _output_path(config: PredictConfig, paths: list[str], row_format: RowFormat)
             raise UserError(f"format={config.format}: writes one file per recording; {remedy}")
         return None
     out = Path(config.out).expanduser()
-    if out.resolve() in {find_model(config.run).resolve(), *(Path(path).resolve() for path in paths)}:
+    if out.resolve() in {Path(config.run).resolve(), *(Path(path).resolve() for path in paths)}:
         raise UserError(f"out={config.out}: is also an input; choose another file")
     return out
 
@@ -155,7 +156,7 @@ def _output_path(config: PredictConfig, paths: list[str], row_format: RowFormat)
 def _row_settings(config: PredictConfig) -> dict[str, Any]:
     """The settings that determine the rows of each recording."""
     settings = {key: value for key, value in asdict(config).items() if key not in _ROW_INDEPENDENT_KEYS}
-    with find_model(config.run).open("rb") as file:
+    with Path(config.run).open("rb") as file:
         return {"model": hashlib.file_digest(file, "sha256").hexdigest()[:16], **settings}
 
 

@@ -135,7 +135,7 @@ def load(run: str | Path = "latest", device: str = "auto", trust: Sequence[str] 
     """Loads a trained classifier.
 
     Args:
-        run: Run folder, model file, or ``latest``.
+        run: Run folder, model file, ``latest``, ``best``, or a folder of runs, as for `runs.find_model`.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         trust: Packages, besides spectrnn, whose classes the model file may instantiate.
 

@@ -6,11 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__clang__)
-#define EACH(i, count) _Pragma("clang loop vectorize(assume_safety)") for (long i = 0; i < (count); i++)
-#else
-#define EACH(i, count) _Pragma("GCC ivdep") for (long i = 0; i < (count); i++)
-#endif
+#include "../native.h"
 
 enum { BLOCK = 32 }; /* rows that are summed in float32 */
 

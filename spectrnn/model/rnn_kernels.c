@@ -11,6 +11,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "../native.h"
+
 /* The tile of a product: as many rows and columns as the registers hold. */
 #if defined(__AVX512F__)
 enum { LANES = 16, VECTORS = 4 };
@@ -22,13 +24,6 @@ enum { LANES = 4, VECTORS = 4 };
 enum { ROWS = 6, COLUMNS = LANES * VECTORS };
 
 typedef float vector __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
-
-/* A loop whose iterations are independent, although the compiler cannot know that: the arrays do not overlap. */
-#if defined(__clang__)
-#define EACH(i, count) _Pragma("clang loop vectorize(assume_safety)") for (long i = 0; i < (count); i++)
-#else
-#define EACH(i, count) _Pragma("GCC ivdep") for (long i = 0; i < (count); i++)
-#endif
 
 /* The number of columns of a weight matrix must be a multiple of this. */
 long column_multiple(void) { return COLUMNS; }
@@ -82,6 +77,12 @@ static inline float hyperbolic_tangent(float x) { return 2 / (1 + exponential(-2
 /* The frame that a clip processes at step t. */
 static inline long frame_at(long t, long length, long reverse) { return reverse ? length - 1 - t : t; }
 
+/* Sets a state of padding to zero: in the output and, if training, before that frame. */
+static void clear_state(long row, long size, long stride, float *previous, float *output) {
+    memset(output + row * stride, 0, size * sizeof(float));
+    if (previous) memset(previous + row * size, 0, size * sizeof(float));
+}
+
 /* Runs the GRU.
  *
  * weight    (size, columns): transposed recurrent weights, zero in columns from 3 * size on
@@ -102,8 +103,7 @@ void gru_forward(long batch, long frames, long size, long columns, long stride, 
         add_product(batch, columns, size, states, weight, product);
         for (long clip = 0; clip < batch; clip++) {
             if (t >= lengths[clip]) {
-                memset(output + (clip * frames + t) * stride, 0, size * sizeof(float));
-                if (previous) memset(previous + (clip * frames + t) * size, 0, size * sizeof(float));
+                clear_state(clip * frames + t, size, stride, previous, output);
                 continue;
             }
             long row = clip * frames + frame_at(t, lengths[clip], reverse);
@@ -175,8 +175,7 @@ void lstm_forward(long batch, long frames, long size, long columns, long stride,
         add_product(batch, columns, size, states, weight, product);
         for (long clip = 0; clip < batch; clip++) {
             if (t >= lengths[clip]) {
-                memset(output + (clip * frames + t) * stride, 0, size * sizeof(float));
-                if (previous) memset(previous + (clip * frames + t) * size, 0, size * sizeof(float));
+                clear_state(clip * frames + t, size, stride, previous, output);
                 continue;
             }
             long row = clip * frames + frame_at(t, lengths[clip], reverse);

@@ -71,6 +71,9 @@ class RNNFunction(torch.autograd.Function):
         shards: list[Shard] = ctx.shards
         ctx.shards = None
         grad = grad.contiguous()
+        num_directions = len(weights) // 4
+        grad_x = torch.empty_like(x) if ctx.needs_input_grad[2] else None
+        recurrent = [_pad_columns(weight) for weight in weights[1::4]]
         results = run_parallel(
             [
                 partial(
@@ -81,16 +84,15 @@ class RNNFunction(torch.autograd.Function):
                     x,
                     lengths,
                     grad,
-                    ctx.needs_input_grad[2],
-                    *weights[4 * shard.direction :][:2],
+                    weights[4 * shard.direction] if ctx.needs_input_grad[2] else None,
+                    recurrent[shard.direction],
                 )
                 for shard in shards
             ]
         )
         grad_weights: list[Tensor] = []
-        grad_x = torch.empty_like(x) if ctx.needs_input_grad[2] else None
-        for direction in range(len(weights) // 4):
-            own = [result for shard, result in zip(shards, results, strict=True) if shard.direction == direction]
+        for direction in range(num_directions):
+            own = results[direction::num_directions]
             grad_weights += [sum(parts[1:], parts[0]) for parts in zip(*(result[1:] for result in own), strict=True)]
         for shard, (part, *_) in zip(shards, results, strict=True):
             if grad_x is not None and part is not None:
@@ -114,9 +116,20 @@ def _run_layer(
     """Returns the states (batch, frames, directions * size), and the shards if training."""
     batch, frames, _ = x.shape
     num_directions, size = len(weights) // 4, weights[1].shape[1]
+    # The recurrent bias of a GRU's n is multiplied by r, and stays apart.
+    merged = 2 * size if cell == "gru" else 4 * size
+    prepared = [
+        (
+            weight_ih.t(),
+            torch.cat([bias_ih[:merged] + bias_hh[:merged], bias_ih[merged:]]),
+            _pad_columns(weight_hh.t()),
+            bias_hh[merged:].contiguous(),
+        )
+        for weight_ih, weight_hh, bias_ih, bias_hh in zip(*(weights[i::4] for i in range(4)), strict=True)
+    ]
     states = x.new_empty(batch, frames, num_directions * size)
     tasks = [
-        partial(_forward, cell, dtype, direction, clips, x, lengths, states, is_training, *weights[4 * direction :][:4])
+        partial(_forward, cell, dtype, direction, clips, x, lengths, states, is_training, *prepared[direction])
         for clips in divide(batch, num_directions, _MIN_CLIPS)
         for direction in range(num_directions)
     ]
@@ -133,25 +146,21 @@ def _forward(
     states: Tensor,
     is_training: bool,
     weight_ih: Tensor,
+    bias: Tensor,
     weight_hh: Tensor,
-    bias_ih: Tensor,
-    bias_hh: Tensor,
+    bias_n: Tensor,
 ) -> Shard | None:
-    """Computes a shard's part of the states (batch, frames, directions * size)."""
+    """Computes a shard's part of the states (batch, frames, directions * size), with transposed weights."""
     x, lengths = x[clips], lengths[clips]
     batch, frames, _ = x.shape
-    size, num_gates = weight_hh.shape[1], weight_hh.shape[0]
-    # The recurrent bias of a GRU's n is multiplied by r.
-    merged = 2 * size if cell == "gru" else num_gates
-    bias = torch.cat([bias_ih[:merged] + bias_hh[:merged], bias_ih[merged:]])
-    gates = _product(x.flatten(0, 1), weight_ih.t(), dtype, bias).view(batch, frames, num_gates)
+    size, num_gates = weight_hh.shape[0], len(bias)
+    gates = _product(x.flatten(0, 1), weight_ih, dtype, bias).view(batch, frames, num_gates)
     memory, previous = x.new_empty(2, batch, frames, size) if is_training else (None, None)
-    weight = _pad_columns(weight_hh.t())
     output = states[clips, :, direction * size :]
-    buffer = x.new_zeros(batch * ((1 if cell == "gru" else 2) * size + weight.shape[1]) + 4 * size)
-    sizes = (batch, frames, size, weight.shape[1], states.shape[2], direction)
-    bias_n = [bias_hh[merged:].contiguous()] if cell == "gru" else []
-    KERNELS.call(f"{cell}_forward", *sizes, weight, *bias_n, lengths, gates, memory, previous, output, buffer)
+    buffer = x.new_zeros(batch * ((1 if cell == "gru" else 2) * size + weight_hh.shape[1]) + 4 * size)
+    sizes = (batch, frames, size, weight_hh.shape[1], states.shape[2], direction)
+    own = [bias_n] if cell == "gru" else []
+    KERNELS.call(f"{cell}_forward", *sizes, weight_hh, *own, lengths, gates, memory, previous, output, buffer)
     return None if memory is None or previous is None else Shard(direction, clips, gates, memory, previous)
 
 
@@ -162,8 +171,7 @@ def _backward(
     x: Tensor,
     lengths: Tensor,
     grad: Tensor,
-    needs_grad_x: bool,
-    weight_ih: Tensor,
+    weight_ih: Tensor | None,
     weight_hh: Tensor,
 ) -> tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor]:
     """Computes a shard's gradients of x, the weights and the biases from that of the states."""
@@ -171,21 +179,20 @@ def _backward(
     x, lengths = x[clips], lengths[clips]
     batch, frames, size = previous.shape
     output_grad = grad[clips, :, direction * size :]
-    weight = _pad_columns(weight_hh)
-    buffer = x.new_zeros(batch * ((3 if cell == "gru" else 5) * size + weight.shape[1]))
-    sizes = (batch, frames, size, weight.shape[1], grad.shape[2], direction)
-    if cell == "gru":
-        KERNELS.call("gru_backward", *sizes, weight, lengths, previous, output_grad, gates, memory, buffer)
-    else:
-        KERNELS.call("lstm_backward", *sizes, weight, lengths, output_grad, memory, gates, buffer)
+    buffer = x.new_zeros(batch * ((3 if cell == "gru" else 5) * size + weight_hh.shape[1]))
+    sizes = (batch, frames, size, weight_hh.shape[1], grad.shape[2], direction)
     flat = gates.flatten(0, 1)
+    if cell == "gru":
+        KERNELS.call("gru_backward", *sizes, weight_hh, lengths, previous, output_grad, gates, memory, buffer)
+    else:
+        KERNELS.call("lstm_backward", *sizes, weight_hh, lengths, output_grad, memory, gates, buffer)
     grad_weight_hh, grad_bias_hh = _product(flat.t(), previous.flatten(0, 1), dtype), flat.sum(0)
     grad_bias_ih = grad_bias_hh
     if cell == "gru":  # the input's part of n is not multiplied by r
         gates[..., 2 * size :] = memory
         grad_bias_ih = torch.cat([grad_bias_hh[: 2 * size], memory.sum((0, 1))])
     grad_weight_ih = _product(flat.t(), x.flatten(0, 1), dtype)
-    grad_x = _product(flat, weight_ih, dtype).view_as(x) if needs_grad_x else None
+    grad_x = None if weight_ih is None else _product(flat, weight_ih, dtype).view_as(x)
     return grad_x, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh
 
 

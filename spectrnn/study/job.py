@@ -9,8 +9,9 @@ from omegaconf import DictConfig
 
 from spectrnn import distributed
 from spectrnn.errors import TrainingInterrupted, UserError
+from spectrnn.runs import ERROR
 from spectrnn.study.cross_validation import cross_validate, preflight_folds
-from spectrnn.study.summary import ERROR, write_error
+from spectrnn.study.summary import write_error
 from spectrnn.training.preflight import RunComponents, preflight
 from spectrnn.training.train import run_training, train_exclusively
 

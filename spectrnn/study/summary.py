@@ -1,123 +1,89 @@
-"""The results of run folders, read from their files: what a table of runs shows."""
+"""Tables of runs: overrides that differ, results and training time."""
 
-import json
-import math
+import os
+import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from textwrap import wrap
 
-import yaml
-
-from spectrnn.errors import UserError
 from spectrnn.evaluation.report.text import format_table
 from spectrnn.files import atomic_write
-from spectrnn.runs import CHECKPOINT, METRICS, original_overrides
-
-ERROR = "error.txt"  # why a job of a sweep failed; a new attempt removes it
-
-
-class RunSummary(NamedTuple):
-    """A run, or a cross-validation of several.
-
-    Attributes:
-        folder: Folder of the run.
-        overrides: Values that were set on the command line, by key, as text.
-        error: Why it failed; "" if it did not.
-        is_finished: Whether it has finished.
-        metric: Name of the metric that selects the best run.
-        higher_is_better: Whether a higher value is better.
-        split: Where the metric was measured: ``pooled`` over the folds, ``val``, or ``test`` without validation clips.
-        value: Value of the metric; None if there is none.
-        interval: 95 % confidence interval [low, high]; None if there is none.
-        seconds: Training time in s; None if unknown.
-    """
-
-    folder: Path
-    overrides: dict[str, str]
-    error: str = ""
-    is_finished: bool = False
-    metric: str = ""
-    higher_is_better: bool = True
-    split: str = ""
-    value: float | None = None
-    interval: list[float] | None = None
-    seconds: float | None = None
-
-    @property
-    def rank(self) -> float:
-        """Sort key, of which the lowest is the best."""
-        return math.inf if self.value is None else -self.value if self.higher_is_better else self.value
-
-    @property
-    def status(self) -> str:
-        """One word for a table."""
-        return "finished" if self.is_finished else "failed" if self.error else "unfinished"
-
-
-def read_run(folder: Path) -> RunSummary:
-    """Reads the summary of a run or cross-validation.
-
-    Raises:
-        UserError: A damaged file.
-    """
-    path = folder / METRICS
-    try:
-        given = original_overrides(folder) or []
-        overrides = dict(override.partition("=")[::2] for override in map(str, given))
-        error = (folder / ERROR).read_text(encoding="utf-8").strip() if (folder / ERROR).exists() else ""
-        if not path.is_file():
-            return RunSummary(folder, overrides, error)
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-        metric = metrics.get("metric", "accuracy")
-        split = next((name for name in ("pooled", "val", "test") if metric in metrics.get(name, {})), "")
-        return RunSummary(
-            folder,
-            overrides,
-            "",
-            True,
-            metric,
-            metrics.get("higher_is_better", True),
-            split,
-            metrics.get(split, {}).get(metric),
-            metrics.get("intervals_95", {}).get(split, {}).get(metric),
-            metrics.get("train", {}).get("seconds"),
-        )
-    except (ValueError, AttributeError, TypeError, OSError, yaml.YAMLError) as problem:
-        raise UserError(f"{path}: cannot be read as the metrics of a run ({problem!r:.200})") from problem
-
-
-def find_runs(folder: Path) -> list[Path]:
-    """Returns the folders of all runs and cross-validations in a folder, itself included, without the folds' own."""
-    if any((folder / name).exists() for name in (METRICS, CHECKPOINT, ERROR, ".hydra")):
-        return [folder]
-    children = sorted((path for path in folder.iterdir() if path.is_dir()), key=_natural_order)
-    return [run for child in children for run in find_runs(child)]
+from spectrnn.runs import ERROR, RunSummary
 
 
 def differing_overrides(runs: Sequence[RunSummary]) -> list[str]:
     """Returns the keys whose values differ between runs, in the order in which they were given."""
     keys = dict.fromkeys(key for run in runs for key in run.overrides)
-    return [key for key in keys if len({run.overrides.get(key) for run in runs}) > 1]
+    return [key for key in keys if len({_parse(run.overrides.get(key, "-")) for run in runs}) > 1]
 
 
-def format_runs(runs: Sequence[RunSummary]) -> str:
-    """Formats a table of runs, best first: overrides that differ, metric with 95 % interval, time and folder.
+def sort_runs(runs: Sequence[RunSummary]) -> list[RunSummary]:
+    """Sorts runs, best first, those of another metric or split after the most frequent one, unfinished ones last."""
+    counts = Counter((run.metric, run.split) for run in runs if run.value is not None)
+    return sorted(runs, key=lambda run: (run.value is None, -counts[run.metric, run.split], run.metric, run.rank))
 
-    An override that a run does not have is shown as ``-``: it has the default.
+
+def relative_folders(folders: Sequence[Path]) -> tuple[Path, list[str]]:
+    """Returns the folder that contains all folders, and the path of each in it."""
+    try:
+        common = Path(os.path.commonpath([folder.parent for folder in folders]))
+    except ValueError:  # absolute and relative paths
+        return Path(), [str(folder) for folder in folders]
+    names = [folder.relative_to(common).as_posix() for folder in folders]
+    return Path.cwd() if common == Path() else common, names
+
+
+def describe_folder(runs: int, folder: Path) -> str:
+    """Describes where a number of runs is."""
+    return f"{runs} {'run' if runs == 1 else 'runs'} in {folder}"
+
+
+def runs_table(runs: Sequence[RunSummary]) -> tuple[list[str], list[list[str]]]:
+    """Returns the head and the rows of a table of runs, in their order.
+
+    Columns are the overrides that differ, the metric with its 95 % interval, the training time, and the folder in that
+    of all runs. An override that a run does not have is shown as ``-``: it has the default.
     """
     keys = differing_overrides(runs)
+    last = Counter(key.rpartition(".")[2] for key in keys)
+    titles = [name if last[name := key.rpartition(".")[2]] == 1 else key for key in keys]
+    metrics = {f"{run.split} {run.metric}" for run in runs if run.value is not None}
     rows = []
-    for run in sorted(runs, key=lambda run: run.rank):
-        result = [run.status, "", ""]
+    for run, name in zip(runs, relative_folders([run.folder for run in runs])[1], strict=True):
+        result = [run.status, ""]
         if run.value is not None:
-            low_high = "{:.4f} to {:.4f}".format(*run.interval) if run.interval else ""
-            result = [f"{run.value:.4f}", low_high, "" if run.seconds is None else format_seconds(run.seconds)]
-        rows.append([*(run.overrides.get(key, "-") for key in keys), *result, str(run.folder)])
-    best = min(runs, key=lambda run: run.rank)
-    metric = f"{best.split} {best.metric}" if best.metric else "status"
-    head = [*keys, metric, "95 % CI", "time", "folder"]
-    # Text first: the first column of a table is aligned to the left.
-    return format_table(head, rows)
+            metric = f"{run.split} {run.metric} " if len(metrics) > 1 else ""
+            result = [f"{metric}{run.value:.4f}", "{:.4f} to {:.4f}".format(*run.interval) if run.interval else ""]
+        elif run.is_finished:
+            result = [f"no {run.metric}", ""]
+        seconds = "" if run.seconds is None else format_seconds(run.seconds)
+        rows.append([*(run.overrides.get(key, "-") for key in keys), *result, seconds, name])
+    return [*titles, metrics.pop() if len(metrics) == 1 else "metric", "95 % CI", "time", "folder"], rows
+
+
+def format_runs(runs: Sequence[RunSummary], width: int | None = None) -> str:
+    """Formats a table of runs, best first, as `runs_table` describes it, and the errors of those that have failed.
+
+    Args:
+        runs: Runs, at least one.
+        width: Number of columns; None for those of the terminal. If the table is wider, the overrides of each run are
+            below its other values.
+    """
+    runs, width = sort_runs(runs), width or shutil.get_terminal_size().columns
+    titles, rows = runs_table(runs)
+    text = format_table(titles, rows)
+    if max(map(len, text.splitlines())) > width:
+        keys = differing_overrides(runs)
+        narrow = [[row[-1], *row[len(keys) : -1]] for row in [titles, *rows]]
+        head, *lines = format_table(narrow[0], narrow[1:]).splitlines()
+        for number, run in enumerate(runs):
+            given = " ".join(f"{key}={run.overrides[key]}" for key in keys if key in run.overrides)
+            lines[number] += "".join(f"\n    {line}" for line in wrap(given, width - 4, break_long_words=False))
+        text = "\n".join([head, *lines])
+    folder, names = relative_folders([run.folder for run in runs])
+    errors = [f"{name}: {run.error.splitlines()[0]}" for run, name in zip(runs, names, strict=True) if run.error]
+    return "\n\n".join([describe_folder(len(runs), folder), text, *(["\n".join(errors)] if errors else [])])
 
 
 def format_seconds(seconds: float) -> str:
@@ -136,5 +102,9 @@ def write_error(folder: Path, reason: str) -> None:
         temporary.write_text(reason + "\n", encoding="utf-8", errors="replace")
 
 
-def _natural_order(path: Path) -> tuple[int, int | str]:
-    return (0, int(path.name)) if path.name.isdigit() else (1, path.name)
+def _parse(text: str) -> float | str:
+    """The value of an override, so that 1e-3 equals 0.001, and False equals false."""
+    try:
+        return float(text)
+    except ValueError:
+        return text.lower() if text in ("True", "False") else text

@@ -1,6 +1,5 @@
 """Sweeps: the table at the end of a Hydra multirun, and its exit code."""
 
-import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from spectrnn import distributed
-from spectrnn.study.summary import find_runs, format_runs, read_run
-
-log = logging.getLogger(__name__)
+from spectrnn.runs import find_runs, read_run
+from spectrnn.study.summary import format_runs
 
 
 class SweepSummary(Callback):
@@ -25,13 +23,8 @@ class SweepSummary(Callback):
         """
         if distributed.rank():
             return
-        folder = Path(config.hydra.sweep.dir)
-        runs = [read_run(run) for run in find_runs(folder)]
-        print(f"\n{format_runs(runs)}\n\nthe sweep is in {folder}", file=sys.stderr)
-        unfinished = [run for run in runs if not run.is_finished]
-        for run in unfinished:
-            overrides = " ".join(f"{key}={value}" for key, value in run.overrides.items())
-            print(f"\n{run.folder} ({overrides}): {(run.error or 'has not finished').splitlines()[0]}", file=sys.stderr)
-        if unfinished:
-            print(f"\nspectrnn: {len(unfinished)} of {len(runs)} jobs have not finished", file=sys.stderr)
+        runs = [read_run(run) for run in find_runs(Path(config.hydra.sweep.dir))]
+        print(f"\n{format_runs(runs)}\n", file=sys.stderr)
+        if unfinished := sum(not run.is_finished for run in runs):
+            print(f"spectrnn: {unfinished} of {len(runs)} jobs have not finished", file=sys.stderr)
             sys.exit(1)

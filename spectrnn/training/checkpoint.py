@@ -68,6 +68,22 @@ def require_same_config(folder: Path, before: dict[str, Any], config: dict[str, 
         raise UserError(f"resume={folder}: the run was started with other settings: {'; '.join(changed)}")
 
 
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """Reads the metrics of the finished epochs of a run: ``epoch``, ``train`` and ``val`` of each.
+
+    Raises:
+        UserError: A missing or damaged checkpoint.
+    """
+    path = folder / CHECKPOINT
+    try:
+        history = torch.load(path, weights_only=True, map_location="cpu", mmap=True)["state"]["progress"]["history"]
+        return [
+            {"epoch": int(row["epoch"]), "train": dict(row["train"]), "val": dict(row["val"] or {})} for row in history
+        ]
+    except Exception as error:  # torch raises a dozen types for a damaged archive
+        raise UserError(f"{path}: cannot be read as a checkpoint ({str(error).splitlines()[0]})") from error
+
+
 def _differences(before: Any, now: Any, key: str = "") -> list[str]:
     if key in _MUTABLE_KEYS or before == now:
         return []

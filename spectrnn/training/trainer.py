@@ -130,7 +130,7 @@ class Trainer:
     @property
     def best_epoch(self) -> int:
         """Number of the best epoch so far, from 1; 0 before the first one."""
-        return max((epoch["epoch"] for epoch in self.history if epoch["is_best"]), default=0)
+        return max((epoch["epoch"] for epoch in self.history if epoch.get("is_best")), default=0)
 
     def fit(self, logger: RunLogger, save: Callable[[bool], None], on_epoch: EpochCallback | None = None) -> None:
         """Trains until the last epoch, or until the metric has not improved for `patience` epochs.

@@ -111,3 +111,24 @@ def browser() -> Iterator[Any]:
         browser = running.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def open_page(browser) -> Iterator[Callable[..., tuple[Any, list[str]]]]:
+    """Opens a file: `open_page(path, **settings)` -> page, and a list of its requests, console messages and errors."""
+    pages, messages = [], []
+
+    def open_file(path, **settings):
+        page = browser.new_page(**settings)
+        pages.append(page)
+        page.on("request", lambda request: request.url.startswith("data:") or messages.append(request.url))
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("dialog", lambda dialog: (messages.append("dialog"), dialog.dismiss()))
+        page.goto(path.as_uri())
+        assert messages.pop(0) == path.as_uri()
+        return page, messages
+
+    yield open_file
+    for page in pages:
+        page.close()

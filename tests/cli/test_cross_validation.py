@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 import spectrnn as spectrnn_package
-from spectrnn.study.summary import read_run
+from spectrnn.runs import read_run
 
 GROUPED = "data.group='([0-9])[.]wav$'"  # ten groups, of which two have twice as many clips
 

@@ -116,6 +116,8 @@ def test_key_without_a_default(explained):
 
 def test_key_of_several_commands(explained):
     sections = explained("split")
+    headline, rows = sections.pop(1)  # of compare
+    assert (headline, rows["set in"]) == ("split=null", line_of("compare.yaml", "split"))
     assert {headline for headline, _ in sections} == {"split=test"}
     for (_, rows), command in zip(sections, ("eval", "tune-thresholds", "export"), strict=True):
         assert rows["allowed"] == "train | val | test | all"

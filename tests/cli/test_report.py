@@ -25,27 +25,6 @@ def mislabelled(tones, tmp_path_factory):
     return root
 
 
-@pytest.fixture
-def open_page(browser):
-    """Opens a file: `open_page(path, **settings)` -> page, and a list of its requests, console messages and errors."""
-    pages, messages = [], []
-
-    def open_file(path, **settings):
-        page = browser.new_page(**settings)
-        pages.append(page)
-        page.on("request", lambda request: request.url.startswith("data:") or messages.append(request.url))
-        page.on("console", lambda message: messages.append(message.text))
-        page.on("pageerror", lambda error: messages.append(str(error)))
-        page.on("dialog", lambda dialog: (messages.append("dialog"), dialog.dismiss()))
-        page.goto(path.as_uri())
-        assert messages.pop(0) == path.as_uri()
-        return page, messages
-
-    yield open_file
-    for page in pages:
-        page.close()
-
-
 def test_report_can_be_filtered_and_played(spectrnn, trained_run, mislabelled, open_page, tmp_path):
     report = tmp_path / "out" / "report.html"
     outcome = spectrnn("eval", f"run={trained_run}", f"data.root={mislabelled}", "split=all", f"out={report.parent}")

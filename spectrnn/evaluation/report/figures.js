@@ -1,6 +1,10 @@
 // Plots and tables: confusion matrix, reliability diagram, classes, and accuracy by length, level and group.
 
-function drawMatrix(open) {
+const COUNTS = {
+  cell: matrixCell, order: "the most errors", caption: "Rows are true classes, columns predicted ones; color shows the fraction of the row.",
+};
+
+function drawMatrix(open, { cell: makeCell, order, caption } = COUNTS) {
   const [classes, counts] = report.matrix;
   const rotated = classes.length > 6 || classes.some((label) => report.labels[label].length > 8);
   const size = classes.length > 24 ? 20 : classes.length > 14 ? 30 : 42;
@@ -14,7 +18,7 @@ function drawMatrix(open) {
   classes.forEach((actual, row) => {
     const tableRow = element("tr", {}, element("th", { scope: "row" }, name(actual)));
     const total = Math.max(1, counts[row].reduce((sum, count) => sum + count, 0));
-    classes.forEach((predicted, column) => tableRow.append(matrixCell(actual, predicted, counts[row][column], total, size)));
+    classes.forEach((predicted, column) => tableRow.append(makeCell(actual, predicted, counts[row][column], total, size)));
     body.append(tableRow);
   });
   table.append(element("thead", {}, head), body);
@@ -24,9 +28,8 @@ function drawMatrix(open) {
   table.addEventListener("keydown", (event) => cellOf(event) && moveInMatrix(event, cellOf(event), open));
   byId("matrix").append(table);
   byId("matrix").closest(".pair").classList.toggle("broad", classes.length > 24);
-  const part = classes.length < report.labels.length ? ` Shown: the ${classes.length} of ${report.labels.length} classes with the most errors.` : "";
-  byId("matrix-caption").textContent = "Rows are true classes, columns predicted ones; color shows the fraction of the row. "
-    + `Select a cell to see its clips.${part}`;
+  const part = classes.length < report.labels.length ? ` Shown: the ${classes.length} of ${report.labels.length} classes with ${order}.` : "";
+  byId("matrix-caption").textContent = `${caption} Select a cell to see its clips.${part}`;
 }
 
 function matrixCell(actual, predicted, count, total, size) {

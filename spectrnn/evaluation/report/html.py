@@ -4,7 +4,7 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -22,7 +22,7 @@ from spectrnn.files import atomic_write, reporting_write_errors
 from spectrnn.model.classifier import Classifier
 from spectrnn.version import __version__
 
-_SCRIPTS = ("page.js", "figures.js", "clips.js")
+_SCRIPTS = ("page.js", "figures.js", "players.js", "clips.js", "report.js")
 _NOTES_BYTES = 2000  # reserved for the notes on omissions
 _MAX_CLIPS = 20_000  # listed
 _MAX_LIST_FRACTION = 0.4  # of the file, for the list of clips
@@ -97,17 +97,18 @@ def build_page(result: EvaluationResult, max_bytes: int) -> bytes:
         "group_count": len({group for group in groups if group is not None}),
     }
     budget = max_bytes - len(_render(data, [])) - _NOTES_BYTES
-    folder, names = _relative_names([result.dataset.clips[row] for row in rows])
+    folder, names = relative_names([result.dataset.clips[row] for row in rows])
     clips, used = [], 0
     for index in order[:_MAX_CLIPS].tolist():
         top = np.argsort(-probabilities[index], kind="stable")[:_TOP_K].tolist()
         scores = [[label, round(float(probabilities[index, label]), 4)] for label in top]
         clip = [names[index], groups[index], int(targets[index]), seconds[index], levels[index], scores]
-        used += len(_json(clip)) + 1
+        used += len(to_json(clip)) + 1
         if used > _MAX_LIST_FRACTION * budget:
             break
         clips.append(clip)
-    blocks = _media_blocks(result, rows[order[: len(clips)]], budget - used)
+    media = render_clips(result.classifier_of, result.dataset, rows[order[: len(clips)]], result.batch_size)
+    blocks = media_blocks(enumerate(media), budget - used)
     notes = _omission_notes(len(rows), len(clips), len(blocks), max_bytes, seconds)
     data |= {"folder": folder, "clips": clips, "notes": result.notes + notes}
     return _render(data, blocks)
@@ -158,8 +159,8 @@ def _lengths_and_levels(result: EvaluationResult) -> tuple[Array, Array]:
     return (samples[batches.rows] / dataset.cache.sample_rate).round(3), levels.round(1)
 
 
-def _relative_names(clips: Sequence[Clip]) -> tuple[str, list[str]]:
-    """The common folder of all clips, and the path of each in it, with its start and end if it is a part of a file."""
+def relative_names(clips: Sequence[Clip]) -> tuple[str, list[str]]:
+    """Returns the common folder of all clips, and the path of each in it, with start and end if it is a part."""
     folder = common_folder(clip.path for clip in clips)
     names = []
     for clip in clips:
@@ -169,11 +170,16 @@ def _relative_names(clips: Sequence[Clip]) -> tuple[str, list[str]]:
     return folder.rstrip("/"), names
 
 
-def _media_blocks(result: EvaluationResult, rows: Array, budget: int) -> list[str]:
-    """Audio and spectrogram of as many clips as fit into a number of bytes, in the order of the rows."""
+def media_blocks(media: Iterable[tuple[int, Mapping[str, Any]]], budget: int) -> list[str]:
+    """Returns the script elements of as many clips as fit into a number of bytes.
+
+    Args:
+        media: Number of each clip in the list of clips, and its audio and spectrogram from `render_clips`.
+        budget: Number of bytes.
+    """
     blocks: list[str] = []
-    for number, clip in enumerate(render_clips(result.classifier_of, result.dataset, rows, result.batch_size)):
-        blocks.append(f'<script type="application/json" id="clip-{number}">{_json(clip)}</script>\n')
+    for number, clip in media:
+        blocks.append(f'<script type="application/json" id="clip-{number}">{to_json(clip)}</script>\n')
         budget -= len(blocks[-1])
         if budget < 0:
             return blocks[:-1]
@@ -199,24 +205,39 @@ def _omission_notes(clips: int, listed: int, rendered: int, max_bytes: int, seco
 
 
 def _render(data: dict[str, Any], blocks: Sequence[str]) -> bytes:
-    """The file. Its policy allows the page's own style and script, by their hashes, and no requests at all."""
+    title = f"{data['model']}, {data['split']}: accuracy {data['correct'] / data['count']:.1%}"
+    return render_page("page.html", _SCRIPTS, title, data, blocks)
+
+
+def render_page(
+    template: str, scripts: Sequence[str], title: str, data: dict[str, Any], blocks: Sequence[str]
+) -> bytes:
+    """Renders a self-contained page, whose policy allows its own style and script, by hash, and no requests at all.
+
+    Args:
+        template: HTML file in this package.
+        scripts: JavaScript files in this package, in order.
+        title: Title of the page.
+        data: Data of the page, ready for JSON.
+        blocks: Script elements with the clips, from `media_blocks`.
+    """
     folder = files(__package__)
     style = folder.joinpath("page.css").read_text(encoding="utf-8")
-    script = "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in _SCRIPTS)
+    script = "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in scripts)
     policy = (
         f"default-src 'none'; img-src data:; media-src data:; style-src {_csp_hash(style)}; "
         f"script-src {_csp_hash(script)}; base-uri 'none'; form-action 'none'"
     )
-    title = html.escape(f"{data['model']}, {data['split']}: accuracy {data['correct'] / data['count']:.1%}")
+    parts = {"policy": policy, "title": html.escape(title), "style": style, "script": script}
     return (
-        Template(folder.joinpath("page.html").read_text(encoding="utf-8"))
-        .substitute(policy=policy, title=title, style=style, script=script, data=_json(data), media="".join(blocks))
+        Template(folder.joinpath(template).read_text(encoding="utf-8"))
+        .substitute(parts, data=to_json(data), media="".join(blocks))
         .encode("utf-8", "replace")
     )
 
 
-def _json(content: Any) -> str:
-    """JSON in ASCII without ``<``, so that no label or path can end the script element."""
+def to_json(content: Any) -> str:
+    """Formats JSON in ASCII without ``<``, so that no label or path can end the script element."""
     return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 

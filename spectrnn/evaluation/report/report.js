@@ -1,0 +1,31 @@
+// The header of a report, and what is drawn on its page.
+
+function renderHeader() {
+  const { count, correct } = report;
+  const [accuracy, low, high] = report.accuracy;
+  byId("subject").textContent = `${report.model} on ${report.split === "all" ? "all clips" : `the ${report.split} split`}`;
+  byId("claim").textContent = `Accuracy ${percent(accuracy)} (${clips(count)})`;
+  byId("lead").textContent = `${correct === count ? "No clip is" : `${clips(count - correct)} ${count - correct === 1 ? "is" : "are"}`} misclassified. `
+    + (report.is_held_out
+      ? `The 95 % confidence interval of the accuracy on clips of the same kind is ${percent(low)} to ${percent(high)}.`
+      : "The model was trained on some of these clips, so the accuracy on new clips is likely to be lower.");
+  for (const note of report.notes) byId("notes").append(element("li", {}, note));
+  for (const { title, higher_is_better, is_fraction, value, interval } of report.metrics) {
+    const format = is_fraction ? percent : (number) => number.toFixed(3);
+    const text = interval ? `${format(interval[0]).replace(/\s%/, "")} to ${format(interval[1])}` : "";
+    byId("headline").append(element("div", { title: higher_is_better ? "Higher is better" : "Lower is better" },
+      element("dt", {}, title), element("dd", {}, format(value), element("small", {}, text))));
+  }
+  byId("imprint").textContent = `spectrnn ${report.version}. ${report.stages.join(" → ")}, ${formatCount(report.parameters)} parameters.`
+    + ` Intervals in the header are bootstrap intervals, those of the tables Wilson intervals (95 %). Clips are in ${report.folder || "several folders"}.`;
+}
+
+renderHeader();
+drawMatrix(openCell);
+drawReliability();
+drawClasses((label) => { setFilters({ true: label, show: "all" }); toClips(); });
+drawAccuracies();
+renderClipsCaption();
+setUpFilters();
+setFilters(Object.fromEntries(new URLSearchParams(location.hash.slice(1))));
+setUpShortcuts();
