@@ -24,6 +24,7 @@ from spectrnn.data.dataset import open_dataset
 from spectrnn.errors import UserError
 from spectrnn.evaluation.evaluate import predict_batches
 from spectrnn.evaluation.metrics import bootstrap_intervals, classification_metrics, metrics_of
+from spectrnn.evaluation.predictions import PREDICTIONS, Predictions, concatenate, read_predictions, write_predictions
 from spectrnn.evaluation.report.text import format_table
 from spectrnn.files import atomic_write, write_json
 from spectrnn.model import serialization
@@ -41,7 +42,7 @@ _MIN_TRIALS = 10  # for importances
 def report(search: Search) -> dict[str, Any]:
     """Evaluates the best model on the test split, once, writes the results, and prints them.
 
-    Writes model.safetensors, experiment/best.yaml, trials.csv and, last, metrics.json.
+    Writes model.safetensors, config.yaml, predictions.csv, experiment/best.yaml, trials.csv and, last, metrics.json.
 
     Returns:
         The content of metrics.json.
@@ -68,8 +69,9 @@ def report(search: Search) -> dict[str, Any]:
                 "importance": _importances(search.study),
                 "failed": failed,
             }
-            with atomic_write(folder / MODEL) as path:
-                shutil.copyfile(search.trial_folder(best.number) / MODEL, path)
+            for name in (MODEL, "config.yaml"):  # a run as `eval` and `compare` expect it
+                with atomic_write(folder / name) as path:
+                    shutil.copyfile(search.trial_folder(best.number) / name, path)
             (folder / "experiment").mkdir(exist_ok=True)
             text = experiment_yaml([*search.settings.overrides, *search.overrides(best)], search.settings.dirs)
             with atomic_write(folder / "experiment" / "best.yaml") as path:
@@ -81,11 +83,11 @@ def report(search: Search) -> dict[str, Any]:
 
 
 def _evaluate_best(search: Search, best: FrozenTrial) -> dict[str, Any]:
-    """Returns metric, results and intervals by split: of val from the trial's run, of test computed now."""
+    """Returns the results by split, of val from the trial's run, of test computed now, and writes predictions.csv."""
     run = search.trial_folder(best.number)
     content = json.loads((run / METRICS).read_text(encoding="utf-8"))
-    result = {name: content[name] for name in ("metric", "higher_is_better", "epochs", "parameters", "val")}
-    intervals = {"val": content["intervals_95"]["val"]}
+    result = {name: content[name] for name in ("train", "metric", "higher_is_better", "epochs", "parameters", "val")}
+    intervals, tables = {"val": content["intervals_95"]["val"]}, [read_predictions(run / PREDICTIONS)]
     components = preflight(search.space.compose(search.overrides(best)).config)
     dataset = open_dataset(components.source, components.device)
     if len(dataset.rows("test")):
@@ -96,6 +98,9 @@ def _evaluate_best(search: Search, best: FrozenTrial) -> dict[str, Any]:
         predicted = predict_batches(classifier, batches)
         result["test"] = classification_metrics(*predicted, metrics)
         intervals["test"] = bootstrap_intervals(*predicted, metrics)
+        clips = [dataset.clips[row] for row in dataset.rows("test")]
+        tables.append(Predictions(clips, predicted[0], classifier.labels))
+    write_predictions(concatenate(tables), search.folder / PREDICTIONS)
     return {**result, "intervals_95": intervals}
 
 

@@ -118,6 +118,8 @@ def test_search(spectrnn, command, tmp_path):
         f"test (not seen by the search)    {metrics['test']['accuracy']:.4f}  ",
     ):
         assert line in outcome.err
+    predictions = (folder / "predictions.csv").read_text()
+    assert (predictions.count(",val,"), predictions.count(",test,")) == (3, 6)
     rows = list(csv.DictReader((folder / "trials.csv").open()))
     assert [float(row["accuracy"]) for row in rows] == [trial.value for trial in trials]
     assert [row["pooling"] for row in rows] == [trial.params["pooling"] for trial in trials]
