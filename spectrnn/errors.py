@@ -44,6 +44,10 @@ def reject_settings(*checks: tuple[str, Any, str]) -> None:
         raise SettingError(problems)
 
 
+class StorageError(UserError):
+    """A file of a run that cannot be written, such as to a full disk; the run can be resumed."""
+
+
 class ErrorCollector:
     """Collects errors, so that all of them are reported at once.
 

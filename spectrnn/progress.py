@@ -25,7 +25,7 @@ def progress_bar(total: int | None, description: str, unit: str, disable: bool =
         total=total,
         desc=description,
         unit=unit,
-        disable=disable,
+        **({"disable": True} if disable else {}),  # else, the variable TQDM_DISABLE may disable it
         leave=False,
         dynamic_ncols=True,
         mininterval=0.1 if sys.stderr.isatty() else 10.0,

@@ -1,7 +1,7 @@
 """`spectrnn explain KEY`: meaning, allowed values and default of a key, and where its value is set. Without torch."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -10,7 +10,16 @@ from annotated_types import Ge, Gt, Le, Lt
 from omegaconf import DictConfig, OmegaConf
 
 from spectrnn.cli.help import group_defaults, option_descriptions
-from spectrnn.config.compose import ComposedConfig, YAMLEntry, compose, group_options, option_entries, yaml_entries
+from spectrnn.config.compose import (
+    ComposedConfig,
+    YAMLEntry,
+    compose,
+    group_options,
+    has_key,
+    leaf_keys,
+    option_entries,
+    yaml_entries,
+)
 from spectrnn.config.instantiate import MISSING, format_value, unknown_key
 from spectrnn.config.paths import CONFIG_DIR, config_dirs
 from spectrnn.config.signatures import annotations
@@ -56,6 +65,7 @@ class Explainer:
 
     Attributes:
         commands: Commands that have a key, by full key.
+        groups: Command that is explained with a config group, by group.
     """
 
     def __init__(self, overrides: Sequence[str], dirs: Sequence[Path], schemas: Mapping[str, str]) -> None:
@@ -66,6 +76,8 @@ class Explainer:
             for group in self.defaults
             if group not in _GLOBAL_GROUPS
         }
+        self.groups = {g: c for c in schemas for g in group_defaults((CONFIG_DIR / f"{c}.yaml").read_text())}
+        self.groups |= dict.fromkeys(self.defaults, _MAIN)
         self.top = {command: yaml_entries(CONFIG_DIR / f"{command}.yaml") for command in schemas}
         self.commands: dict[str, list[str]] = {}
         for command, entries in self.top.items():
@@ -78,12 +90,12 @@ class Explainer:
     def explain(self, name: str) -> str:
         """Explains a full key, a key without its group, or a config group or other mapping."""
         below = [key for key in self.commands if key.startswith(f"{name}.")]
-        if below or name in self.defaults:
-            command = self.commands[below[0]][0] if below else _MAIN
-            return self._explain_mapping(name, command, [] if name in self.defaults else below)
+        if below or name in self.groups:
+            command = self.commands[below[0]][0] if below else self.groups[name]
+            return self._explain_mapping(name, command, [] if name in self.groups else below)
         keys = [key for key in self.commands if (key if "." in name else key.rpartition(".")[2]) == name]
         if not keys:
-            raise UserError(unknown_key(name, self.commands, self.defaults))
+            raise UserError(unknown_key(name, self.commands, self.groups))
         sections: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}  # places and changes by what may be equal
         for command in dict.fromkeys(command for key in keys for command in self.commands[key]):
             own = [key for key in keys if command in self.commands[key]]
@@ -121,7 +133,7 @@ class Explainer:
         choices = {key: given[group] for key in keys if (group := key.partition(".")[0]) in {*given} & {*self.options}}
         added: dict[str, str] = {}
         for key in keys:
-            if not _has(composed.config, key):
+            if not has_key(composed.config, key):
                 group, _, name = key.partition(".")
                 option = next(option for option, entries in self.options[group].items() if name in entries)
                 is_list = "[" in self.defaults[group]
@@ -167,11 +179,11 @@ class Explainer:
         composed, _ = self._compose(command, keys)
         node = OmegaConf.select(composed.config, name)
         options = option_descriptions(name, self.dirs)
-        lines = [f"spectrnn {command} {name}=..."] if name in self.defaults else [f"{name}.*, of spectrnn {command}"]
+        lines = [f"spectrnn {command} {name}=..."] if name in self.groups else [f"{name}.*, of spectrnn {command}"]
         chosen = [composed.choices[name]] if name in composed.choices else list(node or ())
         lines += [f"  {'*' if option in chosen else ' '} {option:<17} {text}" for option, text in options.items()]
         rows = [["key", "value", "allowed", "meaning"]]
-        for key in _flat(composed.config):
+        for key in leaf_keys(composed.config):
             if key.startswith(f"{name}.") and not key.endswith("._target_"):
                 meaning = next((entry.comment for entry in reversed(_chain(key, composed)) if entry.comment), "")
                 rows.append([key, _value(composed.config, key), self._allowed(key, command, composed.config), meaning])
@@ -241,17 +253,3 @@ def describe_type(annotation: Any) -> str:
     if isinstance(origin, type) and issubclass(origin, Sequence):
         return f"a list, each {describe_type(args[0])}"
     return ""
-
-
-def _flat(node: DictConfig) -> Iterator[str]:
-    """Yields the full keys in a node."""
-    for name in map(str, node):
-        value = None if OmegaConf.is_missing(node, name) else node._get_node(name)
-        if isinstance(value, DictConfig) and value:
-            yield from (f"{name}.{key}" for key in _flat(value))
-        else:
-            yield name
-
-
-def _has(config: DictConfig, key: str) -> bool:
-    return any(f"{known}.".startswith(f"{key}.") for known in _flat(config))

@@ -61,8 +61,13 @@ def command_help(command: str, description: str, usage: str, is_multirun: bool, 
 
 def group_defaults(text: str) -> dict[str, str]:
     """Returns the default of each config group of a primary config, such as ``gru``, ``[noise,gain]`` or ""."""
+    included = re.findall(r"^  - (?!_self_)(\w+)$", text, re.MULTILINE)  # tune.yaml includes train.yaml
     found = re.findall(r"^  - (\w+): ([^#\n]*)", text, re.MULTILINE)
-    return {group: "" if option.strip() == "null" else option.strip().replace(" ", "") for group, option in found}
+    defaults = {group: "" if option.strip() == "null" else option.strip().replace(" ", "") for group, option in found}
+    for name in included:
+        defaults = {**group_defaults((CONFIG_DIR / f"{name}.yaml").read_text()), **defaults}
+        defaults.pop("sweep")  # which needs -m
+    return defaults
 
 
 def option_descriptions(group: str, dirs: Sequence[Path]) -> dict[str, str]:

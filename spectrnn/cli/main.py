@@ -28,9 +28,10 @@ class Command(NamedTuple):
         uses_run_data: Whether the dataset defaults to that of the model's run.
         positional: Key that plain arguments set; "" if there are none.
         usage: Plain arguments in the help; with ``...`` the key is a list.
-        is_multirun: Whether Hydra runs it, with run folders and sweeps. The task is then a function of the run folder,
-            the config, the chosen options, the folder of the sweep and the number of the job in it, and returns the
-            metrics by split.
+        has_run_dir: Whether Hydra runs it, in a run folder. The task is then a function of the run folder, the config
+            and the chosen options, and returns the metrics by split.
+        is_multirun: Whether Hydra can also sweep it. The task then has as further arguments the folder of the sweep, or
+            None, and the number of the job in it.
         preflight: Function that validates the whole config, as ``module:function``; "" if the task does.
     """
 
@@ -40,6 +41,7 @@ class Command(NamedTuple):
     uses_run_data: bool = False
     positional: str = ""
     usage: str = ""
+    has_run_dir: bool = False
     is_multirun: bool = False
     preflight: str = ""
 
@@ -54,8 +56,15 @@ COMMANDS = {
         "train a classifier",
         "spectrnn.study.job:run_job",
         "spectrnn.training.preflight.TrainConfig",
+        has_run_dir=True,
         is_multirun=True,
         preflight="spectrnn.study.job:preflight_job",
+    ),
+    "tune": Command(
+        "search hyperparameters, and evaluate the best model on the test split",
+        "spectrnn.study.tune:run_tune",
+        "spectrnn.study.tune.TuneConfig",
+        has_run_dir=True,
     ),
     "eval": Command(
         "evaluate a model on a split of a dataset",
@@ -170,7 +179,7 @@ def _run(name: str, arguments: list[str]) -> None:
         if not _is_completion(arguments):
             flags, overrides = _expand_arguments(name, command, arguments)
             arguments = [*flags, *overrides]
-        if command.is_multirun or _PRINTS & {flag.partition("=")[0] for flag in flags}:
+        if command.has_run_dir or _PRINTS & {flag.partition("=")[0] for flag in flags}:
             _run_hydra(name, command, arguments)
         else:
             _run_task(name, command, overrides, config_dirs(arguments))
@@ -216,7 +225,8 @@ def _run_hydra(name: str, command: Command, arguments: list[str]) -> None:
         folder, choices = Path(hydra_config.runtime.output_dir), dict(hydra_config.runtime.choices)
         sweep = Path(hydra_config.sweep.dir) if hydra_config.mode == RunMode.MULTIRUN else None
         try:
-            metrics = _call(command.task, folder, config, choices, sweep, hydra_config.job.num if sweep else 0)
+            place = (sweep, hydra_config.job.num if sweep else 0) if command.is_multirun else ()
+            metrics = _call(command.task, folder, config, choices, *place)
         except (UserError, BrokenPipeError) as error:
             failures.append(error)
             if isinstance(error, UserError):
@@ -252,7 +262,7 @@ def _call(path: str, *arguments: Any) -> Any:
 def _expand_arguments(name: str, command: Command, arguments: list[str]) -> tuple[list[str], list[str]]:
     """Returns flags, and overrides that include plain arguments and what a named run implies."""
     flags, overrides, plain = _parse_arguments(name, command, arguments)
-    from spectrnn.cli.overrides import evaluation_overrides, train_arguments, value_of
+    from spectrnn.cli.overrides import evaluation_overrides, train_arguments, tune_overrides, value_of
     from spectrnn.config.compose import config_file, quote_override
 
     dirs = config_dirs(arguments)
@@ -260,13 +270,15 @@ def _expand_arguments(name: str, command: Command, arguments: list[str]) -> tupl
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder, named by --config-dir or hydra.searchpath")
     names = {flag.partition("=")[0] for flag in flags}
+    if names & {"-m", "--multirun"} and not command.is_multirun:
+        raise UserError(f"-m: {name} cannot sweep; only train can")
+    if command.has_run_dir and not command.is_multirun:
+        return flags, tune_overrides(overrides)
     if command.is_multirun:
         sweep = value_of("sweep", overrides, None)
         if config_file(f"sweep/{sweep}", dirs) and not names & {"-m", "--multirun"}:
             raise UserError(f"sweep={sweep}: needs -m, without which a single run would be trained")
         return train_arguments(flags, overrides, runs=not names & _PRINTS)
-    if names & {"-m", "--multirun"}:
-        raise UserError(f"-m: {name} cannot sweep; only train can")
     for flag in sorted(names - _PRINTS - {"--config-dir", "-cd", "--package", "-p"}):
         if flag.startswith("-"):
             raise UserError(f"{flag}: not an option of spectrnn {name}; --help lists them")

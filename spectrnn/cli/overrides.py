@@ -26,6 +26,10 @@ from spectrnn.runs import (
     sweep_overrides,
 )
 
+# Not in train.yaml, which tune.yaml includes: Hydra allows the first only in the config of the command itself, and the
+# second would create both folders, as OmegaConf resolves a value before it is replaced.
+_RUN_LOGGING = "hydra/job_logging=run"
+_TUNE_DIR = "hydra.run.dir='${new_folder:outputs/tune/${now:%Y-%m-%d}/${now:%H-%M-%S}}'"
 _MACHINE_LOCAL_KEYS = ("cache", "download")  # keys of data that a model file must not set
 
 
@@ -35,6 +39,23 @@ def value_of(key: str, overrides: Iterable[str], default: Any) -> Any:
 
     given = [override for override in overrides if override.partition("=")[0].lstrip("+") == key]
     return OverridesParser.create().parse_override(given[-1]).value() if given else default
+
+
+def tune_overrides(overrides: Sequence[str]) -> list[str]:
+    """Returns the overrides of a search.
+
+    Raises:
+        UserError: A folder that contains a run, before Hydra writes its files there, and overrides for `train` only.
+    """
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if key == "hydra.run.dir" and (Path(value.strip("'\"")).expanduser() / CHECKPOINT).exists():
+            raise UserError(f"{override}: contains a run already; choose another folder")
+        if key == "resume":
+            raise UserError(f"{override}: the same command, with the search's hydra.run.dir, continues it")
+        if key in ("sweep", "folds", "final"):
+            raise UserError(f"{override}: tune has no {key}; only train has")
+    return [_RUN_LOGGING, _TUNE_DIR, *overrides]
 
 
 def train_arguments(flags: list[str], overrides: list[str], runs: bool) -> tuple[list[str], list[str]]:
@@ -58,7 +79,7 @@ def train_arguments(flags: list[str], overrides: list[str], runs: bool) -> tuple
     elif runs and _continues_folder(overrides, is_sweep):
         overrides = [*overrides, f"hydra.output_subdir={RESUMED}"]
     if os.environ.get("RANK", "0") == "0":
-        return flags, overrides
+        return flags, [_RUN_LOGGING, *overrides]
     # Of torchrun's processes only the first uses the run folder; the others get a temporary one.
     temporary = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, temporary, ignore_errors=True)
@@ -99,7 +120,8 @@ def resumed_overrides(resume: str, folder: Path, overrides: Iterable[str]) -> li
     """
     is_sweep = (folder / SWEEP).is_file()
     before, launcher = sweep_overrides(folder) if is_sweep else (original_overrides(folder) or [], [])
-    before += [override for override in launcher if not re.match(r"hydra\.(mode|sweep\.dir|output_subdir)=", override)]
+    own = re.compile(r"hydra\.(mode|sweep\.dir|output_subdir)=|hydra/job_logging=run$")
+    before += [override for override in launcher if not own.match(override)]
     new = [override for override in overrides if not override.startswith("resume=")]
     kept = [o for o in before if not o.startswith("resume=") and o not in new]
     for override in kept:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from spectrnn.config.paths import CONFIG_DIR
 
@@ -90,6 +90,21 @@ def config_file(name: str, dirs: Sequence[Path]) -> Path | None:
 def group_options(group: str, dirs: Sequence[Path]) -> list[str]:
     """Returns the options of a config group."""
     return sorted({file.stem for folder in dirs for file in (folder / group).glob("[!_]*.yaml")})
+
+
+def leaf_keys(config: DictConfig) -> Iterator[str]:
+    """Yields the full keys of a config's values."""
+    for name in map(str, config):
+        value = None if OmegaConf.is_missing(config, name) else config._get_node(name)
+        if isinstance(value, DictConfig) and value:
+            yield from (f"{name}.{key}" for key in leaf_keys(value))
+        else:
+            yield name
+
+
+def has_key(config: DictConfig, key: str) -> bool:
+    """Whether a config has a value or mapping of a full key."""
+    return any(f"{known}.".startswith(f"{key}.") for known in leaf_keys(config))
 
 
 def yaml_entries(file: Path) -> dict[str, YAMLEntry]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from spectrnn.errors import UserError
+from spectrnn.errors import StorageError, UserError
 from spectrnn.files import atomic_write
 from spectrnn.runs import CHECKPOINT
 
@@ -24,14 +24,16 @@ def save(state: dict[str, Any], config: dict[str, Any], folder: Path) -> None:
     """Writes the checkpoint of a run: the state of its trainer and its resolved config, plain containers.
 
     Raises:
-        UserError: A checkpoint that cannot be written, such as to a full disk.
+        StorageError: A checkpoint that cannot be written, such as to a full disk.
     """
     path = folder / CHECKPOINT
     try:
         with atomic_write(path) as temporary:
             torch.save({"state": state, "config": config}, temporary)
     except (OSError, RuntimeError) as error:
-        raise UserError(f"{path}: the checkpoint cannot be written ({error}); the previous one is unchanged") from error
+        raise StorageError(
+            f"{path}: the checkpoint cannot be written ({error}); the previous one is unchanged"
+        ) from error
 
 
 def load(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 import json
 import logging
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -81,8 +81,11 @@ class RunFolder:
         self.logger.flush()  # so that the curves reach as far as the checkpoint
         checkpoint.save(trainer.state_dict(), self.config, self.path)
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, splits: Sequence[str]) -> dict[str, Any]:
         """Calibrates and evaluates the best classifier, writes predictions.csv, report.html and, last, metrics.json.
+
+        Args:
+            splits: Splits to evaluate on, of those that have clips.
 
         Returns:
             The content of metrics.json; empty on all ranks but the first.
@@ -100,7 +103,7 @@ class RunFolder:
         self.logger.log_batch(self.classifier, batch, titles, step)
         self.logger.log_attention(best, batch, titles, step)
         results: dict[str, tuple[Array, Array]] = {}
-        for split in ("val", "test"):
+        for split in splits:
             if len(self.dataset.rows(split)):
                 results[split] = self._predict(best, split)
                 self.logger.log_confusion(split, confusion_matrix(*results[split]), best.labels, step)

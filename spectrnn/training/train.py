@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from spectrnn.config.instantiate import instantiate
 from spectrnn.config.types import MAX_CLIP_SECONDS
 from spectrnn.data.dataset import Dataset, open_dataset
 from spectrnn.devices import log_device, reporting_out_of_memory
-from spectrnn.errors import UserError
+from spectrnn.errors import StorageError, UserError
 from spectrnn.files import remove_stale_temporaries
 from spectrnn.model.classifier import Classifier, build_stages
 from spectrnn.progress import Stopwatch
@@ -26,7 +26,7 @@ from spectrnn.training import checkpoint
 from spectrnn.training.logger import NullLogger, RunLogger
 from spectrnn.training.preflight import RunComponents, preflight
 from spectrnn.training.run_folder import RunFolder, finished_metrics
-from spectrnn.training.trainer import Trainer, seed_generators
+from spectrnn.training.trainer import EpochCallback, Trainer, seed_generators
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,13 @@ def train_exclusively(folder: Path, config: DictConfig, choices: Mapping[str, st
 
 
 @reporting_out_of_memory("trainer.batch_size", "data.max_seconds")
-def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[str, Any]:
+def train(
+    config: DictConfig,
+    folder: Path,
+    choices: Mapping[str, str],
+    on_epoch: EpochCallback | None = None,
+    splits: Sequence[str] = ("val", "test"),
+) -> dict[str, Any]:
     """Trains a classifier.
 
     Args:
@@ -96,6 +102,8 @@ def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[
         folder: Folder of the run, which receives model.safetensors, last.ckpt, metrics.json and the logs.
             With several processes that of rank 0 is used.
         choices: Chosen option of each config group, for the loggers.
+        on_epoch: As for `Trainer.fit`.
+        splits: Splits that the best classifier is evaluated on.
 
     Returns:
         The content of metrics.json; empty on all ranks but the first.
@@ -125,11 +133,11 @@ def train(config: DictConfig, folder: Path, choices: Mapping[str, str]) -> dict[
             with NullLogger() if distributed.rank() else RunLogger(run.loggers, run.trainer.metric) as logger:
                 run_folder = RunFolder(folder, run.config, trainer, logger)
                 run_folder.start(choices, resumed_at)
-                trainer.fit(logger, run_folder.save)
-                return run_folder.finish()
+                trainer.fit(logger, run_folder.save, on_epoch)
+                return run_folder.finish(splits)
         except OSError as error:
             place, reason = error.filename or folder, error.strerror or error
-            raise UserError(f"{place}: {reason}; resume={folder} continues from {CHECKPOINT}") from error
+            raise StorageError(f"{place}: {reason}; resume={folder} continues from {CHECKPOINT}") from error
 
 
 def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new: bool) -> Trainer:

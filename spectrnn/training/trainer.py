@@ -32,6 +32,9 @@ from spectrnn.training.schedules import LRSchedule
 
 log = logging.getLogger(__name__)
 
+# Function of an epoch's metrics: ``epoch``, ``train`` and ``val``, as in the history.
+EpochCallback = Callable[[Mapping[str, Any]], None]
+
 _PROGRESS = ("epoch", "batches_done", "best", "epochs_without_improvement", "history")
 
 
@@ -129,12 +132,14 @@ class Trainer:
         """Number of the best epoch so far, from 1; 0 before the first one."""
         return max((epoch["epoch"] for epoch in self.history if epoch.get("is_best")), default=0)
 
-    def fit(self, logger: RunLogger, save: Callable[[bool], None]) -> None:
+    def fit(self, logger: RunLogger, save: Callable[[bool], None], on_epoch: EpochCallback | None = None) -> None:
         """Trains until the last epoch, or until the metric has not improved for `patience` epochs.
 
         Args:
             logger: Logger of the run.
             save: Function that saves the run; its argument states whether the classifier is the best so far.
+            on_epoch: Function of the metrics of a finished epoch, called before it is saved; it may end the run by an
+                exception.
 
         Raises:
             UserError: A non-finite loss or gradient.
@@ -148,6 +153,8 @@ class Trainer:
                 is_best = self._update_best(train_metrics, val_metrics)
                 self.epoch, self.batches_done, self.meter = self.epoch + 1, 0, Meter(self.device)
                 logger.log_epoch(self.clips_seen, self.history[-1], is_best)
+                if on_epoch:
+                    on_epoch(self.history[-1])
                 self._save(save, is_best)
                 self._raise_if_interrupted(interrupt.received(collective=True))
 

@@ -117,6 +117,11 @@ def test_invalid_argument_is_reported_with_its_full_key(spectrnn, tones, tmp_pat
         (["trian"], "trian: no such command; did you mean train?"),
         (["tune_thresholds"], "tune_thresholds: no such command; did you mean tune-thresholds?"),
         (["predict", "-m", "a.wav"], "-m: predict cannot sweep; only train can"),
+        (["tune", "-m"], "-m: tune cannot sweep; only train can"),
+        (
+            ["tune", "resume=run"],
+            "resume=run: the same command, with the search's hydra.run.dir, continues it",
+        ),
         (["check", "--multirun"], "-m: check cannot sweep; only train can"),
         (["predict", "a.wav", "--cgf=job"], "--cgf: not an option of spectrnn predict; --help lists them"),
         (["predict", "a.wav", "hydra.run.dir=x"], "hydra.run.dir=x: predict has no settings of Hydra; only train has"),
@@ -159,8 +164,10 @@ def test_invalid_key_in_a_yaml_file_is_reported(spectrnn, tmp_path):
         ("spectrnn train model=bi", {"model=bigru", "model=bilstm"}),
         ("spectrnn train trainer.ep", {"trainer.epochs="}),
         ("spectrnn train pooling=attention sche", {"scheduler=", "scheduler."}),
-        ("spectrnn eval sp", {"split="}),
+        ("spectrnn eval spl", {"split="}),
         ("spectrnn tune-thresholds max_f", {"max_false_alarms_per_hour="}),
+        ("spectrnn tune space=s", {"space=small"}),
+        ("spectrnn tune trial", {"trials="}),
         ("spectrnn explain trainer.ep", {"trainer.epochs="}),
     ],
 )

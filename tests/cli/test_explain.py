@@ -200,7 +200,7 @@ def keys_of_files():
         for key in leaves(yaml.safe_load((CONFIG_DIR / f"{command}.yaml").read_text()), ""):
             yield command, key
     for file in sorted(CONFIG_DIR.glob("*/*.yaml")):
-        if file.parent.name not in ("experiment", "sweep"):
+        if file.parent.name not in ("experiment", "sweep", "space"):
             for key in leaves(yaml.safe_load(file.read_text()), f"{file.parent.name}."):
                 yield "train", key
 

@@ -109,16 +109,17 @@ def test_killed_sweep_continues_where_it_stopped(spectrnn, tones, tiny, tmp_path
     assert "non-finite loss or gradient" in log
     assert (diverged / "error.txt").read_text().splitlines()[0] in log
 
-    table, _, end = output.rpartition(f"\n\nthe sweep is in {FOLDER}\n")
     count = 2 * number
-    rows = [line.split() for line in table.splitlines()[-count - 1 :]]
-    keys = ["seed"] * (count == 8) + ["trainer.epochs", "optimizer.lr"]
+    heading, table, errors, end = output.rstrip("\n").split("\n\n")[-4:]
+    assert heading == f"{count} runs in {FOLDER}"
+    rows = [line.split() for line in table.splitlines()]
+    keys = ["seed"] * (count == 8) + ["epochs", "lr"]
     assert sorted(rows[0][: len(keys)]) == sorted(keys)
     values = [float(row[len(keys)]) for row in rows[1 : count // 2 + 1]]
     assert values == sorted(values, reverse=True)
     assert [row[-2] for row in rows[count // 2 + 1 :]] == ["failed"] * (count // 2)
-    assert end.endswith(f"\nspectrnn: {count // 2} of {count} jobs have not finished\n")
-    assert len(re.findall(rf"^{FOLDER}/\d \(.*optimizer\.lr=1e\+?30.*\): non-finite", end, re.MULTILINE)) == count // 2
+    assert len(re.findall(r"^\d: non-finite loss", errors, re.MULTILINE)) == count // 2
+    assert end == f"spectrnn: {count // 2} of {count} jobs have not finished"
 
     seed = ("seed=0",) if count == 8 else ()
     whole = tmp_path / "whole"
@@ -159,7 +160,7 @@ def test_killed_job_ends_a_parallel_sweep_with_a_sentence(tmp_path, start, launc
     assert process.wait(timeout=120) == 1
     output = (tmp_path / "output").read_text()
     assert "Traceback" not in output
-    assert re.search(rf"^1 +unfinished +{FOLDER}/1$", output, re.MULTILINE), output
+    assert re.search(r"^1 +unfinished +1$", output, re.MULTILINE), output
     assert (
         "\nspectrnn: a job was killed, for example because the memory was full; "
         f"spectrnn train resume={FOLDER} continues the sweep\n"
@@ -179,7 +180,7 @@ def test_unexpected_error_in_a_job_does_not_stop_the_others(spectrnn, tones, tin
     arguments = (*tiny, f"data.root={tones}", f"hydra.sweep.dir={FOLDER}", "trainer.epochs=1", "trainer.device=cpu")
     outcome = spectrnn("train", "-m", *arguments, *fault, *launcher)
     assert outcome.code == 1
-    assert re.search(rf"^{FOLDER}/0 \(.*\): RuntimeError: a fault, with GPUs 1,0$", outcome.err, re.MULTILINE)
+    assert re.search(r"^0: RuntimeError: a fault, with GPUs 1,0$", outcome.err, re.MULTILINE)
     assert "raise RuntimeError" in (tmp_path / FOLDER / "0" / "train.log").read_text()  # with the traceback
     assert (tmp_path / FOLDER / "1" / "metrics.json").exists()
 
