@@ -4,8 +4,8 @@ import json
 import logging
 import re
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +31,7 @@ from spectrnn.model import serialization
 from spectrnn.model.ensemble import Ensemble
 from spectrnn.model.header import read_header
 from spectrnn.runs import CHECKPOINT, FOLD, METRICS, MODEL, commit_resumed_config, original_overrides
+from spectrnn.study.logs import logging_to, write_overrides
 from spectrnn.training import checkpoint
 from spectrnn.training.hyperparameters import hyperparameters
 from spectrnn.training.logger import RunLogger
@@ -178,26 +179,9 @@ def _train_within(
         replaced = {*changes, "folds", "final", "resume"}
         given = [o for o in original_overrides(study) or [] if o.partition("=")[0].lstrip("+~") not in replaced]
         overrides = [*given, *(f"{key}={quote_override(value)}" for key, value in changes.items())]
-        (folder / ".hydra").mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(OmegaConf.create(overrides), folder / ".hydra" / "overrides.yaml")
-    with _logging_to(folder / "train.log"):
+        write_overrides(folder, overrides)
+    with nullcontext() if distributed.rank() else logging_to(folder / "train.log"):
         train_exclusively(folder, own, choices)
-
-
-@contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    """Writes the log lines of the block to another file as well."""
-    if distributed.rank():
-        yield
-        return
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.getLogger().addHandler(handler)
-    try:
-        yield
-    finally:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
 
 
 def _pool(folder: Path, run: RunComponents, folds: Sequence[Fold], choices: Mapping[str, str]) -> dict[str, Any]:

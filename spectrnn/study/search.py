@@ -10,8 +10,7 @@ import logging
 import shutil
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import Any, NamedTuple
@@ -19,7 +18,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import optuna
 import torch
-import yaml
 from filelock import FileLock, Timeout
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
@@ -27,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from spectrnn.errors import StorageError, UserError
 from spectrnn.files import atomic_write, remove_stale_temporaries
 from spectrnn.runs import METRICS
+from spectrnn.study.logs import logging_to, write_overrides
 from spectrnn.study.space import Space
 from spectrnn.study.summary import format_seconds, write_error
 from spectrnn.training.train import train
@@ -223,10 +222,10 @@ class Search:
                 raise optuna.TrialPruned(f"after epoch {step}, with {metric} {value:.4f}")
 
         composed = self.space.compose(drawn)
-        _write_overrides(folder, [*self.space.given, *drawn])
+        write_overrides(folder, [*self.space.given, *drawn])
         remove_stale_temporaries(folder)
         try:
-            with _logging_to(folder / "train.log"):
+            with logging_to(folder / "train.log", logging.WARNING):
                 metrics = train(composed.config, folder, composed.choices, prune, ("val",))
         except optuna.TrialPruned as pruned:
             with atomic_write(folder / PRUNED) as path:
@@ -282,29 +281,3 @@ def wrapped(names: Iterable[str]) -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
-
-
-def _write_overrides(folder: Path, overrides: Sequence[str]) -> None:
-    """Writes the overrides of a run as Hydra does, so that it can also be resumed on its own."""
-    with atomic_write(folder / ".hydra" / "overrides.yaml") as path:
-        path.write_text(yaml.safe_dump(list(overrides), allow_unicode=True))
-
-
-@contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    """Logs to a file within the block; elsewhere, only warnings."""
-    root = logging.getLogger()
-    levels = [(handler, handler.level) for handler in root.handlers]
-    formats = [handler.formatter for handler in root.handlers if isinstance(handler, logging.FileHandler)]
-    own = logging.FileHandler(path)
-    own.setFormatter(next(iter(formats), None))
-    for handler, _ in levels:
-        handler.setLevel(logging.WARNING)
-    root.addHandler(own)
-    try:
-        yield
-    finally:
-        root.removeHandler(own)
-        own.close()
-        for handler, level in levels:
-            handler.setLevel(level)

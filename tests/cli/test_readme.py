@@ -83,10 +83,10 @@ def test_config_of_a_command_is_valid(spectrnn, workspace, monkeypatch, argument
         return
     if arguments[0] == "train" and not any("resume" in a or a in ("-m", "--config-dir") for a in arguments):
         from spectrnn.config.compose import compose
-        from spectrnn.training.preflight import preflight
+        from spectrnn.study.job import preflight_job
 
         overrides = [argument for argument in arguments[1:] if argument not in ("--cfg", "job")]
-        preflight(compose("train", overrides, [CONFIG_DIR]).config)
+        preflight_job(compose("train", overrides, [CONFIG_DIR]).config)
     flags = () if "--config-dir" in arguments else ("--cfg", "job")
     if flags and "--cfg" not in arguments:
         arguments = (*arguments, *flags)
