@@ -138,7 +138,19 @@ def test_every_yaml_file_and_key_is_documented(path):
 
 def test_the_readme_names_every_option():
     text = (ROOT / "README.md").read_text()
-    for group in ("data", "augment", "features", "normalize", "model", "pooling", "task", "optimizer", "scheduler", "logger", "space"):
+    for group in (
+        "data",
+        "augment",
+        "features",
+        "normalize",
+        "model",
+        "pooling",
+        "task",
+        "optimizer",
+        "scheduler",
+        "logger",
+        "space",
+    ):
         for option in (CONFIG_DIR / group).glob("[!_]*.yaml"):
             assert f"`{option.stem}`" in text, f"{group}={option.stem}"
 

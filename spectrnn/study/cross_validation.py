@@ -24,7 +24,6 @@ from spectrnn.evaluation.evaluate import compute_metrics
 from spectrnn.evaluation.metrics import METRICS as STANDARD_METRICS
 from spectrnn.evaluation.predictions import PREDICTIONS, Predictions, concatenate, read_predictions, write_predictions
 from spectrnn.evaluation.report.html import EvaluationResult, write_page
-from spectrnn.evaluation.report.tables import accuracy_by_group
 from spectrnn.evaluation.report.text import format_table
 from spectrnn.files import write_json
 from spectrnn.model import serialization
@@ -205,7 +204,10 @@ def _pool(folder: Path, run: RunComponents, folds: Sequence[Fold], choices: Mapp
         groups=np.array(groups) if has_groups else None,
         folds=np.array(fold_of) if is_divisible else None,
     )
-    correct = pooled.probabilities.argmax(1) == pooled.targets
+    correct: dict[str, list[bool]] = {}
+    for clip, is_correct in zip(pooled.clips, (pooled.probabilities.argmax(1) == pooled.targets).tolist(), strict=True):
+        if clip.group:
+            correct.setdefault(clip.group, []).append(is_correct)
     content: dict[str, Any] = {
         "train": {"seconds": sum(result["train"]["seconds"] for result in results)},
         "metric": run.trainer.metric,
@@ -218,7 +220,10 @@ def _pool(folder: Path, run: RunComponents, folds: Sequence[Fold], choices: Mapp
         "clips": report["clips"],
         "per_class": report["per_class"],
         "confusion": report["confusion"],
-        "groups": accuracy_by_group([clip.group for clip in pooled.clips], correct),
+        "groups": {
+            name: {"clips": len(values), "accuracy": statistics.fmean(values)}
+            for name, values in sorted(correct.items())
+        },
     }
     _log(folder, run, content, choices)
     if run.trainer.report:

@@ -83,6 +83,8 @@ def test_pooled_metrics_equal_an_independent_computation(finished):
     ]
     assert [fold["accuracy"] for fold in metrics["folds"].values()] == pytest.approx(accuracies)
     assert (metrics["clips"], len(metrics["groups"])) == (36, 10)
+    of_group = [row["label"] == row["predicted"] for row in rows if row["group"] == "7"]
+    assert metrics["groups"]["7"] == {"clips": 3, "accuracy": pytest.approx(np.mean(of_group))}
 
 
 def test_fold_is_an_ordinary_run(spectrnn, finished, tmp_path):
