@@ -101,16 +101,22 @@ def trained_run(tones, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """A headless Chromium of playwright; skips the test if Chromium is not installed."""
+def launch_browser() -> Iterator[Callable[..., Any]]:
+    """`launch_browser(*flags)`: a headless Chromium of playwright; skips the test if Chromium is not installed."""
     playwright = pytest.importorskip("playwright.sync_api")
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
         pytest.skip("needs Chromium: chromium, chromium-browser or google-chrome")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    with playwright.sync_playwright() as running:  # one per process
+        yield lambda *flags: running.chromium.launch(executable_path=path, args=["--no-sandbox", *flags])
+
+
+@pytest.fixture(scope="session")
+def browser(launch_browser) -> Iterator[Any]:
+    """A headless Chromium."""
+    browser = launch_browser()
+    yield browser
+    browser.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import http.server
 import json
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +19,6 @@ from spectrnn import load
 from spectrnn.detection.thresholds import TunedThresholds
 from spectrnn.model import serialization
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 MARKUP = "<img src=x onerror=alert(1)>"  # label of an untrusted model file
 NPM_ERRORS = ("npm is not installed", "npm cannot download it")
 
@@ -35,22 +33,16 @@ def skip_without_npm(stderr):
 
 
 @pytest.fixture(scope="module")
-def browser(tone, tmp_path_factory):
+def browser(launch_browser, tone, tmp_path_factory):
     """Chromium with a fake microphone that plays a tone of the class ``middle`` in a loop."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium")
     recording = tone(tmp_path_factory.mktemp("microphone") / "middle.wav", 4.0, 48000, frequency=945)
-    arguments = [
-        "--no-sandbox",
+    browser = launch_browser(
         "--use-fake-device-for-media-stream",
         "--use-fake-ui-for-media-stream",
         f"--use-file-for-fake-audio-capture={recording}",
-    ]
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
+    )
+    yield browser
+    browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -83,7 +83,11 @@ def has_line(path, text):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "again"),
-    [((), ()), (("seed=0,1", *JOBLIB), ("resume=latest",)), (SUBMITIT, (f"resume={FOLDER}",))],
+    [
+        ((), ()),
+        pytest.param(("seed=0,1", *JOBLIB), ("resume=latest",), marks=pytest.mark.study),
+        pytest.param(SUBMITIT, (f"resume={FOLDER}",), marks=pytest.mark.study),
+    ],
     ids=["basic", "joblib", "submitit_local"],
 )
 def test_killed_sweep_continues_where_it_stopped(spectrnn, tones, tiny, tmp_path, start, launcher, again):
@@ -129,6 +133,7 @@ def test_killed_sweep_continues_where_it_stopped(spectrnn, tones, tiny, tmp_path
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.study
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [JOBLIB, SUBMITIT], ids=["joblib", "submitit_local"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
@@ -149,6 +154,7 @@ def test_signal_ends_parallel_jobs_that_are_saved(tmp_path, start, launcher, num
     wait_for(lambda: not members(process))
 
 
+@pytest.mark.study
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [JOBLIB, SUBMITIT], ids=["joblib", "submitit_local"])
 def test_killed_job_ends_a_parallel_sweep_with_a_sentence(tmp_path, start, launcher):

@@ -169,6 +169,7 @@ def test_killed_search_is_continued_by_two_processes_to_the_same_values(spectrnn
     assert values_of(folder) == values_of(tmp_path / "whole")
 
 
+@pytest.mark.study
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_signal_stops_a_search_that_can_be_continued(spectrnn, command, start, tmp_path, processes):
@@ -199,6 +200,7 @@ def test_signal_stops_a_search_that_can_be_continued(spectrnn, command, start, t
     assert values_of(folder)[processes - 1][1] == expected
 
 
+@pytest.mark.study
 @pytest.mark.slow
 def test_workers_end_with_their_parent(command, start, tmp_path):
     folder = tmp_path / "search"
