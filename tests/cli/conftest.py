@@ -36,7 +36,13 @@ TINY = (
 
 @pytest.fixture(scope="session")
 def tiny() -> tuple[str, ...]:
-    """The overrides of a tiny classifier."""
+    """The overrides of a tiny classifier; without TensorBoard, whose figures would take most of the time."""
+    return (*TINY, "logger=[]")
+
+
+@pytest.fixture(scope="session")
+def tiny_logged() -> tuple[str, ...]:
+    """Those of `tiny`, with TensorBoard."""
     return TINY
 
 

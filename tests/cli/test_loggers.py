@@ -26,11 +26,11 @@ def contained(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def train(spectrnn, tones, tiny, tmp_path):
+def train(spectrnn, tones, tiny_logged, tmp_path):
     """`train("run", "logger=[csv]")`: trains for two epochs of 27 clips, in batches of at most 8, in a folder."""
 
     def run(name, *arguments, code=0):
-        outcome = spectrnn("train", *tiny, f"data.root={tones}", f"hydra.run.dir={tmp_path / name}", *arguments)
+        outcome = spectrnn("train", *tiny_logged, f"data.root={tones}", f"hydra.run.dir={tmp_path / name}", *arguments)
         assert outcome.code == code, outcome.err
         return tmp_path / name
 
@@ -119,9 +119,9 @@ def test_mlflow(killed, spectrnn, tmp_path):
     assert not (tmp_path / "mlruns").exists()
 
 
-def test_mlflow_without_a_server_is_reported_before_training(spectrnn, tones, tiny, tmp_path, monkeypatch):
+def test_mlflow_without_a_server_is_reported_before_training(spectrnn, tones, tiny_logged, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "none://server")
-    message = spectrnn("train", *tiny, f"data.root={tones}", "logger=[mlflow]").error()
+    message = spectrnn("train", *tiny_logged, f"data.root={tones}", "logger=[mlflow]").error()
     assert message.startswith("spectrnn: logger.mlflow: ")
     assert "none://server" in message
     assert not list(tmp_path.glob("outputs/*/*"))
@@ -176,20 +176,20 @@ def test_wandb_offline(killed, spectrnn, tmp_path):
     assert not saved.is_symlink()
 
 
-def test_wandb_without_a_key_is_reported_before_training(spectrnn, tones, tiny, tmp_path, monkeypatch):
+def test_wandb_without_a_key_is_reported_before_training(spectrnn, tones, tiny_logged, tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # where no server is
-    message = spectrnn("train", *tiny, f"data.root={tones}", "logger=[wandb]").error()
+    message = spectrnn("train", *tiny_logged, f"data.root={tones}", "logger=[wandb]").error()
     assert message.startswith("spectrnn: logger.wandb: ")
     assert message.endswith("; logger.wandb.mode=offline needs no access")
     assert not list(tmp_path.glob("outputs/*/*"))
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
-def test_missing_package_is_reported_before_training(spectrnn, tiny, tmp_path, monkeypatch, name):
+def test_missing_package_is_reported_before_training(spectrnn, tiny_logged, tmp_path, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
-    message = spectrnn("train", *tiny, "data.root=/none", f"logger=[{name}]").err
+    message = spectrnn("train", *tiny_logged, "data.root=/none", f"logger=[{name}]").err
     assert f"logger.{name}: needs {name}; pip install 'spectrnn[{name}]'\n" in message
     assert not list(tmp_path.glob("outputs/*/*"))
 
@@ -238,9 +238,9 @@ def test_loggers_may_change_when_a_run_is_resumed(train, spectrnn):
     assert [*table(folder)] == [54, 55]
 
 
-def test_runs_of_a_sweep_have_the_same_hyperparameters(spectrnn, tones, tiny, tmp_path):
+def test_runs_of_a_sweep_have_the_same_hyperparameters(spectrnn, tones, tiny_logged, tmp_path):
     sweep = ("pooling.hidden_size=4,8", "trainer.epochs=1", "augment=[gain]", "-m")
-    assert spectrnn("train", *tiny, f"data.root={tones}", *sweep).code == 0
+    assert spectrnn("train", *tiny_logged, f"data.root={tones}", *sweep).code == 0
     found = []
     for folder in sorted(tmp_path.glob("outputs/sweeps/*/*/[01]")):
         events = EventAccumulator(str(folder)).Reload()

@@ -20,13 +20,13 @@ LONG = ("trainer.epochs=400", "trainer.log_every_n_steps=1", "trainer.grad_accum
 
 
 @pytest.fixture
-def started(tones, tiny, tmp_path, interruptible):
+def started(tones, tiny_logged, tmp_path, interruptible):
     """Starts a run in a separate process, and waits for the end of its second epoch."""
     processes = []
 
     def start(*arguments):
         folder = tmp_path / "run"
-        command = [sys.executable, "-m", "spectrnn", "train", *tiny, *LONG, f"data.root={tones}", *arguments]
+        command = [sys.executable, "-m", "spectrnn", "train", *tiny_logged, *LONG, f"data.root={tones}", *arguments]
         command.append(f"hydra.run.dir={folder}")
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **interruptible)
         processes.append(process)

@@ -191,6 +191,7 @@ def test_standard_input_has_no_shards(spectrnn, trained_run):
     )
 
 
+@pytest.mark.study
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")
 def test_killed_shards_are_resumed_side_by_side(spectrnn, trained_run, recordings, tmp_path, monkeypatch):

@@ -44,12 +44,14 @@ class Fault(WaveformAugmentation):
 
 
 @pytest.fixture
-def start(tones, tiny, tmp_path):
+def start(tones, tiny_logged, tmp_path):
     """Starts `spectrnn train` in a process group of its own; returns the process."""
     processes = []
 
     def start(*arguments):
-        base = () if "resume" in arguments[0] else ("-m", *tiny, f"data.root={tones}", f"hydra.sweep.dir={FOLDER}")
+        base = (
+            () if "resume" in arguments[0] else ("-m", *tiny_logged, f"data.root={tones}", f"hydra.sweep.dir={FOLDER}")
+        )
         command = [sys.executable, "-m", "spectrnn", "train", *base, *arguments]
         with (tmp_path / "output").open("w") as file:
             processes.append(subprocess.Popen(command, stdout=file, stderr=file, cwd=tmp_path, start_new_session=True))

@@ -17,11 +17,11 @@ from spectrnn.training.trainer import Trainer
 
 
 @pytest.fixture
-def train(spectrnn, tones, tiny):
-    """`train(folder, "model=gru")`: trains a tiny classifier of the tones in a folder."""
+def train(spectrnn, tones, tiny_logged):
+    """`train(folder, "model=gru")`: trains a tiny_logged classifier of the tones in a folder."""
 
     def run(folder, *arguments):
-        outcome = spectrnn("train", *tiny, f"data.root={tones}", f"hydra.run.dir={folder}", *arguments)
+        outcome = spectrnn("train", *tiny_logged, f"data.root={tones}", f"hydra.run.dir={folder}", *arguments)
         assert outcome.code == 0, outcome.err
         return outcome
 
@@ -93,8 +93,8 @@ print_imports()
 """
 
 
-def test_packages_for_compiling_and_drawing_are_not_imported_before_they_are_needed(tones, tiny, tmp_path):
-    arguments = ["train", *tiny, f"data.root={tones}", f"hydra.run.dir={tmp_path}/run"]
+def test_packages_for_compiling_and_drawing_are_not_imported_before_they_are_needed(tones, tiny_logged, tmp_path):
+    arguments = ["train", *tiny_logged, f"data.root={tones}", f"hydra.run.dir={tmp_path}/run"]
     command = [sys.executable, "-c", _PRINT_IMPORTS, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     first, *_, last, end = [{*line.split()} - {"step"} for line in done.stdout.splitlines() if line.startswith("step")]

@@ -148,6 +148,7 @@ def test_search(spectrnn, command, tmp_path):
     assert spectrnn("train", f"hydra.run.dir={folder}").error().endswith("or choose another folder")
 
 
+@pytest.mark.study
 @pytest.mark.slow
 def test_killed_search_is_continued_by_two_processes_to_the_same_values(spectrnn, command, start, tmp_path):
     folder = tmp_path / "search"
@@ -169,9 +170,8 @@ def test_killed_search_is_continued_by_two_processes_to_the_same_values(spectrnn
     assert values_of(folder) == values_of(tmp_path / "whole")
 
 
-@pytest.mark.study
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.study)])
 def test_signal_stops_a_search_that_can_be_continued(spectrnn, command, start, tmp_path, processes):
     number = [signal.SIGINT, signal.SIGTERM][processes - 1]
     folder = tmp_path / "search"
