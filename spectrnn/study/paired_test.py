@@ -68,7 +68,7 @@ class PairedTest(NamedTuple):
         """Describes the interval of the difference of `claim`, the p-value, and the clips that only one got right."""
         accuracy = self.metrics["accuracy"]
         low, high = (100 * end * (-1 if accuracy.difference < 0 else 1) for end in accuracy.interval)
-        low, high = sorted((low, high))
+        low, high = sorted((low + 0.0, high + 0.0))  # not -0.0
         p = format_p(self.p_value) if self.p_value < 0.001 else f"= {format_p(self.p_value)}"
         clips = "clip" if self.only_a == 1 else "clips"
         return (
