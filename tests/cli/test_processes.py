@@ -28,12 +28,12 @@ EXACT = (
 
 
 @pytest.fixture
-def command(tones, tone, tiny, tmp_path, monkeypatch):
+def command(tones, tone, tiny_logged, tmp_path, monkeypatch):
     """`command(processes, folder, *arguments)`: command line of a new run in a folder, with a clip like no other."""
     root = shutil.copytree(tones, tmp_path / "tones")
     tone(root / "low" / "outlier.wav", 1.0)  # in the training split
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    base = [setting for setting in tiny if not setting.startswith("pooling")] + ["trainer.device=cpu"]
+    base = [setting for setting in tiny_logged if not setting.startswith("pooling")] + ["trainer.device=cpu"]
 
     def make(processes, folder, *arguments):
         return [*launcher(processes), *base, f"data.root={root}", *arguments, f"hydra.run.dir={tmp_path / folder}"]

@@ -170,8 +170,9 @@ def test_killed_search_is_continued_by_two_processes_to_the_same_values(spectrnn
     assert values_of(folder) == values_of(tmp_path / "whole")
 
 
+@pytest.mark.study
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.study)])
+@pytest.mark.parametrize("processes", [1, 2])
 def test_signal_stops_a_search_that_can_be_continued(spectrnn, command, start, tmp_path, processes):
     number = [signal.SIGINT, signal.SIGTERM][processes - 1]
     folder = tmp_path / "search"
@@ -248,6 +249,7 @@ def test_hyperparameters_are_not_tried_twice(spectrnn, command, tmp_path):
     assert "fewer than trials=9: " in outcome.err
 
 
+@pytest.mark.study
 @pytest.mark.slow
 def test_weak_trials_are_pruned(spectrnn, command, tmp_path):
     space = {"optimizer.lr": [0.01, 0.012, 0.014, 0.016, 0.018, 0.02, 1e-9, 2e-9, 3e-9, 4e-9]}
