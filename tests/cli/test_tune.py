@@ -176,7 +176,7 @@ def test_killed_search_is_continued_by_two_processes_to_the_same_values(spectrnn
 def test_signal_stops_a_search_that_can_be_continued(spectrnn, command, start, tmp_path, processes):
     number = [signal.SIGINT, signal.SIGTERM][processes - 1]
     folder = tmp_path / "search"
-    arguments = command(SPACE, "trials=3", f"processes={processes}", "trainer.epochs=40", "pruner=none")
+    arguments = command(SPACE, "trials=3", f"processes={processes}", "trainer.epochs=200", "pruner=none")
     process = start(arguments)
     last = folder / f"trial-{processes - 1}"
     wait_for(lambda: is_training(last, 2), process)
