@@ -27,6 +27,7 @@ from spectrnn.evaluation.report.html import EvaluationResult, write_page
 from spectrnn.evaluation.report.text import format_table
 from spectrnn.files import write_json
 from spectrnn.model import serialization
+from spectrnn.model.classifier import Classifier
 from spectrnn.model.ensemble import Ensemble
 from spectrnn.model.header import read_header
 from spectrnn.runs import CHECKPOINT, FOLD, METRICS, MODEL, commit_resumed_config, original_overrides
@@ -79,11 +80,14 @@ def cross_validate(folder: Path, config: DictConfig, choices: Mapping[str, str])
         raise UserError(f"hydra.run.dir={folder}: contains a single run; choose another folder")
     with removed_if_unused(folder, config), exclusive_folder(folder):
         run = preflight_folds(config)
+        with distributed.process_group(run.device):  # all ranks read the files of rank 0, and return together
+            folder = distributed.broadcast_object(folder)
+            metrics = distributed.broadcast_object(None if distributed.rank() else finished_metrics(folder, run.config))
+        if metrics is not None:
+            log.info("\n%s\n\nthe cross-validation in %s is finished", format_folds(metrics), folder)
+            return metrics
         folds = list_folds(folder, run.source)
         if not distributed.rank():
-            if (metrics := finished_metrics(folder, run.config)) is not None:
-                log.info("\n%s\n\nthe cross-validation in %s is finished", format_folds(metrics), folder)
-                return metrics
             _start(folder, run.config)
         failures = []
         for number, fold in enumerate(folds):
@@ -98,7 +102,7 @@ def cross_validate(folder: Path, config: DictConfig, choices: Mapping[str, str])
         if failures:
             raise UserError("\n".join(failures))
         if config.final == "refit":
-            _refit(folder, folds, config, choices)
+            _refit(folder, run, folds, config, choices)
         if distributed.rank():
             return {}
         if config.final == "ensemble":
@@ -140,31 +144,44 @@ def _train_fold(fold: Fold, study: Path, config: DictConfig, choices: Mapping[st
     _train_within(study, fold.folder, config, {**scheme, "data.fold": fold.name, "trainer.report": False}, choices)
 
 
-def _refit(study: Path, folds: Sequence[Fold], config: DictConfig, choices: Mapping[str, str]) -> None:
-    """Trains a model on all clips, and saves it with the temperature that the folds found.
-
-    It takes as many steps as the models of the folds until their best epochs, on average.
-    """
-    results = [_read_metrics(fold.folder) for fold in folds]
-    seen = statistics.fmean(result["best_epoch"] * result["train"]["clips"] for result in results)
-    clips = sum(len(_held_out_predictions(fold).clips) for fold in folds)
-    epochs = max(1, round(seen / clips))
-    log.info("\nfinal model: %d epochs of all %d clips", epochs, clips)
+def _refit(
+    study: Path, run: RunComponents, folds: Sequence[Fold], config: DictConfig, choices: Mapping[str, str]
+) -> None:
+    """Trains a model on all clips, and saves it with the temperature that the folds found."""
+    with distributed.process_group(run.device):  # rank 0 may still be writing the last fold
+        found = distributed.broadcast_object(None if distributed.rank() else _epochs_and_temperature(folds))
+    assert found is not None
+    epochs, temperature = found
+    log.info("\nfinal model: %d epochs of all clips", epochs)
     changes = {"data.folds": None, "data.fold": "none", "data.val_fraction": 0, "trainer.epochs": epochs}
     _train_within(study, study / "final", config, changes, choices)
     if not distributed.rank():
         model, trained = serialization.load(study / "final" / MODEL, trust=serialization.stage_packages(config))
-        model.temperature.fill_(statistics.geometric_mean(result["temperature"] for result in results))
+        model.temperature.fill_(temperature)
         serialization.save(model, trained, study / MODEL, read_header(study / "final" / MODEL)["splits"])
+
+
+def _epochs_and_temperature(folds: Sequence[Fold]) -> tuple[int, float]:
+    """Returns the number of epochs of all clips, and the temperature, that the models of the folds found on average.
+
+    The epochs have as many steps as those models took until their best epochs.
+    """
+    results = [_read_metrics(fold.folder) for fold in folds]
+    clips_seen = statistics.fmean(result["best_epoch"] * result["train"]["clips"] for result in results)
+    clips = sum(len(_held_out_predictions(fold).clips) for fold in folds)
+    temperature = statistics.geometric_mean(result["temperature"] for result in results)
+    return max(1, round(clips_seen / clips)), temperature
 
 
 def _save_ensemble(study: Path, run: RunComponents, folds: Sequence[Fold]) -> None:
     """Saves the folds' models as one model file."""
-    models = [
-        serialization.load(fold.folder / MODEL, trust=serialization.stage_packages(run.config))[0] for fold in folds
-    ]
     config = {**run.config, "data": {**run.config["data"], "folds": None, "fold": "none"}}
-    serialization.save(Ensemble(models), config, study / MODEL)
+    serialization.save(Ensemble(_load_models(run, folds)), config, study / MODEL)
+
+
+def _load_models(run: RunComponents, folds: Sequence[Fold]) -> list[Classifier]:
+    trust = serialization.stage_packages(run.config)
+    return [serialization.load(fold.folder / MODEL, run.device, trust)[0] for fold in folds]
 
 
 def _train_within(
@@ -269,8 +286,7 @@ def _held_out_predictions(fold: Fold) -> Predictions:
 def _write_report(
     folder: Path, run: RunComponents, folds: Sequence[Fold], parts: Sequence[Predictions], metrics: dict[str, Any]
 ) -> None:
-    trust = serialization.stage_packages(run.config)
-    models = [serialization.load(fold.folder / MODEL, run.device, trust)[0] for fold in folds]
+    models = _load_models(run, folds)
     dataset, _ = open_dataset_for_evaluation(run.source, "all", parts[0].labels, run.device)
     # As in each fold's run, a clip belongs to the test split of its fold; one without a fold was always trained on.
     names = [fold.name for fold in folds]

@@ -94,6 +94,16 @@ def test_run_is_resumed_with_another_number_of_processes(command, tmp_path):
     assert_same_weights(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.study
+def test_cross_validation_of_two_processes_is_finished_once(command, tmp_path):
+    arguments = (*EXACT, "trainer.epochs=1", "folds=2", "final=refit", "data.val_fraction=0")
+    run(command(2, "study", *arguments))
+    assert (tmp_path / "study" / "model.safetensors").exists()
+    before = (tmp_path / "study" / "metrics.json").stat().st_mtime_ns
+    assert "is finished" in run(command(2, "study", *arguments))
+    assert (tmp_path / "study" / "metrics.json").stat().st_mtime_ns == before
+
+
 def wait_for_second_epoch(process):
     for line in process.stderr:
         if "epoch   2 " in line:
