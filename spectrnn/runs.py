@@ -232,7 +232,7 @@ def _best_run(folder: Path, run: str, is_one_corpus: bool) -> Path:
     if not runs and run == "best":
         raise UserError(f"run=best: no finished run in {folder}/ contains a {MODEL}; train one, or name a folder")
     if not runs:
-        fold = next(folder.glob(f"fold-*/{MODEL}"), None)
+        fold = next(folder.glob(f"{FOLD}*/{MODEL}"), None)
         remedy = f"; it is a cross-validation, so name a fold, as in run={fold.parent}" if fold else ""
         raise UserError(f"run={run}: the folder contains no {MODEL}, and no finished run that has one{remedy}")
     latest = max(runs, key=lambda summary: (summary.folder / METRICS).stat().st_mtime)

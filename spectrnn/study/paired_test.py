@@ -65,7 +65,7 @@ class PairedTest(NamedTuple):
         return f"{better} is better than {worse} by {abs(points):.{self._digits}f} points{doubt}"
 
     def evidence(self, a: str, b: str) -> str:
-        """Describes the interval of the difference of `claim`, the p-value, and the clips that only one got right."""
+        """Describes the interval of `claim`, the p-value, and the clips that only one classifies correctly."""
         accuracy = self.metrics["accuracy"]
         low, high = (100 * end * (-1 if accuracy.difference < 0 else 1) for end in accuracy.interval)
         low, high = sorted((low + 0.0, high + 0.0))  # not -0.0
