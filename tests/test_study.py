@@ -23,6 +23,7 @@ PENDING = {"normalize-cmn": "normalize/cmn.yaml", "scheduler-trapezoidal": "sche
 @pytest.fixture(scope="module")
 def protocols(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
+    (root / "esc10.csv").touch()
     return study.protocols(root / "fsdd", root / "esc10.csv")
 
 
@@ -135,6 +136,7 @@ def test_runs_with_other_overrides_are_not_reused(job):
     assert reason.startswith("contains a run with other overrides")
 
 
+@pytest.mark.slow
 def test_failed_jobs_are_reported_and_others_run(tmp_path, tones):
     common = ["data=folder", f"data.root={tones}", "data.sample_rate=8000", "trainer.epochs=1", "trainer.report=false"]
     protocol = study.Protocol("tones", [*common, "logger=[]", "model.hidden_size=4", "features.n_mels=8"], [])
