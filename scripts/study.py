@@ -12,7 +12,8 @@ FSDD is the folder of the Free Spoken Digit Dataset, and ESC10.csv a manifest of
 - synthetic: the default on the embedded dataset of synthetic speech, evaluated on all clips of FSDD.
 
 Every variant, seed and protocol is an ordinary run or cross-validation in OUT/PROTOCOL/VARIANT/SEED. The same command
-continues an interrupted study, and does not repeat what has finished. The comparison is written to OUT/table.md.
+continues a study that Ctrl-C has interrupted, and does not repeat what has finished. The comparison is written to
+OUT/table.md.
 """
 
 import argparse

@@ -137,9 +137,10 @@ def test_runs_with_other_overrides_are_not_reused(job):
 
 
 @pytest.mark.slow
-def test_failed_jobs_are_reported_and_others_run(tmp_path, tones):
-    common = ["data=folder", f"data.root={tones}", "data.sample_rate=8000", "trainer.epochs=1", "trainer.report=false"]
-    protocol = study.Protocol("tones", [*common, "logger=[]", "model.hidden_size=4", "features.n_mels=8"], [])
+def test_failed_jobs_are_reported_and_interrupted_ones_continued(tmp_path, tones):
+    common = ["data=folder", f"data.root={tones}", "data.sample_rate=8000", "folds=2", "trainer.epochs=1"]
+    small = ["trainer.report=false", "logger=[]", "model.hidden_size=4", "features.n_mels=8"]
+    protocol = study.Protocol("tones", [*common, *small], [])
     names = {"default": [], "wrong": ["model.hidden_size=0"]}
     jobs = [
         study.Job(protocol, name, 0, tmp_path / name / "0", [*protocol.overrides, *own, "seed=0"])
@@ -149,3 +150,12 @@ def test_failed_jobs_are_reported_and_others_run(tmp_path, tones):
     assert [*failures] == [tmp_path / "wrong" / "0"]
     assert "model.hidden_size" in failures[tmp_path / "wrong" / "0"]
     assert jobs[0].is_finished()
+    # As an interruption in the second fold leaves it.
+    model = jobs[0].folder / "fold-1" / "model.safetensors"
+    before = (jobs[0].folder / "predictions.csv").read_bytes(), model.stat().st_mtime_ns
+    for folder in (jobs[0].folder, jobs[0].folder / "fold-2"):
+        (folder / "metrics.json").unlink()
+    assert not jobs[0].is_finished()
+    assert study.run_jobs(jobs[:1], 1) == {}
+    assert jobs[0].is_finished()
+    assert before == ((jobs[0].folder / "predictions.csv").read_bytes(), model.stat().st_mtime_ns)

@@ -66,10 +66,8 @@ def accuracy(
     command = ["data=fsdd", f"data.root={digits}", *overrides]
     lengths = {f"spectrnn, {n} epochs": partial(train_completely, [*command, f"trainer.epochs={n}"]) for n in LENGTHS}
     own: dict[str, Job] = {**shortest(lengths, target, rounds), "spectrnn": partial(train_completely, command)}
-    others: dict[str, Job] = {
-        script.stem: lambda _, script=script: train_until([sys.executable, str(script), digits, str(epochs)], target)
-        for script in recipes
-    }
+    commands = {script.stem: [sys.executable, str(script), digits, str(epochs)] for script in recipes}
+    others = {name: partial(_train_recipe, command, target) for name, command in commands.items()}
     return times_to_accuracy(own, others, target, rounds)
 
 
@@ -180,6 +178,11 @@ def train_until(command: list[str], target: float) -> Evaluated:
     if process.returncode and not stopped:
         raise CommandError(command, "".join(lines))
     return Evaluated(seconds, accuracies, contention.fraction)
+
+
+def _train_recipe(command: list[str], target: float, _: int) -> Evaluated:
+    """Runs a recipe, whose seed is its own."""
+    return train_until(command, target)
 
 
 def _summarize(trainings: Sequence[Evaluated], target: float) -> dict[str, Any]:
