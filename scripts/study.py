@@ -82,7 +82,7 @@ VARIANTS: dict[str, dict[str, list[str]]] = {
         "conv-3": convolutions(32, 64, 128),
         "conv-4": convolutions(32, 64, 128, 128),
     },
-    "mel bands": values("features.n_mels", 40, 64, 80, 128),
+    "mel bands": values("features.n_mels", 40, 64, 80),
     "attention heads": values("pooling.num_heads", 1, 2, 4, 8),
     "clip length": values("data.max_seconds", 0.5, 1, 3),
 }
