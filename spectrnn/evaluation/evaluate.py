@@ -29,6 +29,7 @@ from spectrnn.evaluation.metrics import (
     metrics_of,
     per_class_metrics,
 )
+from spectrnn.evaluation.predictions import PREDICTIONS, Predictions, write_predictions
 from spectrnn.evaluation.report.html import EvaluationResult, write_page
 from spectrnn.evaluation.report.text import text_report, write_report
 from spectrnn.model import serialization
@@ -114,7 +115,7 @@ def open_model(config: DictConfig, errors: ErrorCollector) -> OpenedModel:
 
 @reporting_out_of_memory("batch_size")
 def evaluate(config: DictConfig) -> dict[str, Any]:
-    """Evaluates a model on a split, and writes metrics.json, report.txt, confusion.png and report.html.
+    """Evaluates a model on a split, and writes its results, predictions.csv and report.html.
 
     Args:
         config: Config as eval.yaml composes it.
@@ -139,6 +140,8 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     folder = Path(config.out or model.path.parent / "eval" / split).expanduser()
     content = {split: report, "model": str(model.path), "unknown_labels": model.unknown_labels}
     write_report(split, content, folder)
+    clips = [model.dataset.clips[row] for row in model.dataset.rows(split)]
+    write_predictions(Predictions(clips, probabilities, classifier.labels), folder / PREDICTIONS)
     model.dataset.list_skipped(folder)
     if config.report:
         log.info("writing %s", folder / "report.html")
