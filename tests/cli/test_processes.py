@@ -80,7 +80,7 @@ def test_two_processes_give_the_result_of_one(command, tmp_path, model, device):
 
 def test_two_processes_validate_with_the_crops_of_one(command, tmp_path):
     for processes in (1, 2):
-        run(command(processes, processes, *EXACT, "trainer.epochs=1", "data.max_seconds=0.25"))
+        run(command(processes, str(processes), *EXACT, "trainer.epochs=1", "data.max_seconds=0.25"))
     one, two = (torch.load(tmp_path / name / "last.ckpt", weights_only=True)["state"]["progress"] for name in "12")
     assert two["history"][0]["val"] == pytest.approx(one["history"][0]["val"], abs=1e-5)
 
