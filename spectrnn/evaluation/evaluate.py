@@ -35,6 +35,7 @@ from spectrnn.evaluation.report.text import text_report, write_report
 from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
 from spectrnn.model.header import read_header
+from spectrnn.model.task import Task
 from spectrnn.progress import progress_bar
 from spectrnn.runs import find_model
 
@@ -109,7 +110,7 @@ def open_model(config: DictConfig, errors: ErrorCollector) -> OpenedModel:
         notes.append(f"labels that the model does not know were skipped: {names}")
         log.warning("%s", notes[0])
     is_held_out = config.split not in ("train", "all") or not is_same_dataset(now, before)
-    batches = dataset.batches(config.split, config.batch_size, device)
+    batches = dataset.batches(config.split, config.batch_size, device, cover=True)
     return OpenedModel(path, classifier, dataset, batches, is_held_out, dict(unknown), notes)
 
 
@@ -207,7 +208,7 @@ def predict_batches(classifier: Classifier, batches: BucketedBatches, progress: 
 
     Args:
         classifier: Classifier; its mode is restored.
-        batches: Batches of a dataset with the classifier's labels.
+        batches: Batches of a dataset with the classifier's labels; a clip may have several crops.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -216,18 +217,48 @@ def predict_batches(classifier: Classifier, batches: BucketedBatches, progress: 
     """
     training = classifier.training
     classifier.eval()
-    probabilities, rows = [], []
+    probabilities, rows, weights = [], [], []
+    done = 0.0
     with progress_bar(len(batches.rows), "evaluating", "clip", disable=not progress) as bar:
         for batch in batches.epoch():
             probabilities.append(classifier.probabilities(batch.waveform, batch.lengths))
             rows.append(batch.rows)
-            bar.update(len(batch.rows))
+            weights.append(batch.weights)
+            done += float(batch.weights.sum())
+            bar.update(round(done) - bar.n)
     classifier.train(training)
-    own = torch.cat(probabilities).cpu().numpy(), torch.cat(rows).numpy()
+    own = torch.cat(probabilities).cpu().numpy(), torch.cat(rows).numpy(), torch.cat(weights).numpy()
     shards = distributed.all_gather(own) if batches.shard[1] > 1 else [own]
-    values, order = (np.concatenate(column) for column in zip(*shards, strict=True))
-    values, order = values[order >= 0], order[order >= 0]
-    return values[order.argsort()], batches.targets
+    columns = (np.concatenate(column) for column in zip(*shards, strict=True))
+    return mean_over_crops(classifier.task, *columns), batches.targets
+
+
+def mean_over_crops(task: Task, probabilities: Array, rows: Array, weights: Array) -> Array:
+    """Combines the crops of each clip: the probabilities of the weighted mean of their logits.
+
+    So a temperature that is fitted to clips is the one to divide the logits of crops by. A clip of one crop keeps its
+    probabilities.
+
+    Args:
+        task: Task of the classifier.
+        probabilities: Probabilities of crops in any order, float32 (crops, classes).
+        rows: Row of each crop's clip, int64 (crops,); crops of negative rows are not used.
+        weights: Weight of each crop, float64 (crops,), with a sum of 1 for each clip.
+
+    Returns:
+        Probabilities float32 (clips, classes), in ascending order of the rows.
+    """
+    used = rows >= 0
+    probabilities, weights = probabilities[used], weights[used]
+    _, firsts, clips, counts = np.unique(rows[used], return_index=True, return_inverse=True, return_counts=True)
+    means, several = probabilities[firsts], counts > 1
+    if several.any():
+        crops = several[clips]
+        logits = task.logits(torch.from_numpy(probabilities[crops])).double().numpy()
+        sums = np.zeros(means.shape)
+        np.add.at(sums, clips[crops], weights[crops, None] * logits)
+        means[several] = task.probabilities(torch.from_numpy(sums[several])).numpy()
+    return means
 
 
 def compute_metrics(
