@@ -67,7 +67,7 @@ def accuracy(
         for number in range(rounds):
             commands = {script.stem: [sys.executable, str(script), digits, str(epochs)] for script in recipes}
             dataset = ["data=manifest", f"data.path={manifest}", "data.sample_rate=8000"]
-            run = [f"trainer.epochs={epochs}", f"seed={number}"]
+            run = [f"trainer.epochs={epochs}", "trainer.patience=null", f"seed={number}"]
             for index, (name, overrides) in enumerate(variants.items()):
                 out = f"hydra.run.dir={folder}/{number}-{index}"
                 commands[name] = [*SPECTRNN, "train", *dataset, *run, *overrides, out]
