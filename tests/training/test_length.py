@@ -91,12 +91,12 @@ def test_run_continues_with_the_length_that_it_was_started_with(components, tmp_
     assert (run.trainer.epochs, run.trainer.batch_size, run.trainer.patience) == (*values,) == expected
 
 
-def fit(trainer, scores, monkeypatch, saved=None, losses=itertools.repeat(1.0)):
-    """Trains with scripted results of the validation split; returns the learning rate at the start of each epoch."""
-    rates, results, losses = [], iter(scores), iter(losses)
+def fit(trainer, scores, monkeypatch, saved=None, losses=()):
+    """Trains with these results of the validation split; returns learning rate and `is_last` at each epoch's end."""
+    rates, results = [], zip(scores, losses or itertools.repeat(1.0), strict=False)
 
     def validate():
-        return {"accuracy": next(results), "loss": next(losses)}
+        return dict(zip(("accuracy", "loss"), next(results), strict=True))
 
     def on_epoch(epoch, is_last):
         rates.append((trainer.optimizer.param_groups[0]["lr"], is_last))
