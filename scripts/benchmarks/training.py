@@ -29,7 +29,8 @@ def spectrnn_job(overrides: list[str], epochs: int, **environment: str) -> Job:
 
     def job() -> Outcome:
         with tempfile.TemporaryDirectory() as folder:
-            return train([*overrides, f"trainer.epochs={epochs}"], Path(folder) / "run", **environment)
+            length = [f"trainer.epochs={epochs}", "trainer.patience=null"]
+            return train([*overrides, *length], Path(folder) / "run", **environment)
 
     return job
 

@@ -30,7 +30,7 @@ from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
 from spectrnn.model.ensemble import Ensemble
 from spectrnn.model.header import read_header
-from spectrnn.runs import CHECKPOINT, FOLD, METRICS, MODEL, commit_resumed_config, original_overrides
+from spectrnn.runs import CHECKPOINT, FOLD, METRICS, MODEL, commit_resumed_config, original_overrides, read_config
 from spectrnn.study.logs import logging_to, write_overrides
 from spectrnn.training import checkpoint
 from spectrnn.training.hyperparameters import hyperparameters
@@ -149,11 +149,11 @@ def _refit(
 ) -> None:
     """Trains a model on all clips, and saves it with the temperature that the folds found."""
     with distributed.process_group(run.device):  # rank 0 may still be writing the last fold
-        found = distributed.broadcast_object(None if distributed.rank() else _epochs_and_temperature(folds))
+        found = distributed.broadcast_object(None if distributed.rank() else _length_and_temperature(folds))
     assert found is not None
-    epochs, temperature = found
-    log.info("\nfinal model: %d epochs of all clips", epochs)
-    changes = {"data.folds": None, "data.fold": "none", "data.val_fraction": 0, "trainer.epochs": epochs}
+    length, temperature = found
+    log.info("\nfinal model: %d epochs of all clips", length["trainer.epochs"])
+    changes = {"data.folds": None, "data.fold": "none", "data.val_fraction": 0, **length}
     _train_within(study, study / "final", config, changes, choices)
     if not distributed.rank():
         model, trained = serialization.load(study / "final" / MODEL, trust=serialization.stage_packages(config))
@@ -161,16 +161,22 @@ def _refit(
         serialization.save(model, trained, study / MODEL, read_header(study / "final" / MODEL)["splits"])
 
 
-def _epochs_and_temperature(folds: Sequence[Fold]) -> tuple[int, float]:
-    """Returns the number of epochs of all clips, and the temperature, that the models of the folds found on average.
+def _length_and_temperature(folds: Sequence[Fold]) -> tuple[dict[str, Any], float]:
+    """Returns the length of a training of all clips, as config values, and the temperature that the folds found.
 
-    The epochs have as many steps as those models took until their best epochs.
+    The epochs have as many steps as the models of the folds took on average until their best epochs.
     """
     results = [_read_metrics(fold.folder) for fold in folds]
-    clips_seen = statistics.fmean(result["best_epoch"] * result["train"]["clips"] for result in results)
+    sizes = [read_config(fold.folder)["trainer"]["batch_size"] for fold in folds]
+    batch_size = statistics.mode(sizes)  # an automatic one may differ between folds
+    clips_seen = statistics.fmean(
+        result["best_epoch"] * result["train"]["clips"] * (batch_size / size)
+        for result, size in zip(results, sizes, strict=True)
+    )
     clips = sum(len(_held_out_predictions(fold).clips) for fold in folds)
     temperature = statistics.geometric_mean(result["temperature"] for result in results)
-    return max(1, round(clips_seen / clips)), temperature
+    epochs = max(1, round(clips_seen / clips))
+    return {"trainer.epochs": epochs, "trainer.steps": None, "trainer.batch_size": batch_size}, temperature
 
 
 def _save_ensemble(study: Path, run: RunComponents, folds: Sequence[Fold]) -> None:
@@ -301,7 +307,7 @@ def _write_report(
         split="test",
         probabilities=probabilities[dataset.rows("test")],
         metrics=metrics,
-        batch_size=run.trainer.batch_size,
+        batch_size=read_config(folds[0].folder)["trainer"]["batch_size"],
         model=folder,
         notes=[f"Cross-validation with {len(folds)} folds: the model of each clip was trained without it."],
         is_held_out=True,

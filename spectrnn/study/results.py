@@ -28,7 +28,7 @@ from spectrnn.evaluation.predictions import PREDICTIONS, Predictions, concatenat
 from spectrnn.evaluation.report.text import format_table
 from spectrnn.files import atomic_write, write_json
 from spectrnn.model import serialization
-from spectrnn.runs import METRICS, MODEL
+from spectrnn.runs import METRICS, MODEL, read_config
 from spectrnn.study.search import Search, wrapped
 from spectrnn.study.summary import format_seconds
 from spectrnn.training.preflight import preflight
@@ -94,7 +94,8 @@ def _evaluate_best(search: Search, best: FrozenTrial) -> dict[str, Any]:
         trust = serialization.stage_packages(components.config)
         classifier, _ = serialization.load(run / MODEL, components.device, trust)
         metrics = metrics_of(classifier.task, components.metrics)
-        batches = dataset.batches("test", components.trainer.batch_size, components.device, cover=True)
+        batch_size = read_config(run)["trainer"]["batch_size"]
+        batches = dataset.batches("test", batch_size, components.device, cover=True)
         predicted = predict_batches(classifier, batches)
         result["test"] = classification_metrics(*predicted, metrics)
         intervals["test"] = bootstrap_intervals(*predicted, metrics)

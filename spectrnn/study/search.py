@@ -54,7 +54,7 @@ class SearchSettings(NamedTuple):
         trials: Number of trials to finish.
         pruner: ``median``, ``hyperband`` or ``none``.
         seed: Random seed of the search.
-        epochs: Number of epochs of a trial.
+        epochs: Maximum number of epochs of a trial, unless they are searched.
         metric: Metric of the validation split that is optimized.
         higher_is_better: Whether a higher value is better.
     """
@@ -214,11 +214,11 @@ class Search:
         drawn = self.overrides(frozen)
         text = f"trial {number:>3}  "
 
-        def prune(epoch: Mapping[str, Any]) -> None:
+        def prune(epoch: Mapping[str, Any], is_last: bool) -> None:
             step, value = epoch["epoch"], epoch["val"][metric]
             if step not in reported:  # a resumed trial may repeat its last epoch
                 live.report(value, step)
-            if step < composed.config.trainer.epochs and live.should_prune():
+            if not is_last and live.should_prune():
                 raise optuna.TrialPruned(f"after epoch {step}, with {metric} {value:.4f}")
 
         composed = self.space.compose(drawn)

@@ -29,6 +29,7 @@ from spectrnn.errors import TrainingInterrupted, UserError
 from spectrnn.evaluation.metrics import metrics_of
 from spectrnn.model.classifier import build_stages
 from spectrnn.study.space import Space
+from spectrnn.training.length import choose_length
 from spectrnn.training.preflight import preflight
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def _prepare(folder: Path, config: DictConfig) -> tuple["SearchSettings", int]:
         trials=tune.trials,
         pruner=tune.pruner,
         seed=tune.sampler_seed,
-        epochs=base.trainer.epochs,
+        epochs=choose_length(base, dataset).epochs,
         metric=base.trainer.metric,
         higher_is_better=metrics[base.trainer.metric].higher_is_better,
     )

@@ -15,8 +15,8 @@ _MUTABLE_KEYS = {
     "final",
     "logger",
     *(f"data.{name}" for name in ("storage", "cache", "root", "path")),
-    *(f"trainer.{name}" for name in ("epochs", "device", "on_nan", "log_every_n_steps", "checkpoint_every_minutes")),
-    *(f"trainer.{name}" for name in ("report", "report_max_mb")),
+    *(f"trainer.{name}" for name in ("epochs", "steps", "device", "on_nan", "log_every_n_steps")),
+    *(f"trainer.{name}" for name in ("checkpoint_every_minutes", "report", "report_max_mb")),
 }
 
 

@@ -1,12 +1,13 @@
-"""PyTorch's optimizers without PyTorch's compiler."""
+"""PyTorch's optimizers: without PyTorch's compiler, and with weight decay of matrices only."""
 
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 
@@ -34,3 +35,15 @@ def _with_grad_mode(step: Callable[..., Any]) -> Callable[..., Any]:
             return step(self, *arguments, **keywords)
 
     return wrapper
+
+
+def without_decay_of_vectors(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
+    """Divides parameters into groups for an optimizer with weight decay, which applies to weight matrices only.
+
+    Biases and the parameters of normalizations, with fewer than two dimensions, are not decayed (as in He et al., 2019,
+    "Bag of tricks for image classification with convolutional neural networks").
+    """
+    parameters = list(parameters)
+    vectors = [parameter for parameter in parameters if parameter.ndim < 2]
+    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
+    return [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]

@@ -127,6 +127,9 @@ def preflight(config: DictConfig) -> RunComponents:
     _check_max_seconds(nodes, stages, errors)
     if trainer and stages.task and trainer.metric not in (known := metrics_of(stages.task, metrics)):
         errors.add(f"trainer.metric={trainer.metric}: no such metric; {unknown_name(trainer.metric, known)}")
+    if trainer and trainer.steps is not None and trainer.epochs != "auto":
+        length = f"trainer.steps={trainer.steps}: trainer.epochs={trainer.epochs} gives the length, too"
+        errors.add(f"{length}; use trainer.epochs=auto, or trainer.steps=null")
     _sort(errors, config)
     errors.raise_if_any()
     augmentations = Augmentations([*augment.values()])

@@ -43,13 +43,14 @@ class RunFolder:
 
     Args:
         path: Folder of the run.
-        config: Resolved config, plain containers.
+        config: Resolved config, plain containers; written with the length of the training in place of ``auto``.
         trainer: Trainer of the run.
         logger: Logger of the run.
     """
 
     def __init__(self, path: Path, config: dict[str, Any], trainer: Trainer, logger: RunLogger) -> None:
-        self.path, self.config, self.trainer, self.logger = path, config, trainer, logger
+        self.path, self.trainer, self.logger = path, trainer, logger
+        self.config = {**config, "trainer": {**config["trainer"], **trainer.length._asdict()}}
         self.classifier, self.dataset = trainer.classifier, trainer.dataset
 
     def start(self, choices: Mapping[str, str], resumed_at: int | None) -> None:
@@ -115,6 +116,10 @@ class RunFolder:
         metrics: dict[str, Any] = {
             "train": {**trainer.history[-1]["train"], "clips_per_second": speed, "seconds": seconds, "clips": clips},
             "epochs": trainer.epoch,
+            "max_epochs": trainer.length.epochs,
+            "batch_size": trainer.length.batch_size,
+            "patience": trainer.length.patience,
+            "steps": trainer.epoch * trainer.epoch_steps,
             "best_epoch": trainer.best_epoch,
             "parameters": sum(p.numel() for p in best.parameters()),
             "temperature": float(best.temperature),
@@ -171,7 +176,7 @@ class RunFolder:
         return best
 
     def _predict(self, classifier: Classifier, split: str) -> tuple[Array, Array]:
-        batches = self.dataset.batches(split, self.trainer.config.batch_size, self.trainer.device, cover=True)
+        batches = self.dataset.batches(split, self.trainer.length.batch_size, self.trainer.device, cover=True)
         with self.trainer.clock.measure("evaluation"):
             return predict_batches(classifier, batches)
 
@@ -182,12 +187,12 @@ class RunFolder:
             raise OSError(f"{self.path / MODEL} cannot be written: {error}") from error
 
     def _write_report(self, classifier: Classifier, split: str, probabilities: Array, targets: Array) -> None:
-        path, config = self.path / "report.html", self.trainer.config
+        path, batch_size = self.path / "report.html", self.trainer.length.batch_size
         metrics = compute_metrics(probabilities, targets, classifier.labels, self.trainer.metrics)
         result = EvaluationResult(
-            classifier, self.dataset, split, probabilities, metrics, config.batch_size, self.path / MODEL, [], True
+            classifier, self.dataset, split, probabilities, metrics, batch_size, self.path / MODEL, [], True
         )
-        write_page(result, path, config.report_max_mb)
+        write_page(result, path, self.trainer.config.report_max_mb)
         log.info("the report of the %s split is %s", split, path)
 
 
@@ -205,7 +210,8 @@ def finished_metrics(folder: Path, config: dict[str, Any]) -> dict[str, Any] | N
         return None
     before = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     checkpoint.require_same_config(folder, before, config)
-    if before["trainer"]["epochs"] != config["trainer"]["epochs"] or before.get("final") != config.get("final"):
+    length, length_before = ([node["trainer"].get(name) for name in ("epochs", "steps")] for node in (config, before))
+    if length != length_before or before.get("final") != config.get("final"):
         return None
     metrics: dict[str, Any] = json.loads((folder / METRICS).read_text(encoding="utf-8"))
     return metrics
@@ -218,3 +224,14 @@ def _log_summary(trainer: Trainer) -> None:
     log.info("%s parameters; output shapes for a clip of average length:", f"{sum(s.parameters for s in stages):,}")
     for stage in stages:
         log.info("  %-10s%-20s%10s", stage.name, " x ".join(map(str, stage.shape)), f"{stage.parameters:,}")
+    length, num_batches, config = trainer.length, len(trainer.train), trainer.config
+    settings = {"epochs": config.epochs, "batch_size": config.batch_size, "patience": config.patience}
+    log.info(
+        "training: %s%d epochs of %d batches of at most %d clips (%s steps)%s",
+        "" if length.patience is None else "up to ",
+        length.epochs,
+        num_batches,
+        length.batch_size,
+        f"{length.epochs * trainer.epoch_steps:,}",
+        "".join(f", trainer.{name}=auto" for name, value in settings.items() if value == "auto"),
+    )

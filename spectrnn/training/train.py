@@ -23,7 +23,9 @@ from spectrnn.model.classifier import Classifier, build_stages
 from spectrnn.progress import Stopwatch
 from spectrnn.runs import CHECKPOINT, LOCK, MODEL
 from spectrnn.training import checkpoint
+from spectrnn.training.length import choose_length, continued
 from spectrnn.training.logger import NullLogger, RunLogger
+from spectrnn.training.optimizers import without_decay_of_vectors
 from spectrnn.training.preflight import RunComponents, preflight
 from spectrnn.training.run_folder import RunFolder, finished_metrics
 from spectrnn.training.trainer import EpochCallback, Trainer, seed_generators
@@ -117,6 +119,7 @@ def train(
     log_device(run.device, run.precision)
     with distributed.process_group(run.device):
         folder = distributed.broadcast_object(folder)
+        run = continued(run, folder)
         if not config.resume and (metrics := finished_metrics(folder, run.config)) is not None:
             return metrics
         state = checkpoint.load(folder, run.config)
@@ -152,19 +155,19 @@ def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new
     Raises:
         UserError: A training clip that is too long, or settings that do not fit the dataset.
     """
-    config, trainer = run.config, run.trainer
+    config, length = run.config, choose_length(run, dataset)
     seed, shard = config["seed"], (distributed.rank(), distributed.world_size())
     seed_generators(run.device, seed, 0)
     stages = build_stages(config, len(dataset.labels))
     classifier = Classifier(stages, dataset.labels, run.augment).to(run.device)
     if is_new:
-        batches = dataset.batches("train", trainer.batch_size, run.device, shard=shard).epoch()
+        batches = dataset.batches("train", length.batch_size, run.device, shard=shard).epoch()
         counted = (x for x in batches if x.rows[0] >= 0)
         with torch.no_grad():
             classifier.normalization.fit(classifier.features(x.waveform, x.lengths) for x in counted)
     distributed.broadcast_tensors(classifier.buffers())  # DistributedDataParallel broadcasts the parameters
 
-    train = dataset.batches("train", trainer.batch_size, run.device, seed, shard)
+    train = dataset.batches("train", length.batch_size, run.device, seed, shard)
     max_samples = int(train.lengths.max())
     if max_samples > MAX_CLIP_SECONDS * classifier.sample_rate:
         seconds = max_samples / classifier.sample_rate
@@ -173,11 +176,25 @@ def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new
     classifier.task.fit(torch.bincount(torch.from_numpy(train.targets), minlength=len(dataset.labels)))
     classifier.task.to(run.device)
     has_val = len(dataset.rows("val")) > 0
-    val = dataset.batches("val", trainer.batch_size, run.device, shard=shard, cover=True) if has_val else None
+    val = dataset.batches("val", length.batch_size, run.device, shard=shard, cover=True) if has_val else None
 
-    optimizer = instantiate(config["optimizer"], "optimizer", params=classifier.parameters())
-    steps = trainer.epochs * -(-len(train) // trainer.grad_accum_steps)
+    parameters: Any = classifier.parameters()
+    if "weight_decay" in config["optimizer"]:
+        parameters = without_decay_of_vectors(parameters)
+    optimizer = instantiate(config["optimizer"], "optimizer", params=parameters)
+    steps = length.epochs * -(-len(train) // run.trainer.grad_accum_steps)
     schedule = instantiate(config["scheduler"], "scheduler", optimizer=optimizer, steps=steps)
     return Trainer(
-        trainer, classifier, optimizer, schedule, train, val, dataset, run.metrics, run.precision, seed, clock
+        run.trainer,
+        length,
+        classifier,
+        optimizer,
+        schedule,
+        train,
+        val,
+        dataset,
+        run.metrics,
+        run.precision,
+        seed,
+        clock,
     )

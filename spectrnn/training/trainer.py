@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -32,18 +32,19 @@ from spectrnn.training.schedules import LRSchedule
 
 log = logging.getLogger(__name__)
 
-# Function of an epoch's metrics: ``epoch``, ``train`` and ``val``, as in the history.
-EpochCallback = Callable[[Mapping[str, Any]], None]
+# Function of an epoch's metrics (``epoch``, ``train`` and ``val``, as in the history), and of whether it is the last.
+EpochCallback = Callable[[Mapping[str, Any], bool], None]
 
-_PROGRESS = ("epoch", "batches_done", "best", "epochs_without_improvement", "history")
+_PROGRESS = ("epoch", "batches_done", "best", "lowest_loss", "epochs_without_improvement", "stop_epoch", "history")
 
 
 @dataclass(kw_only=True)
 class TrainerConfig:
     """Config group ``trainer``; configs/trainer/default.yaml documents its keys."""
 
-    epochs: PositiveInt
-    batch_size: PositiveInt
+    epochs: PositiveInt | Literal["auto"]
+    steps: PositiveInt | None
+    batch_size: PositiveInt | Literal["auto"]
     device: str
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     grad_accum_steps: PositiveInt
@@ -51,11 +52,25 @@ class TrainerConfig:
     ema_decay: Fraction | None
     on_nan: Literal["stop", "skip"]
     metric: str
-    patience: PositiveInt | None
+    patience: PositiveInt | Literal["auto"] | None
     log_every_n_steps: PositiveInt
     checkpoint_every_minutes: NonNegativeFloat
     report: bool
     report_max_mb: ReportMegabytes
+
+
+class Length(NamedTuple):
+    """Length of a training, in which nothing is automatic any more.
+
+    Attributes:
+        epochs: Maximum number of epochs.
+        batch_size: Maximum number of clips per batch.
+        patience: Number of epochs without improvement before training stops; None for all epochs.
+    """
+
+    epochs: int
+    batch_size: int
+    patience: int | None
 
 
 class Trainer:
@@ -65,6 +80,7 @@ class Trainer:
 
     Args:
         config: Config group ``trainer``.
+        length: Length of the training.
         classifier: Classifier on its device.
         optimizer: Optimizer of the classifier's parameters.
         schedule: Learning-rate schedule of the optimizer.
@@ -79,6 +95,7 @@ class Trainer:
     Attributes:
         epoch: Number of finished epochs.
         batches_done: Number of finished batches of the current epoch.
+        stop_epoch: Number of epochs with which training ends early; None if it does not.
         history: Metrics of the finished epochs, and whether each was the best so far.
         metrics: Metrics of the validation split, by name.
     """
@@ -86,6 +103,7 @@ class Trainer:
     def __init__(
         self,
         config: TrainerConfig,
+        length: Length,
         classifier: Classifier,
         optimizer: Optimizer,
         schedule: LRSchedule,
@@ -97,7 +115,8 @@ class Trainer:
         seed: int,
         clock: Stopwatch,
     ) -> None:
-        self.config, self.classifier, self.optimizer, self.schedule = config, classifier, optimizer, schedule
+        self.config, self.length, self.classifier = config, length, classifier
+        self.optimizer, self.schedule = optimizer, schedule
         self.train, self.val, self.dataset = train, val, dataset
         self.metrics = metrics_of(classifier.task, metrics)
         self.precision, self.seed, self.clock, self.device = precision, seed, clock, train.device
@@ -108,7 +127,8 @@ class Trainer:
         parallel = distributed.world_size() > 1
         self.model = DistributedDataParallel(classifier, broadcast_buffers=False) if parallel else classifier
         self.epoch, self.batches_done, self.meter = 0, 0, Meter(self.device)
-        self.best, self.epochs_without_improvement = [-math.inf, -math.inf], 0
+        self.best, self.lowest_loss, self.epochs_without_improvement = [-math.inf, -math.inf], math.inf, 0
+        self.stop_epoch: int | None = None
         self.history: list[dict[str, Any]] = []
         self.last_checkpoint = time.monotonic()
 
@@ -123,9 +143,14 @@ class Trainer:
         return self.ema.module if self.ema else self.classifier  # type: ignore[return-value]
 
     @property
-    def should_stop(self) -> bool:
-        """Whether the metric has not improved for `patience` epochs."""
-        return self.config.patience is not None and self.epochs_without_improvement >= self.config.patience
+    def num_epochs(self) -> int:
+        """Number of epochs with which training ends; fewer than planned after `patience` epochs without improvement."""
+        return self.length.epochs if self.stop_epoch is None else min(self.stop_epoch, self.length.epochs)
+
+    @property
+    def epoch_steps(self) -> int:
+        """Number of optimizer steps of an epoch."""
+        return -(-len(self.train) // self.config.grad_accum_steps)
 
     @property
     def best_epoch(self) -> int:
@@ -133,28 +158,31 @@ class Trainer:
         return max((epoch["epoch"] for epoch in self.history if epoch.get("is_best")), default=0)
 
     def fit(self, logger: RunLogger, save: Callable[[bool], None], on_epoch: EpochCallback | None = None) -> None:
-        """Trains until the last epoch, or until the metric has not improved for `patience` epochs.
+        """Trains until the last epoch.
+
+        After `patience` epochs in which neither the metric nor the loss of the validation split was the best so far,
+        the learning rate decays at once if the schedule ends with a decay, and training ends after it.
 
         Args:
             logger: Logger of the run.
             save: Function that saves the run; its argument states whether the classifier is the best so far.
-            on_epoch: Function of the metrics of a finished epoch, called before it is saved; it may end the run by an
-                exception.
+            on_epoch: Function of a finished epoch, called before it is saved; it may end the run by an exception.
 
         Raises:
             UserError: A non-finite loss or gradient.
             TrainingInterrupted: A signal; the run has been saved.
         """
         with GracefulInterrupt() as interrupt:
-            while self.epoch < self.config.epochs and not self.should_stop:
+            while self.epoch < self.num_epochs:
                 train_metrics = self._train_epoch(logger, save, interrupt)
                 with self.clock.measure("evaluation"):
                     val_metrics = self._validate()
                 is_best = self._update_best(train_metrics, val_metrics)
                 self.epoch, self.batches_done, self.meter = self.epoch + 1, 0, Meter(self.device)
                 logger.log_epoch(self.clips_seen, self.history[-1], is_best)
+                self._stop_after_patience()
                 if on_epoch:
-                    on_epoch(self.history[-1])
+                    on_epoch(self.history[-1], self.epoch >= self.num_epochs)
                 self._save(save, is_best)
                 self._raise_if_interrupted(interrupt.received(collective=True))
 
@@ -164,7 +192,7 @@ class Trainer:
         config, num_batches = self.config, len(self.train)
         self.classifier.train()
         self.meter.start()
-        with logger.progress(self.epoch, config.epochs, len(self.train.rows), self.meter.seen) as progress:
+        with logger.progress(self.epoch, self.num_epochs, len(self.train.rows), self.meter.seen) as progress:
             for batch in self.clock.timed("data", self.train.epoch(self.epoch, self.batches_done)):
                 self.batches_done += 1
                 is_last = self.batches_done == num_batches
@@ -255,16 +283,29 @@ class Trainer:
         if val_metrics:
             metric = self.metrics[self.config.metric]
             value = val_metrics[self.config.metric] * (1 if metric.higher_is_better else -1)
-            # Many epochs tie on a small validation split; then the lower loss wins, but does not count as progress.
+            # Many epochs tie on a small validation split; then the lower loss wins.
             rank = [value, -val_metrics["loss"]]
         else:
             value, rank = -train_metrics["loss"], [float(self.epoch), 0.0]
         is_best = rank > self.best
-        self.epochs_without_improvement = 0 if rank[0] > self.best[0] else self.epochs_without_improvement + 1
+        improves = rank[0] > self.best[0] or -rank[1] < self.lowest_loss
+        self.epochs_without_improvement = 0 if improves else self.epochs_without_improvement + 1
+        self.lowest_loss = min(self.lowest_loss, -rank[1])
         self.best = rank if is_best else self.best
         self.schedule.epoch_end(value)
         self.history.append({"epoch": self.epoch + 1, "train": train_metrics, "val": val_metrics, "is_best": is_best})
         return is_best
+
+    def _stop_after_patience(self) -> None:
+        patience = self.length.patience
+        if patience is None or self.epochs_without_improvement < patience:
+            return
+        remaining = self.schedule.start_decay(self.epoch_steps)
+        stop_epoch = self.epoch - (-remaining // self.epoch_steps)
+        if stop_epoch < self.num_epochs:  # otherwise the rate decays already, or training ends now
+            self.stop_epoch = stop_epoch
+            decay = "the learning rate decays from now on, and " if remaining else ""
+            log.info("no improvement for %d epochs: %straining ends with epoch %d", patience, decay, stop_epoch)
 
     def _save(self, save: Callable[[bool], None], is_best: bool) -> None:
         with self.clock.measure("saving"):

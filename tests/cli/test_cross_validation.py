@@ -15,7 +15,9 @@ from safetensors.torch import load_file
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 import spectrnn as spectrnn_package
+from spectrnn.evaluation.predictions import Predictions
 from spectrnn.runs import read_run
+from spectrnn.study import cross_validation
 
 GROUPED = "data.group='([0-9])[.]wav$'"  # ten groups, of which two have twice as many clips
 
@@ -172,6 +174,36 @@ def test_final_model_is_trained_on_all_clips(spectrnn, arguments, finished, tmp_
     model_written = (study / "model.safetensors").stat().st_mtime_ns
     assert spectrnn(*arguments, *settings).code == 0
     assert (study / "model.safetensors").stat().st_mtime_ns == model_written
+
+
+def test_folds_and_final_model_of_automatic_length(spectrnn, arguments, tmp_path):
+    automatic = ("trainer.epochs=auto", "trainer.steps=3", "trainer.batch_size=auto", "trainer.report=true")
+    study = tmp_path / "study"
+    outcome = spectrnn(*arguments, *automatic, "folds=2", "final=refit", f"hydra.run.dir={study}")
+    assert outcome.code == 0, outcome.err
+    assert (study / "report.html").exists()
+    configs = [yaml.safe_load((study / name / "config.yaml").read_text()) for name in ("fold-1", "fold-2", "final")]
+    assert [config["trainer"]["batch_size"] for config in configs] == [16] * 3
+    results = [read_metrics(study / name) for name in ("fold-1", "fold-2", "final")]
+    assert [config["trainer"]["epochs"] for config in configs] == [result["max_epochs"] for result in results]
+    seen = np.mean([result["best_epoch"] * result["train"]["clips"] for result in results[:2]])
+    assert results[2]["epochs"] == max(1, round(seen / 36))
+    before = times(study)
+    assert spectrnn("train", f"resume={study}").code == 0
+    assert times(study) == before
+
+
+def test_refit_takes_the_batch_size_of_most_folds(tmp_path, monkeypatch):
+    folds = [cross_validation.Fold(str(number), tmp_path / str(number)) for number in range(3)]
+    for fold, batch_size, best_epoch in zip(folds, (16, 32, 16), (4, 8, 6), strict=True):
+        fold.folder.mkdir()
+        (fold.folder / "config.yaml").write_text(f"trainer: {{batch_size: {batch_size}}}")
+        content = {"best_epoch": best_epoch, "train": {"clips": 1000}, "temperature": 2.0}
+        (fold.folder / "metrics.json").write_text(json.dumps(content))
+    monkeypatch.setattr(cross_validation, "_held_out_predictions", lambda fold: Predictions([None] * 500, None, []))
+    # On average (4 + 8 / 2 + 6) / 3 epochs of 1,000 clips in batches of 16.
+    length = {"trainer.epochs": round(14 / 3 * 1000 / 1500), "trainer.steps": None, "trainer.batch_size": 16}
+    assert cross_validation._length_and_temperature(folds) == (length, pytest.approx(2))
 
 
 def test_groups_are_left_out_in_turn(spectrnn, arguments, tmp_path):

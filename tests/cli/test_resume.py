@@ -11,9 +11,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from spectrnn.training import length
 from spectrnn.training.trainer import Trainer
 
 LONG = ("trainer.epochs=400", "trainer.log_every_n_steps=1", "trainer.grad_accum_steps=2")  # longer than any test
@@ -108,6 +110,33 @@ def test_run_resumed_within_an_epoch_equals_an_uninterrupted_one(spectrnn, tones
     assert "resuming after epoch 1, batch 2\n" in outcome.err
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "whole"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_run_of_automatic_length_continues_with_its_length(spectrnn, tones, tiny, tmp_path, monkeypatch):
+    automatic = ("trainer.epochs=auto", "trainer.steps=5", "trainer.batch_size=auto", "trainer.grad_accum_steps=2")
+    arguments = (*tiny, f"data.root={tones}", *automatic)
+    outcome = spectrnn("train", *arguments, f"hydra.run.dir={tmp_path / 'whole'}")
+    # 27 clips, in batches of clips of similar length.
+    line = "training: 3 epochs of 3 batches of at most 16 clips (6 steps), trainer.epochs=auto, trainer.batch_size=auto"
+    assert f"{line}, trainer.patience=auto\n" in outcome.err
+    with monkeypatch.context() as patch:
+        signal_at_second_batch(patch, signal.SIGTERM)
+        assert spectrnn("train", *arguments, f"hydra.run.dir={tmp_path / 'run'}").code == 143
+    monkeypatch.setattr(length, "_BATCH_SIZES", {0: 4})  # as in another version
+    assert spectrnn("train", f"resume={tmp_path / 'run'}").code == 0
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "whole"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    metrics, config = (
+        yaml.safe_load((tmp_path / "run" / name).read_text()) for name in ("metrics.json", "config.yaml")
+    )
+    assert (metrics["epochs"], metrics["max_epochs"], metrics["steps"], metrics["batch_size"]) == (3, 3, 6, 16)
+    assert (config["trainer"]["epochs"], config["trainer"]["batch_size"]) == (3, 16)
+
+    both = spectrnn("train", f"resume={tmp_path / 'run'}", "trainer.epochs=4").error()
+    assert both.startswith("spectrnn: trainer.steps=5: trainer.epochs=4 gives the length, too; ")
+    for change, epochs in ((("trainer.steps=7",), 4), (("trainer.epochs=5", "trainer.steps=null"), 5)):
+        assert spectrnn("train", f"resume={tmp_path / 'run'}", *change).code == 0
+        assert yaml.safe_load((tmp_path / "run" / "metrics.json").read_text())["epochs"] == epochs
 
 
 @pytest.mark.slow

@@ -46,6 +46,7 @@ def test_run_folder_is_complete(trained_run):
     assert not {"report.html", "skipped.txt"} & names
     config = yaml.safe_load((trained_run / "config.yaml").read_text())
     assert config["model"]["hidden_size"] == 12
+    assert config["trainer"]["patience"] is None  # no longer auto
     assert config["features"]["sample_rate"] == 8000  # interpolations are resolved
     assert "epoch" in (trained_run / "train.log").read_text()
 
@@ -260,5 +261,5 @@ def test_metric_of_the_user_selects_the_best_epoch(train, tmp_path):
 
 
 def test_early_stopping(train, tmp_path):
-    train(tmp_path / "run", "trainer.epochs=40", "trainer.patience=2", "optimizer.lr=1e-9")
+    train(tmp_path / "run", "trainer.epochs=40", "trainer.patience=2", "optimizer.lr=1e-30")
     assert read_metrics(tmp_path / "run")["epochs"] == 3

@@ -19,7 +19,7 @@ from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.data import samples as samples_module
 from spectrnn.data.dataset import open_dataset
 from spectrnn.progress import Stopwatch
-from spectrnn.training.preflight import preflight
+from spectrnn.training.preflight import RunComponents, preflight
 from spectrnn.training.train import build_trainer
 from spectrnn.training.trainer import Trainer
 
@@ -136,13 +136,23 @@ def fake_gpu() -> Iterator[GPUMonitor]:
 
 
 @pytest.fixture(scope="session")
-def make_trainer(tones: Path) -> Callable[..., Trainer]:
+def components(tones: Path) -> Callable[..., RunComponents]:
+    """Components of a run on the tones: `components("model=gru")`."""
+
+    def build(*settings: str) -> RunComponents:
+        base = ["data=folder", f"data.root={tones}", "data.sample_rate=8000"]
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            return preflight(compose("train", overrides=[*base, *settings]))
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def make_trainer(components: Callable[..., RunComponents]) -> Callable[..., Trainer]:
     """Builds a trainer on the tones: `make_trainer("model=gru")`; on a device other than the config's with `device`."""
 
     def make(*settings: str, device: torch.device | None = None) -> Trainer:
-        base = ["data=folder", f"data.root={tones}", "data.sample_rate=8000"]
-        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            run = preflight(compose("train", overrides=[*base, *settings]))
+        run = components(*settings)
         run = run._replace(device=device or run.device)
         return build_trainer(run, open_dataset(run.source, run.device), Stopwatch(), is_new=True)
 

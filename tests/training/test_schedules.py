@@ -13,7 +13,14 @@ from spectrnn.config.instantiate import instantiate
 from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.errors import UserError
 from spectrnn.training.ema import ExponentialMovingAverage
-from spectrnn.training.schedules import ConstantSchedule, CosineSchedule, LRSchedule, OneCycleSchedule, PlateauSchedule
+from spectrnn.training.schedules import (
+    ConstantSchedule,
+    CosineSchedule,
+    LRSchedule,
+    OneCycleSchedule,
+    PlateauSchedule,
+    TrapezoidalSchedule,
+)
 
 RATE = 0.5
 
@@ -85,6 +92,66 @@ def test_short_runs_have_positive_rates(kind, steps):
     for warmup_fraction in (0.0, 0.3, 0.99):
         found = rates(lambda sgd, fraction=warmup_fraction: kind(sgd, steps, fraction), steps)
         assert all(0 < rate <= 1 for rate in found[:-1])
+
+
+def test_trapezoidal_schedule_rises_stays_and_decays_to_zero():
+    found = rates(lambda sgd: TrapezoidalSchedule(sgd, 100, 0.1, 0.2), 120)
+    assert found[:10] == pytest.approx([(step + 1) / 11 for step in range(10)])
+    assert found[10:80] == pytest.approx([1.0] * 70)
+    assert found[80:] == pytest.approx([1 - step / 20 for step in range(20)] + [0.0] * 21, abs=1e-12)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("fractions", [(0.0, 0.0), (0.0, 0.99), (0.3, 0.7), (0.99, 0.01)])
+def test_short_trapezoidal_schedules_have_positive_rates(steps, fractions):
+    found = rates(lambda sgd: TrapezoidalSchedule(sgd, steps, *fractions), steps)
+    assert all(0 < rate <= 1 for rate in found[:-1])
+
+
+@pytest.mark.parametrize(
+    ("step", "remaining"),
+    [
+        (40, 10),  # a fifth of all steps, as planned
+        (44, 20),  # rounded up to two epochs of 10 steps
+        (79, 20),
+        (80, 20),  # the planned decay has started
+        (93, 7),
+    ],
+)
+def test_decay_starts_at_a_plateau(step, remaining):
+    sgd = optimizer()
+    schedule = TrapezoidalSchedule(sgd, 100, 0.0, 0.2)
+    for _ in range(step):
+        schedule.step()
+    before = sgd.param_groups[0]["lr"]
+    assert schedule.start_decay(10) == remaining
+    assert schedule.start_decay(10) == remaining  # it has started already
+    resumed_sgd = optimizer()
+    resumed = TrapezoidalSchedule(resumed_sgd, 100, 0.0, 0.2)
+    resumed.load_state_dict(schedule.state_dict())
+    found = []
+    for number in range(remaining):
+        schedule.step()
+        resumed.step()
+        found.append(sgd.param_groups[0]["lr"])
+        assert resumed_sgd.param_groups[0]["lr"] == found[number]
+    assert found[-1] == pytest.approx(0, abs=1e-12)
+    assert found == pytest.approx([before * (1 - (k + 1) / remaining) for k in range(remaining)], abs=1e-12)
+
+
+def test_decay_within_the_warmup_starts_from_its_rate():
+    sgd = optimizer()
+    schedule = TrapezoidalSchedule(sgd, 100, 0.3, 0.2)
+    for _ in range(20):
+        schedule.step()
+    assert schedule.start_decay(5) == 5
+    schedule.step()
+    assert sgd.param_groups[0]["lr"] / RATE == pytest.approx(21 / 31 * 0.8)
+
+
+def test_other_schedules_have_no_decay_to_start():
+    assert CosineSchedule(optimizer(), 100, 0.1).start_decay(10) == 0
+    assert PlateauSchedule(optimizer(), 0.5, 2, 0.1).start_decay(10) == 0
 
 
 @pytest.mark.parametrize("shift", [0.0, -1.0])
@@ -171,6 +238,7 @@ def test_every_optimizer_option_descends(option):
     [
         ("cosine", "warmup_fraction", 1.0, "warmup_fraction=1.0: should be less than 1"),
         ("onecycle", "warmup_fraction", -0.1, "warmup_fraction=-0.1: should be greater than or equal to 0"),
+        ("trapezoidal", "decay_fraction", 0.99, "decay_fraction=0.99: above 1 with scheduler.warmup_fraction=0.05"),
         ("plateau", "factor", 1.0, "factor=1.0: should be less than 1"),
         ("plateau", "patience", 0, "patience=0: should be greater than 0"),
     ],
