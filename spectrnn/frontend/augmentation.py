@@ -240,7 +240,7 @@ class Mixup(WaveformAugmentation):
 class Reverberation(WaveformAugmentation):
     """Adds the reverberation of a random room: white noise that decays exponentially, after the direct sound.
 
-    Source: Polack, "La transmission de l'énergie sonore dans les salles", 1988 (the statistical model of late reverberation).
+    Source: Polack, "La transmission de l'énergie sonore dans les salles", 1988 (the statistical model).
 
     Args:
         min_rt60_ms: Minimum reverberation time, in which the level falls by 60 dB, in ms.
@@ -325,9 +325,7 @@ class VTLP(SpectrogramAugmentation):
         factor = 1 + stretch * (torch.rand(len(x), device=x.device) < self.p)
         bins = torch.arange(x.shape[2], device=x.device)
         source = (bins * factor[:, None]).clamp(max=x.shape[2] - 1)
-        weights = (1 - (source[:, None] - bins[:, None]).abs()).clamp(
-            min=0
-        )  # of linear interpolation, (batch, from, to)
+        weights = (1 - (source[:, None] - bins[:, None]).abs()).clamp(min=0)  # (batch, from, to)
         return x @ weights
 
 
