@@ -50,10 +50,15 @@ class Fold(NamedTuple):
 
 
 def preflight_folds(config: DictConfig) -> RunComponents:
-    """Validates the config of a cross-validation, as `preflight` that of a run; the data source has all folds."""
+    """Validates the config of a cross-validation, as `preflight` that of a run; the data source has all folds.
+
+    ``trainer.metric=auto`` is accuracy for its results, which are of all clips; each fold's run chooses its own.
+    """
     config = config.copy()
     OmegaConf.update(config, "data.fold", None, force_add=True)
     run = preflight(config)
+    if run.trainer.metric == "auto":
+        run = run._replace(trainer=replace(run.trainer, metric="accuracy"))
     return run if config.folds == "all" else run._replace(source=replace(run.source, folds=config.folds))
 
 
@@ -241,13 +246,29 @@ def _pool(folder: Path, run: RunComponents, folds: Sequence[Fold], choices: Mapp
             name: {"clips": len(values), "accuracy": statistics.fmean(values)}
             for name, values in sorted(correct.items())
         },
+        "warnings": summarize_warnings({f.name: r.get("warnings", []) for f, r in zip(folds, results, strict=True)}),
     }
     _log(folder, run, content, choices)
     if run.trainer.report:
         _write_report(folder, run, folds, parts, report)
     write_json(content, folder / METRICS)
     log.info("\n%s\n\nthe cross-validation is in %s", format_folds(content), folder)
+    for warning in content["warnings"]:
+        log.warning("%s", warning)
     return content
+
+
+def summarize_warnings(by_fold: Mapping[str, Sequence[str]]) -> list[str]:
+    """Returns each warning once, with its folds; of those that differ in numbers only, the first one."""
+    folds: dict[str, dict[str, str]] = {}
+    for fold, warnings in by_fold.items():
+        for warning in warnings:
+            folds.setdefault(re.sub(r"\d+", "", warning), {})[fold] = warning
+    return [
+        f"{f'fold {first}' if len(found) == 1 else f'{len(found)} of {len(by_fold)} folds, such as {first}'}: {warning}"
+        for found in folds.values()
+        for first, warning in list(found.items())[:1]
+    ]
 
 
 def _log(folder: Path, run: RunComponents, content: Mapping[str, Any], choices: Mapping[str, str]) -> None:

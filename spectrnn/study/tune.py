@@ -29,6 +29,7 @@ from spectrnn.errors import TrainingInterrupted, UserError
 from spectrnn.evaluation.metrics import metrics_of
 from spectrnn.model.classifier import build_stages
 from spectrnn.study.space import Space
+from spectrnn.training.advice import choose_metric
 from spectrnn.training.preflight import preflight
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def _prepare(folder: Path, config: DictConfig) -> tuple["SearchSettings", int]:
     log.info("searching\n%s", wrapped(space.parameters))
     if space.fixed:
         log.info("not searching, as the command line sets them\n%s", wrapped(space.fixed))
+    metric = choose_metric(base.trainer.metric, dataset)  # which each trial chooses too, as all have the same clips
     settings = SearchSettings(
         folder=folder,
         overrides=given,
@@ -128,8 +130,8 @@ def _prepare(folder: Path, config: DictConfig) -> tuple["SearchSettings", int]:
         pruner=tune.pruner,
         seed=tune.sampler_seed,
         epochs=base.trainer.epochs,
-        metric=base.trainer.metric,
-        higher_is_better=metrics[base.trainer.metric].higher_is_better,
+        metric=metric,
+        higher_is_better=metrics[metric].higher_is_better,
     )
     return settings, tune.processes
 

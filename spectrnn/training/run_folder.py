@@ -31,11 +31,14 @@ from spectrnn.model.classifier import Classifier
 from spectrnn.runs import METRICS, MODEL, commit_resumed_config, original_overrides
 from spectrnn.threads import release_memory
 from spectrnn.training import checkpoint
+from spectrnn.training.advice import dataset_warnings, shift_warnings, training_sample, training_warnings
 from spectrnn.training.hyperparameters import hyperparameters
 from spectrnn.training.logger import RunLogger
 from spectrnn.training.trainer import Trainer, seed_generators
 
 log = logging.getLogger(__name__)
+
+_DECAYED = 0.05  # of the maximum learning rate
 
 
 class RunFolder:
@@ -43,14 +46,20 @@ class RunFolder:
 
     Args:
         path: Folder of the run.
-        config: Resolved config, plain containers.
+        config: Resolved config, plain containers; written with the metric that was chosen in place of ``auto``.
         trainer: Trainer of the run.
         logger: Logger of the run.
+
+    Attributes:
+        warnings: Sentences about the dataset that make the results hard to judge.
     """
 
     def __init__(self, path: Path, config: dict[str, Any], trainer: Trainer, logger: RunLogger) -> None:
-        self.path, self.config, self.trainer, self.logger = path, config, trainer, logger
+        name = trainer.config.metric
+        self.path, self.trainer, self.logger = path, trainer, logger
+        self.config = {**config, "trainer": {**config["trainer"], "metric": name}}
         self.classifier, self.dataset = trainer.classifier, trainer.dataset
+        self.warnings = dataset_warnings(trainer.dataset, name, trainer.metrics[name])
 
     def start(self, choices: Mapping[str, str], resumed_at: int | None) -> None:
         """Starts the log, and writes the resolved config and the state before the first step of a new run.
@@ -62,6 +71,7 @@ class RunFolder:
         if distributed.rank():
             return
         (self.path / METRICS).unlink(missing_ok=True)  # a run that has it is finished
+        self._log_warnings(self.warnings)
         _log_summary(self.trainer)
         commit_resumed_config(self.path)
         overrides = original_overrides(self.path) or []
@@ -113,7 +123,13 @@ class RunFolder:
         clips = len(trainer.train.rows)
         seconds = sum(clips / epoch["train"]["clips_per_second"] for epoch in trainer.history)
         metrics: dict[str, Any] = {
-            "train": {**trainer.history[-1]["train"], "clips_per_second": speed, "seconds": seconds, "clips": clips},
+            "train": {
+                **trainer.history[-1]["train"],
+                "final_accuracy": (accuracy := self._training_accuracy(best)),
+                "clips_per_second": speed,
+                "seconds": seconds,
+                "clips": clips,
+            },
             "epochs": trainer.epoch,
             "best_epoch": trainer.best_epoch,
             "parameters": sum(p.numel() for p in best.parameters()),
@@ -122,6 +138,7 @@ class RunFolder:
             "higher_is_better": trainer.metrics[trainer.config.metric].higher_is_better,
             **scores,
             "intervals_95": intervals,
+            "warnings": [*self.warnings, *self._training_warnings(accuracy), *shift_warnings(scores, intervals)],
         }
         # The curves of the validation split end with the last epoch, which need not be the best one.
         names = {"val": "val/best_", "test": "test/"}
@@ -137,7 +154,7 @@ class RunFolder:
         if trainer.config.report and results:
             with trainer.clock.measure("report"):
                 split = list(results)[-1]
-                self._write_report(best, split, *results[split])
+                self._write_report(best, split, *results[split], metrics["warnings"])
         write_json(metrics, self.path / METRICS)
         log.info("\ntime breakdown\n%s", trainer.clock.table())
         head = ["", *(trainer.metrics[name].title for name in trainer.metrics)]
@@ -145,7 +162,28 @@ class RunFolder:
         if rows:
             log.info("\n%s\n", format_table(head, rows))
         log.info("%.0f clips/s; the run is in %s", speed, self.path)
+        self._log_warnings(metrics["warnings"])  # last, so that they are seen
         return metrics
+
+    def _training_accuracy(self, classifier: Classifier) -> float:
+        """Accuracy on some training clips without augmentation."""
+        probabilities, targets = self._predict(classifier, training_sample(self.dataset.rows("train")))
+        return float((probabilities.argmax(1) == targets).mean())
+
+    def _training_warnings(self, accuracy: float) -> list[str]:
+        trainer, optimizer = self.trainer, self.trainer.optimizer
+        rate, maximum = optimizer.param_groups[0]["lr"], optimizer.defaults.get("lr", 0.0)
+        return training_warnings(
+            trainer.history,
+            trainer.best_epoch,
+            accuracy,
+            has_stopped=trainer.should_stop,
+            has_decayed=rate <= _DECAYED * maximum,
+        )
+
+    def _log_warnings(self, warnings: Sequence[str]) -> None:
+        for warning in warnings:
+            log.warning("%s", warning)
 
     def _calibrated_model(self) -> Classifier:
         """Loads the best classifier, and fits its temperature to the validation split if there is one.
@@ -170,8 +208,8 @@ class RunFolder:
         log.info("temperature %.2f: calibration error of val %.3f -> %.3f", temperature, before, after)
         return best
 
-    def _predict(self, classifier: Classifier, split: str) -> tuple[Array, Array]:
-        batches = self.dataset.batches(split, self.trainer.config.batch_size, self.trainer.device)
+    def _predict(self, classifier: Classifier, rows: str | Array) -> tuple[Array, Array]:
+        batches = self.dataset.batches(rows, self.trainer.config.batch_size, self.trainer.device)
         with self.trainer.clock.measure("evaluation"):
             return predict_batches(classifier, batches)
 
@@ -181,11 +219,13 @@ class RunFolder:
         except SafetensorError as error:
             raise OSError(f"{self.path / MODEL} cannot be written: {error}") from error
 
-    def _write_report(self, classifier: Classifier, split: str, probabilities: Array, targets: Array) -> None:
+    def _write_report(
+        self, classifier: Classifier, split: str, probabilities: Array, targets: Array, notes: list[str]
+    ) -> None:
         path, config = self.path / "report.html", self.trainer.config
         metrics = compute_metrics(probabilities, targets, classifier.labels, self.trainer.metrics)
         result = EvaluationResult(
-            classifier, self.dataset, split, probabilities, metrics, config.batch_size, self.path / MODEL, [], True
+            classifier, self.dataset, split, probabilities, metrics, config.batch_size, self.path / MODEL, notes, True
         )
         write_page(result, path, config.report_max_mb)
         log.info("the report of the %s split is %s", split, path)

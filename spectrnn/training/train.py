@@ -4,6 +4,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from spectrnn.errors import StorageError, UserError
 from spectrnn.files import remove_stale_temporaries
 from spectrnn.model.classifier import Classifier, build_stages
 from spectrnn.progress import Stopwatch
-from spectrnn.runs import CHECKPOINT, LOCK, MODEL
+from spectrnn.runs import CHECKPOINT, LOCK, MODEL, read_config
 from spectrnn.training import checkpoint
+from spectrnn.training.advice import choose_metric
 from spectrnn.training.logger import NullLogger, RunLogger
 from spectrnn.training.preflight import RunComponents, preflight
 from spectrnn.training.run_folder import RunFolder, finished_metrics
@@ -117,6 +119,7 @@ def train(
     log_device(run.device, run.precision)
     with distributed.process_group(run.device):
         folder = distributed.broadcast_object(folder)
+        run = continued(run, folder)
         if not config.resume and (metrics := finished_metrics(folder, run.config)) is not None:
             return metrics
         state = checkpoint.load(folder, run.config)
@@ -130,7 +133,7 @@ def train(
         resumed_at = None if state is None else trainer.clips_seen
         clock.mark_startup("start")
         try:
-            with NullLogger() if distributed.rank() else RunLogger(run.loggers, run.trainer.metric) as logger:
+            with NullLogger() if distributed.rank() else RunLogger(run.loggers, trainer.config.metric) as logger:
                 run_folder = RunFolder(folder, run.config, trainer, logger)
                 run_folder.start(choices, resumed_at)
                 trainer.fit(logger, run_folder.save, on_epoch)
@@ -138,6 +141,19 @@ def train(
         except OSError as error:
             place, reason = error.filename or folder, error.strerror or error
             raise StorageError(f"{place}: {reason}; resume={folder} continues from {CHECKPOINT}") from error
+
+
+def continued(run: RunComponents, folder: Path) -> RunComponents:
+    """Replaces `trainer.metric=auto` by the metric that the run in a folder was started with, if there is one.
+
+    Raises:
+        UserError: A damaged config of the run.
+    """
+    metric = (read_config(folder).get("trainer") or {}).get("metric")
+    if run.trainer.metric != "auto" or metric is None:
+        return run
+    config = {**run.config, "trainer": {**run.config["trainer"], "metric": metric}}
+    return run._replace(config=config, trainer=replace(run.trainer, metric=metric))
 
 
 def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new: bool) -> Trainer:
@@ -152,7 +168,7 @@ def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new
     Raises:
         UserError: A training clip that is too long, or settings that do not fit the dataset.
     """
-    config, trainer = run.config, run.trainer
+    config, trainer = run.config, replace(run.trainer, metric=choose_metric(run.trainer.metric, dataset))
     seed, shard = config["seed"], (distributed.rank(), distributed.world_size())
     seed_generators(run.device, seed, 0)
     stages = build_stages(config, len(dataset.labels))
