@@ -33,6 +33,7 @@ from spectrnn.model.header import read_header
 from spectrnn.runs import CHECKPOINT, FOLD, METRICS, MODEL, commit_resumed_config, original_overrides
 from spectrnn.study.logs import logging_to, write_overrides
 from spectrnn.training import checkpoint
+from spectrnn.training.advice import summarize_warnings
 from spectrnn.training.hyperparameters import hyperparameters
 from spectrnn.training.logger import RunLogger
 from spectrnn.training.preflight import RunComponents, preflight
@@ -254,21 +255,8 @@ def _pool(folder: Path, run: RunComponents, folds: Sequence[Fold], choices: Mapp
     write_json(content, folder / METRICS)
     log.info("\n%s\n\nthe cross-validation is in %s", format_folds(content), folder)
     for warning in content["warnings"]:
-        log.warning("%s", warning)
+        log.warning("warning: %s", warning)
     return content
-
-
-def summarize_warnings(by_fold: Mapping[str, Sequence[str]]) -> list[str]:
-    """Returns each warning once, with its folds; of those that differ in numbers only, the first one."""
-    folds: dict[str, dict[str, str]] = {}
-    for fold, warnings in by_fold.items():
-        for warning in warnings:
-            folds.setdefault(re.sub(r"\d+", "", warning), {})[fold] = warning
-    return [
-        f"{f'fold {first}' if len(found) == 1 else f'{len(found)} of {len(by_fold)} folds, such as {first}'}: {warning}"
-        for found in folds.values()
-        for first, warning in list(found.items())[:1]
-    ]
 
 
 def _log(folder: Path, run: RunComponents, content: Mapping[str, Any], choices: Mapping[str, str]) -> None:

@@ -1,6 +1,7 @@
 """Advice on a run: the metric that `trainer.metric=auto` stands for, and warnings about its dataset and its result."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -123,6 +124,19 @@ def shift_warnings(scores: Mapping[str, Mapping[str, float]], intervals: Mapping
         f"test accuracy is {100 * test:.0f} %, and validation accuracy {100 * val:.0f} %: a shift between groups "
         "(speakers, devices, places), against which training clips of more groups help, and augmentation "
         "(augment=[noise,gain,shift,speed,specaugment], or background_noise with recordings of other places)"
+    ]
+
+
+def summarize_warnings(by_fold: Mapping[str, Sequence[str]]) -> list[str]:
+    """Returns each warning once, with its folds; of those that differ in numbers only, the first one."""
+    folds: dict[str, dict[str, str]] = {}
+    for fold, warnings in by_fold.items():
+        for warning in warnings:
+            folds.setdefault(re.sub(r"\d+", "", warning), {})[fold] = warning
+    return [
+        f"{f'fold {first}' if len(found) == 1 else f'{len(found)} of {len(by_fold)} folds, such as {first}'}: {warning}"
+        for found in folds.values()
+        for first, warning in list(found.items())[:1]
     ]
 
 

@@ -183,7 +183,7 @@ class RunFolder:
 
     def _log_warnings(self, warnings: Sequence[str]) -> None:
         for warning in warnings:
-            log.warning("%s", warning)
+            log.warning("warning: %s", warning)
 
     def _calibrated_model(self) -> Classifier:
         """Loads the best classifier, and fits its temperature to the validation split if there is one.

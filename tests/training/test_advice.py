@@ -12,6 +12,7 @@ from spectrnn.training.advice import (
     choose_metric,
     dataset_warnings,
     shift_warnings,
+    summarize_warnings,
     training_sample,
     training_warnings,
 )
@@ -160,6 +161,19 @@ def test_shift_is_reported_beyond_chance(val, test, is_reported):
     if is_reported:
         assert warnings[0].startswith("test accuracy is 80 %, and validation accuracy 93 %: a shift between groups ")
     assert shift_warnings({"val": scores["val"]}, intervals) == []
+
+
+def test_warnings_of_folds_are_summarized():
+    by_fold = {
+        "ann": ["no test clips of 'owl'", "training accuracy is 71 %"],
+        "bob": ["training accuracy is 64 %"],
+        "cid": [],
+        "4": ["training accuracy is 80 %"],
+    }
+    assert summarize_warnings(by_fold) == [
+        "fold ann: no test clips of 'owl'",
+        "3 of 4 folds, such as ann: training accuracy is 71 %",
+    ]
 
 
 @pytest.mark.parametrize("count", [1, 499, 500, 501, 12_345])
