@@ -54,19 +54,30 @@ def test_run_folder_is_complete(trained_run):
     assert "epoch" in (trained_run / "train.log").read_text()
 
 
-def test_automatic_metric_and_warnings_are_stored_and_logged(trained_run):
-    metrics, text = read_metrics(trained_run), (trained_run / "train.log").read_text()
-    config = yaml.safe_load((trained_run / "config.yaml").read_text())
+def test_automatic_metric_and_warnings_are_stored_logged_and_resumed(train, spectrnn, tmp_path):
+    outcome = train(tmp_path / "run", "trainer.metric=auto", "trainer.epochs=1", "logger=[]")
     reason = "accuracy needs 100 validation clips, and there are 3"
-    assert f"trainer.metric=auto: the best epoch is that of the best loss, as {reason}\n" in text
+    assert f"trainer.metric=auto: the best epoch is that of the best loss, as {reason}\n" in outcome.err
+    metrics, config = read_metrics(tmp_path / "run"), yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert config["trainer"]["metric"] == metrics["metric"] == "loss"
     assert not metrics["higher_is_better"]
-    assert serialization.load(trained_run / "model.safetensors")[1]["trainer"]["metric"] == "loss"
+    assert serialization.load(tmp_path / "run" / "model.safetensors")[1]["trainer"]["metric"] == "loss"
     small = "3 validation clips are few to select the best epoch by loss (less than 20); add clips, raise "
     assert metrics["warnings"][0] == f"{small}data.val_fraction"
-    assert text.index(metrics["warnings"][0]) < text.index("epoch   1 ")
-    end = text[text.index("the run is in") :].splitlines()[1:]
-    assert [line.partition(" WARNING warning: ")[2] for line in end] == metrics["warnings"]
+    assert outcome.err.index(metrics["warnings"][0]) < outcome.err.index("epoch   1 ")
+    end = outcome.err[outcome.err.index("the run is in") :].splitlines()[1:]
+    assert end == [f"warning: {warning}" for warning in metrics["warnings"]]
+
+    assert spectrnn("train", f"resume={tmp_path / 'run'}", "trainer.epochs=2").code == 0
+    assert read_metrics(tmp_path / "run")["metric"] == "loss"
+    message = spectrnn("train", f"resume={tmp_path / 'run'}", "trainer.metric=accuracy").error()
+    assert message.endswith("other settings: trainer.metric was 'loss' and is 'accuracy'")
+
+
+def test_metric_that_a_run_was_started_with_replaces_auto(spectrnn, trained_run, tmp_path):
+    copy = shutil.copytree(trained_run, tmp_path / "copy")
+    assert spectrnn("train", f"resume={copy}", "trainer.metric=auto", "trainer.epochs=3").code == 0
+    assert read_metrics(copy)["metric"] == "accuracy"
 
 
 def test_final_training_accuracy_is_that_of_the_saved_model(trained_run):
@@ -189,7 +200,7 @@ def test_resume_with_other_settings_is_rejected_and_changes_nothing(spectrnn, tr
     for key, before, now in (
         ("model.hidden_size", 12, 16),
         ("optimizer.lr", 0.02, 0.5),
-        ("trainer.metric", "'loss'", "ece"),
+        ("trainer.metric", "'accuracy'", "ece"),
     ):
         message = f"resume={copy}: the run was started with other settings: {key} was {before} and is {now!r}"
         assert spectrnn("train", f"resume={copy}", f"{key}={now}").error() == f"spectrnn: {message}"
@@ -291,5 +302,5 @@ def test_metric_of_the_user_selects_the_best_epoch(train, tmp_path):
 
 
 def test_early_stopping(train, tmp_path):
-    train(tmp_path / "run", "trainer.epochs=40", "trainer.patience=2", "trainer.metric=accuracy", "optimizer.lr=1e-9")
+    train(tmp_path / "run", "trainer.epochs=40", "trainer.patience=2", "optimizer.lr=1e-9")
     assert read_metrics(tmp_path / "run")["epochs"] == 3
