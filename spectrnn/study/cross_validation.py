@@ -33,7 +33,7 @@ from spectrnn.model.header import read_header
 from spectrnn.runs import CHECKPOINT, FOLD, METRICS, MODEL, commit_resumed_config, original_overrides
 from spectrnn.study.logs import logging_to, write_overrides
 from spectrnn.training import checkpoint
-from spectrnn.training.advice import summarize_warnings
+from spectrnn.training.advice import log_warnings, summarize_warnings
 from spectrnn.training.hyperparameters import hyperparameters
 from spectrnn.training.logger import RunLogger
 from spectrnn.training.preflight import RunComponents, preflight
@@ -251,11 +251,10 @@ def _pool(folder: Path, run: RunComponents, folds: Sequence[Fold], choices: Mapp
     }
     _log(folder, run, content, choices)
     if run.trainer.report:
-        _write_report(folder, run, folds, parts, report)
+        _write_report(folder, run, folds, parts, report, content["warnings"])
     write_json(content, folder / METRICS)
     log.info("\n%s\n\nthe cross-validation is in %s", format_folds(content), folder)
-    for warning in content["warnings"]:
-        log.warning("warning: %s", warning)
+    log_warnings(content["warnings"])
     return content
 
 
@@ -293,7 +292,12 @@ def _held_out_predictions(fold: Fold) -> Predictions:
 
 
 def _write_report(
-    folder: Path, run: RunComponents, folds: Sequence[Fold], parts: Sequence[Predictions], metrics: dict[str, Any]
+    folder: Path,
+    run: RunComponents,
+    folds: Sequence[Fold],
+    parts: Sequence[Predictions],
+    metrics: dict[str, Any],
+    warnings: list[str],
 ) -> None:
     models = _load_models(run, folds)
     dataset, _ = open_dataset_for_evaluation(run.source, "all", parts[0].labels, run.device)
@@ -312,7 +316,7 @@ def _write_report(
         metrics=metrics,
         batch_size=run.trainer.batch_size,
         model=folder,
-        notes=[f"Cross-validation with {len(folds)} folds: the model of each clip was trained without it."],
+        notes=[f"Cross-validation with {len(folds)} folds: the model of each clip was trained without it.", *warnings],
         is_held_out=True,
         fold_classifiers=dict(zip(names, models, strict=True)),
     )

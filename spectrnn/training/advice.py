@@ -140,6 +140,12 @@ def summarize_warnings(by_fold: Mapping[str, Sequence[str]]) -> list[str]:
     ]
 
 
+def log_warnings(warnings: Sequence[str]) -> None:
+    """Logs warnings, a line each."""
+    for warning in warnings:
+        log.warning("warning: %s", warning)
+
+
 def training_sample(rows: np.ndarray) -> np.ndarray:
     """Returns evenly spaced rows, at most `TRAIN_CLIPS`, int64 (clips,) -> int64 (sample,)."""
     return rows[np.arange(min(len(rows), TRAIN_CLIPS)) * len(rows) // min(len(rows), TRAIN_CLIPS)]

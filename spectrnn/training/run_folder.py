@@ -31,7 +31,7 @@ from spectrnn.model.classifier import Classifier
 from spectrnn.runs import METRICS, MODEL, commit_resumed_config, original_overrides
 from spectrnn.threads import release_memory
 from spectrnn.training import checkpoint
-from spectrnn.training.advice import dataset_warnings, shift_warnings, training_sample, training_warnings
+from spectrnn.training.advice import dataset_warnings, log_warnings, shift_warnings, training_sample, training_warnings
 from spectrnn.training.hyperparameters import hyperparameters
 from spectrnn.training.logger import RunLogger
 from spectrnn.training.trainer import Trainer, seed_generators
@@ -71,7 +71,7 @@ class RunFolder:
         if distributed.rank():
             return
         (self.path / METRICS).unlink(missing_ok=True)  # a run that has it is finished
-        self._log_warnings(self.warnings)
+        log_warnings(self.warnings)
         _log_summary(self.trainer)
         commit_resumed_config(self.path)
         overrides = original_overrides(self.path) or []
@@ -119,13 +119,15 @@ class RunFolder:
                 self.logger.log_confusion(split, confusion_matrix(*results[split]), best.labels, step)
         scores = {split: classification_metrics(*result, trainer.metrics) for split, result in results.items()}
         intervals = {split: bootstrap_intervals(*result, trainer.metrics) for split, result in results.items()}
+        accuracy = self._training_accuracy(best)
+        warnings = [*self.warnings, *self._training_warnings(accuracy), *shift_warnings(scores, intervals)]
         speed = statistics.median(epoch["train"]["clips_per_second"] for epoch in trainer.history)
         clips = len(trainer.train.rows)
         seconds = sum(clips / epoch["train"]["clips_per_second"] for epoch in trainer.history)
         metrics: dict[str, Any] = {
             "train": {
                 **trainer.history[-1]["train"],
-                "final_accuracy": (accuracy := self._training_accuracy(best)),
+                "final_accuracy": accuracy,
                 "clips_per_second": speed,
                 "seconds": seconds,
                 "clips": clips,
@@ -138,7 +140,7 @@ class RunFolder:
             "higher_is_better": trainer.metrics[trainer.config.metric].higher_is_better,
             **scores,
             "intervals_95": intervals,
-            "warnings": [*self.warnings, *self._training_warnings(accuracy), *shift_warnings(scores, intervals)],
+            "warnings": warnings,
         }
         # The curves of the validation split end with the last epoch, which need not be the best one.
         names = {"val": "val/best_", "test": "test/"}
@@ -154,7 +156,7 @@ class RunFolder:
         if trainer.config.report and results:
             with trainer.clock.measure("report"):
                 split = list(results)[-1]
-                self._write_report(best, split, *results[split], metrics["warnings"])
+                self._write_report(best, split, *results[split], warnings)
         write_json(metrics, self.path / METRICS)
         log.info("\ntime breakdown\n%s", trainer.clock.table())
         head = ["", *(trainer.metrics[name].title for name in trainer.metrics)]
@@ -162,7 +164,7 @@ class RunFolder:
         if rows:
             log.info("\n%s\n", format_table(head, rows))
         log.info("%.0f clips/s; the run is in %s", speed, self.path)
-        self._log_warnings(metrics["warnings"])  # last, so that they are seen
+        log_warnings(warnings)  # again, and last, so that they are seen
         return metrics
 
     def _training_accuracy(self, classifier: Classifier) -> float:
@@ -180,10 +182,6 @@ class RunFolder:
             has_stopped=trainer.should_stop,
             has_decayed=rate <= _DECAYED * maximum,
         )
-
-    def _log_warnings(self, warnings: Sequence[str]) -> None:
-        for warning in warnings:
-            log.warning("warning: %s", warning)
 
     def _calibrated_model(self) -> Classifier:
         """Loads the best classifier, and fits its temperature to the validation split if there is one.
