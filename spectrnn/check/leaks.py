@@ -10,6 +10,8 @@ from spectrnn.check.analysis import DatasetAnalysis, Issue, Level
 
 Sets = Sequence[Sequence[int]]  # rows of clips
 
+_TRAINING = {"train", "val"}  # splits
+
 
 def leak_issues(analysis: DatasetAnalysis) -> list[Issue]:
     """Derives the issues about the same audio, group or recording in several splits, and about duplicates."""
@@ -35,7 +37,7 @@ def leak_issues(analysis: DatasetAnalysis) -> list[Issue]:
             issue("warning", kind, f"{text}, in one split", within),
         ]
     text = "pairs of clips with part of their audio in common, in different splits"
-    issues += [issue("error", "overlaps across splits", text, across(analysis.overlaps)), _group_issue(analysis)]
+    issues += [issue("error", "overlaps across splits", text, across(analysis.overlaps)), *_group_issues(analysis)]
     segments, files = _shared_files(analysis)
     text = "pairs of overlapping segments of a file, in different splits"
     issues.append(issue("error", "overlapping segments across splits", text, segments))
@@ -50,15 +52,21 @@ def leak_issues(analysis: DatasetAnalysis) -> list[Issue]:
     return [*issues, Issue("note", "unverified near-duplicates", text, analysis.unverified, [])]
 
 
-def _group_issue(analysis: DatasetAnalysis) -> Issue:
+def _group_issues(analysis: DatasetAnalysis) -> list[Issue]:
     found: dict[str, set[str]] = defaultdict(set)
     for clip, split in zip(analysis.clips, analysis.splits, strict=True):
         if clip.group is not None:
             found[clip.group].add(split)
-    shared = sorted(group for group, splits in found.items() if len(splits) > 1)
-    text = f"groups (of {len(found)}) with clips in more than one split, so test metrics are too optimistic"
-    examples = [f"{group!r}: {', '.join(sorted(found[group]))}" for group in shared]
-    return Issue("error", "groups across splits", text, len(shared), examples)
+    kinds: tuple[tuple[Level, str, str, bool], ...] = (
+        ("error", "groups across splits", "more than one split, so test metrics are too optimistic", False),
+        ("note", "groups in training and validation", "both, so validation metrics are optimistic", True),
+    )
+    issues = []
+    for level, kind, text, is_kind in kinds:
+        shared = sorted(name for name, splits in found.items() if len(splits) > 1 and (splits == _TRAINING) is is_kind)
+        examples = [f"{group!r}: {', '.join(sorted(found[group]))}" for group in shared]
+        issues.append(Issue(level, kind, f"groups (of {len(found)}) with clips in {text}", len(shared), examples))
+    return issues
 
 
 def _shared_files(analysis: DatasetAnalysis) -> tuple[list[list[int]], list[list[int]]]:

@@ -20,7 +20,7 @@ class Clip(NamedTuple):
         label: Class name.
         split: ``train``, ``val`` or ``test``; None to be drawn.
         fold: Fold of a cross-validation; None if there are none.
-        group: Speaker, recorder or source recording, which is never in two splits; None if unknown.
+        group: Speaker, recorder or source recording, which a drawn test split shares with no other; None if unknown.
         start: Start in the file in s.
         end: End in the file in s; None for the end of the file.
         copy: Local copy of the file at an address; None for a local file.
@@ -75,6 +75,8 @@ class DataSource(ABC):
             of the dataset.
         fold: Fold to test on; ``none`` to train on all clips; None for the dataset's own or drawn splits.
         val_fraction: Fraction of the training clips for validation if there is no validation split.
+        val_groups: Whether a drawn validation split has groups of its own (``disjoint``) or those of training
+            (``shared``); ``auto`` for disjoint if there are enough groups.
         test_fraction: Fraction of the clips for testing if there are no splits.
         split_seed: Seed of drawn splits.
         on_error: Whether a file that cannot be read stops the run or is skipped.
@@ -87,6 +89,7 @@ class DataSource(ABC):
     folds: NumFolds | Literal["groups"] | None
     fold: int | str | None
     val_fraction: Fraction
+    val_groups: Literal["auto", "disjoint", "shared"]
     test_fraction: Fraction
     split_seed: NonNegativeInt
     on_error: Literal["fail", "skip"]

@@ -15,7 +15,14 @@ from spectrnn.data.batches import BucketedBatches
 from spectrnn.data.cache import WaveformCache, open_cache
 from spectrnn.data.clips import SPLITS, Clip, DataSource
 from spectrnn.data.samples import SampleStorage, open_samples
-from spectrnn.data.splits import assign_folds, assign_splits, require_classes, require_training_clips, split_checksums
+from spectrnn.data.splits import (
+    MIN_TRAINING_GROUPS,
+    assign_folds,
+    assign_splits,
+    require_classes,
+    require_training_clips,
+    split_checksums,
+)
 from spectrnn.errors import UserError
 from spectrnn.files import atomic_write
 
@@ -117,7 +124,7 @@ def open_dataset(source: DataSource, device: torch.device) -> Dataset:
     require_classes(clips)
     clips = assign_splits(clips, source)
     require_training_clips(clips)
-    _warn_about_groups(clips)
+    _report_groups(clips, source)
     dataset = _open(clips, source, sorted({clip.label for clip in clips}), device, "all")
     _warn_about_duplicates(dataset.clips, dataset.cache.hashes)
     return dataset
@@ -185,12 +192,19 @@ def _required(clips: Sequence[Clip], labels: list[str], split: str) -> set[str]:
     return names
 
 
-def _warn_about_groups(clips: Sequence[Clip]) -> None:
-    """Warns about groups that predefined splits do not separate, and about classes with too few clips."""
-    if shared := sorted(_in_several_splits([clip.group for clip in clips], clips)):
-        total, names = len({clip.group for clip in clips} - {None}), preview([repr(group) for group in shared], 5)
-        message = "%d of %d groups are in more than one split, so test metrics may be optimistic: %s"
-        log.warning(message, len(shared), total, names)
+def _report_groups(clips: Sequence[Clip], source: DataSource) -> None:
+    """Reports groups in several splits, and warns about classes with too few clips."""
+    groups = {split: {clip.group for clip in clips if clip.split == split} - {None} for split in SPLITS}
+    if tested := sorted(map(str, groups["test"] & (groups["train"] | groups["val"]))):
+        total, names = len(set.union(*groups.values())), preview([repr(group) for group in tested], 5)
+        message = "%d of %d groups are in the test split and another one, so test metrics may be optimistic: %s"
+        log.warning(message, len(tested), total, names)
+    if shared := groups["val"] & groups["train"]:
+        total, count = len(groups["train"]), sum(clip.split == "val" for clip in clips)
+        is_same = shared == groups["val"]
+        which = f"the same {total} groups as" if is_same else f"{len(groups['val'])} groups, {len(shared)} of them in"
+        few = ", too few to hold some out" if source.val_groups == "auto" and total < MIN_TRAINING_GROUPS else ""
+        log.info("validation: %d clips of %s training%s; its scores are optimistic", count, which, few)
     small = [repr(label) for label, count in Counter(clip.label for clip in clips).items() if count < _MIN_CLIPS]
     if small:
         message = "%d classes have fewer than %d clips, so their metrics are unreliable: %s"

@@ -10,6 +10,9 @@ import numpy as np
 from spectrnn.data.clips import SPLITS, Clip, DataSource, common_folder
 from spectrnn.errors import UserError
 
+# Of fewer training groups, a disjoint validation split costs a large part, and its few groups say little.
+MIN_TRAINING_GROUPS = 10
+
 
 def assign_splits(clips: Sequence[Clip], source: DataSource) -> list[Clip]:
     """Assigns a split to every clip.
@@ -17,8 +20,9 @@ def assign_splits(clips: Sequence[Clip], source: DataSource) -> list[Clip]:
     Predefined splits are kept. With ``data.fold`` the clips of the fold are the test split and the others the training
     split; with ``data.fold=none`` all clips are the training split. Otherwise a test split of `data.test_fraction` is
     drawn. A validation split is drawn from the training clips if there is none. Drawn splits are seeded by
-    `data.split_seed`, stratified by label, and group-disjoint. Clips without groups are drawn by a hash of their key:
-    adding or removing a clip moves hardly any other.
+    `data.split_seed`, stratified by label, and group-disjoint, but for a validation split with `data.val_groups=shared`
+    or, with auto, of few groups. Clips without groups, or of shared ones, are drawn by a hash of their key: adding or
+    removing a clip moves hardly any other.
 
     Raises:
         UserError: A split that cannot be drawn, or an unknown fold.
@@ -26,9 +30,13 @@ def assign_splits(clips: Sequence[Clip], source: DataSource) -> list[Clip]:
     splits = _predefined_splits(clips, source)
     if splits is None:
         splits = np.full(len(clips), "train", dtype=object)
-        _sample(clips, splits, "test", source.test_fraction, source.split_seed)
+        _sample(clips, splits, "test", source.test_fraction, source.split_seed, is_disjoint=True)
     if "val" not in splits:
-        _sample(clips, splits, "val", source.val_fraction, source.split_seed + 1)
+        training = [clip for clip, split in zip(clips, splits, strict=True) if split == "train"]
+        is_disjoint = source.val_groups == "disjoint"
+        if source.val_groups == "auto":
+            is_disjoint = len({*_group_names(training)}) >= MIN_TRAINING_GROUPS
+        _sample(clips, splits, "val", source.val_fraction, source.split_seed + 1, is_disjoint)
     return [clip._replace(split=split) for clip, split in zip(clips, splits, strict=True)]
 
 
@@ -125,14 +133,16 @@ def _predefined_splits(clips: Sequence[Clip], source: DataSource) -> np.ndarray 
     return np.array([clip.split for clip in clips], dtype=object)
 
 
-def _sample(clips: Sequence[Clip], splits: np.ndarray, name: str, fraction: float, seed: int) -> None:
-    """Moves a fraction of the training clips to another split, in place."""
+def _sample(
+    clips: Sequence[Clip], splits: np.ndarray, name: str, fraction: float, seed: int, is_disjoint: bool
+) -> None:
+    """Moves a fraction of the training clips, of whole groups if the split is to be disjoint, to it, in place."""
     rows = np.flatnonzero(splits == "train")
     if fraction == 0 or not len(rows):
         return
     members = [clips[int(row)] for row in rows]
     labels = np.array([clip.label for clip in members])
-    if any(clip.group is not None for clip in members):
+    if is_disjoint and any(clip.group is not None for clip in members):
         chosen = _draw_groups(labels, _group_names(members), fraction, seed, name)
     else:
         chosen = _draw_clips(labels, _scores(clips, seed)[rows], fraction, name)

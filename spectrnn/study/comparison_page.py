@@ -195,6 +195,7 @@ class _Media:
             folds=None,
             fold=None,
             val_fraction=0,
+            val_groups="auto",
             test_fraction=0,
             split_seed=0,
             on_error="skip",

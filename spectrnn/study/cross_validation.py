@@ -33,6 +33,7 @@ from spectrnn.model.header import read_header
 from spectrnn.runs import CHECKPOINT, FOLD, METRICS, MODEL, commit_resumed_config, original_overrides, read_config
 from spectrnn.study.logs import logging_to, write_overrides
 from spectrnn.training import checkpoint
+from spectrnn.training.advice import log_warnings, summarize_warnings
 from spectrnn.training.hyperparameters import hyperparameters
 from spectrnn.training.logger import RunLogger
 from spectrnn.training.preflight import RunComponents, preflight
@@ -50,10 +51,15 @@ class Fold(NamedTuple):
 
 
 def preflight_folds(config: DictConfig) -> RunComponents:
-    """Validates the config of a cross-validation, as `preflight` that of a run; the data source has all folds."""
+    """Validates the config of a cross-validation, as `preflight` that of a run; the data source has all folds.
+
+    ``trainer.metric=auto`` is accuracy for its results, which are of all clips; each fold's run chooses its own.
+    """
     config = config.copy()
     OmegaConf.update(config, "data.fold", None, force_add=True)
     run = preflight(config)
+    if run.trainer.metric == "auto":
+        run = run._replace(trainer=replace(run.trainer, metric="accuracy"))
     return run if config.folds == "all" else run._replace(source=replace(run.source, folds=config.folds))
 
 
@@ -247,12 +253,14 @@ def _pool(folder: Path, run: RunComponents, folds: Sequence[Fold], choices: Mapp
             name: {"clips": len(values), "accuracy": statistics.fmean(values)}
             for name, values in sorted(correct.items())
         },
+        "warnings": summarize_warnings({f.name: r.get("warnings", []) for f, r in zip(folds, results, strict=True)}),
     }
     _log(folder, run, content, choices)
     if run.trainer.report:
-        _write_report(folder, run, folds, parts, report)
+        _write_report(folder, run, folds, parts, report, content["warnings"])
     write_json(content, folder / METRICS)
     log.info("\n%s\n\nthe cross-validation is in %s", format_folds(content), folder)
+    log_warnings(content["warnings"])
     return content
 
 
@@ -290,7 +298,12 @@ def _held_out_predictions(fold: Fold) -> Predictions:
 
 
 def _write_report(
-    folder: Path, run: RunComponents, folds: Sequence[Fold], parts: Sequence[Predictions], metrics: dict[str, Any]
+    folder: Path,
+    run: RunComponents,
+    folds: Sequence[Fold],
+    parts: Sequence[Predictions],
+    metrics: dict[str, Any],
+    warnings: list[str],
 ) -> None:
     models = _load_models(run, folds)
     dataset, _ = open_dataset_for_evaluation(run.source, "all", parts[0].labels, run.device)
@@ -309,7 +322,7 @@ def _write_report(
         metrics=metrics,
         batch_size=read_config(folds[0].folder)["trainer"]["batch_size"],
         model=folder,
-        notes=[f"Cross-validation with {len(folds)} folds: the model of each clip was trained without it."],
+        notes=[f"Cross-validation with {len(folds)} folds: the model of each clip was trained without it.", *warnings],
         is_held_out=True,
         fold_classifiers=dict(zip(names, models, strict=True)),
     )

@@ -29,7 +29,7 @@ from spectrnn.errors import TrainingInterrupted, UserError
 from spectrnn.evaluation.metrics import metrics_of
 from spectrnn.model.classifier import build_stages
 from spectrnn.study.space import Space
-from spectrnn.training.length import choose_length
+from spectrnn.training.plan import plan_training
 from spectrnn.training.preflight import preflight
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ def _prepare(folder: Path, config: DictConfig) -> tuple["SearchSettings", int]:
     log.info("searching\n%s", wrapped(space.parameters))
     if space.fixed:
         log.info("not searching, as the command line sets them\n%s", wrapped(space.fixed))
+    plan = plan_training(base, dataset)  # each trial has the same metric, as all have the same clips
     settings = SearchSettings(
         folder=folder,
         overrides=given,
@@ -128,9 +129,9 @@ def _prepare(folder: Path, config: DictConfig) -> tuple["SearchSettings", int]:
         trials=tune.trials,
         pruner=tune.pruner,
         seed=tune.sampler_seed,
-        epochs=choose_length(base, dataset).epochs,
-        metric=base.trainer.metric,
-        higher_is_better=metrics[base.trainer.metric].higher_is_better,
+        epochs=plan.epochs,
+        metric=plan.metric,
+        higher_is_better=metrics[plan.metric].higher_is_better,
     )
     return settings, tune.processes
 

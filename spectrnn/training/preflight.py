@@ -125,7 +125,7 @@ def preflight(config: DictConfig) -> RunComponents:
     device, precision = _pick_device(nodes, errors)
     _check_sample_rates(nodes, errors)
     _check_max_seconds(nodes, stages, errors)
-    if trainer and stages.task and trainer.metric not in (known := metrics_of(stages.task, metrics)):
+    if trainer and stages.task and trainer.metric not in {"auto", *(known := metrics_of(stages.task, metrics))}:
         errors.add(f"trainer.metric={trainer.metric}: no such metric; {unknown_name(trainer.metric, known)}")
     if trainer and trainer.steps is not None and trainer.epochs != "auto":
         length = f"trainer.steps={trainer.steps}: trainer.epochs={trainer.epochs} gives the length, too"

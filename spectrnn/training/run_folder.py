@@ -31,11 +31,14 @@ from spectrnn.model.classifier import Classifier
 from spectrnn.runs import METRICS, MODEL, commit_resumed_config, original_overrides
 from spectrnn.threads import release_memory
 from spectrnn.training import checkpoint
+from spectrnn.training.advice import dataset_warnings, log_warnings, shift_warnings, training_sample, training_warnings
 from spectrnn.training.hyperparameters import hyperparameters
 from spectrnn.training.logger import RunLogger
 from spectrnn.training.trainer import Trainer, seed_generators
 
 log = logging.getLogger(__name__)
+
+_DECAYED = 0.05  # of the maximum learning rate
 
 
 class RunFolder:
@@ -43,15 +46,20 @@ class RunFolder:
 
     Args:
         path: Folder of the run.
-        config: Resolved config, plain containers; written with the length of the training in place of ``auto``.
+        config: Resolved config, plain containers; written with the plan of the training in place of ``auto``.
         trainer: Trainer of the run.
         logger: Logger of the run.
+
+    Attributes:
+        warnings: Sentences about the dataset that make the results hard to judge.
     """
 
     def __init__(self, path: Path, config: dict[str, Any], trainer: Trainer, logger: RunLogger) -> None:
         self.path, self.trainer, self.logger = path, trainer, logger
-        self.config = {**config, "trainer": {**config["trainer"], **trainer.length._asdict()}}
+        self.config = {**config, "trainer": {**config["trainer"], **trainer.plan._asdict()}}
         self.classifier, self.dataset = trainer.classifier, trainer.dataset
+        metric = trainer.plan.metric
+        self.warnings = dataset_warnings(trainer.dataset, metric, trainer.metrics[metric])
 
     def start(self, choices: Mapping[str, str], resumed_at: int | None) -> None:
         """Starts the log, and writes the resolved config and the state before the first step of a new run.
@@ -63,6 +71,7 @@ class RunFolder:
         if distributed.rank():
             return
         (self.path / METRICS).unlink(missing_ok=True)  # a run that has it is finished
+        log_warnings(self.warnings)
         _log_summary(self.trainer)
         commit_resumed_config(self.path)
         overrides = original_overrides(self.path) or []
@@ -110,23 +119,32 @@ class RunFolder:
                 self.logger.log_confusion(split, confusion_matrix(*results[split]), best.labels, step)
         scores = {split: classification_metrics(*result, trainer.metrics) for split, result in results.items()}
         intervals = {split: bootstrap_intervals(*result, trainer.metrics) for split, result in results.items()}
+        accuracy = self._training_accuracy(best)
+        warnings = [*self.warnings, *self._training_warnings(accuracy), *shift_warnings(scores, intervals)]
         speed = statistics.median(epoch["train"]["clips_per_second"] for epoch in trainer.history)
         clips = len(trainer.train.rows)
         seconds = sum(clips / epoch["train"]["clips_per_second"] for epoch in trainer.history)
         metrics: dict[str, Any] = {
-            "train": {**trainer.history[-1]["train"], "clips_per_second": speed, "seconds": seconds, "clips": clips},
+            "train": {
+                **trainer.history[-1]["train"],
+                "final_accuracy": accuracy,
+                "clips_per_second": speed,
+                "seconds": seconds,
+                "clips": clips,
+            },
             "epochs": trainer.epoch,
-            "max_epochs": trainer.length.epochs,
-            "batch_size": trainer.length.batch_size,
-            "patience": trainer.length.patience,
+            "max_epochs": trainer.plan.epochs,
+            "batch_size": trainer.plan.batch_size,
+            "patience": trainer.plan.patience,
             "steps": trainer.epoch * trainer.epoch_steps,
             "best_epoch": trainer.best_epoch,
             "parameters": sum(p.numel() for p in best.parameters()),
             "temperature": float(best.temperature),
-            "metric": trainer.config.metric,
-            "higher_is_better": trainer.metrics[trainer.config.metric].higher_is_better,
+            "metric": trainer.plan.metric,
+            "higher_is_better": trainer.metrics[trainer.plan.metric].higher_is_better,
             **scores,
             "intervals_95": intervals,
+            "warnings": warnings,
         }
         # The curves of the validation split end with the last epoch, which need not be the best one.
         names = {"val": "val/best_", "test": "test/"}
@@ -142,7 +160,7 @@ class RunFolder:
         if trainer.config.report and results:
             with trainer.clock.measure("report"):
                 split = list(results)[-1]
-                self._write_report(best, split, *results[split])
+                self._write_report(best, split, *results[split], warnings)
         write_json(metrics, self.path / METRICS)
         log.info("\ntime breakdown\n%s", trainer.clock.table())
         head = ["", *(trainer.metrics[name].title for name in trainer.metrics)]
@@ -150,7 +168,24 @@ class RunFolder:
         if rows:
             log.info("\n%s\n", format_table(head, rows))
         log.info("%.0f clips/s; the run is in %s", speed, self.path)
+        log_warnings(warnings)  # again, and last, so that they are seen
         return metrics
+
+    def _training_accuracy(self, classifier: Classifier) -> float:
+        """Accuracy on some training clips without augmentation."""
+        probabilities, targets = self._predict(classifier, training_sample(self.dataset.rows("train")))
+        return float((probabilities.argmax(1) == targets).mean())
+
+    def _training_warnings(self, accuracy: float) -> list[str]:
+        trainer, optimizer = self.trainer, self.trainer.optimizer
+        rate, maximum = optimizer.param_groups[0]["lr"], optimizer.defaults.get("lr", 0.0)
+        return training_warnings(
+            trainer.history,
+            trainer.best_epoch,
+            accuracy,
+            has_stopped=trainer.stop_epoch is not None,
+            has_decayed=rate <= _DECAYED * maximum,
+        )
 
     def _calibrated_model(self) -> Classifier:
         """Loads the best classifier, and fits its temperature to the validation split if there is one.
@@ -175,8 +210,8 @@ class RunFolder:
         log.info("temperature %.2f: calibration error of val %.3f -> %.3f", temperature, before, after)
         return best
 
-    def _predict(self, classifier: Classifier, split: str) -> tuple[Array, Array]:
-        batches = self.dataset.batches(split, self.trainer.length.batch_size, self.trainer.device, cover=True)
+    def _predict(self, classifier: Classifier, rows: str | Array) -> tuple[Array, Array]:
+        batches = self.dataset.batches(rows, self.trainer.plan.batch_size, self.trainer.device, cover=True)
         with self.trainer.clock.measure("evaluation"):
             return predict_batches(classifier, batches)
 
@@ -186,11 +221,13 @@ class RunFolder:
         except SafetensorError as error:
             raise OSError(f"{self.path / MODEL} cannot be written: {error}") from error
 
-    def _write_report(self, classifier: Classifier, split: str, probabilities: Array, targets: Array) -> None:
-        path, batch_size = self.path / "report.html", self.trainer.length.batch_size
+    def _write_report(
+        self, classifier: Classifier, split: str, probabilities: Array, targets: Array, notes: list[str]
+    ) -> None:
+        path, batch_size = self.path / "report.html", self.trainer.plan.batch_size
         metrics = compute_metrics(probabilities, targets, classifier.labels, self.trainer.metrics)
         result = EvaluationResult(
-            classifier, self.dataset, split, probabilities, metrics, batch_size, self.path / MODEL, [], True
+            classifier, self.dataset, split, probabilities, metrics, batch_size, self.path / MODEL, notes, True
         )
         write_page(result, path, self.trainer.config.report_max_mb)
         log.info("the report of the %s split is %s", split, path)
@@ -224,14 +261,14 @@ def _log_summary(trainer: Trainer) -> None:
     log.info("%s parameters; output shapes for a clip of average length:", f"{sum(s.parameters for s in stages):,}")
     for stage in stages:
         log.info("  %-10s%-20s%10s", stage.name, " x ".join(map(str, stage.shape)), f"{stage.parameters:,}")
-    length, num_batches, config = trainer.length, len(trainer.train), trainer.config
+    plan, num_batches, config = trainer.plan, len(trainer.train), trainer.config
     settings = {"epochs": config.epochs, "batch_size": config.batch_size, "patience": config.patience}
     log.info(
         "training: %s%d epochs of %d batches of at most %d clips (%s steps)%s",
-        "" if length.patience is None else "up to ",
-        length.epochs,
+        "" if plan.patience is None else "up to ",
+        plan.epochs,
         num_batches,
-        length.batch_size,
-        f"{length.epochs * trainer.epoch_steps:,}",
+        plan.batch_size,
+        f"{plan.epochs * trainer.epoch_steps:,}",
         "".join(f", trainer.{name}=auto" for name, value in settings.items() if value == "auto"),
     )

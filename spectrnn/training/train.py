@@ -23,9 +23,9 @@ from spectrnn.model.classifier import Classifier, build_stages
 from spectrnn.progress import Stopwatch
 from spectrnn.runs import CHECKPOINT, LOCK, MODEL
 from spectrnn.training import checkpoint
-from spectrnn.training.length import choose_length, continued
 from spectrnn.training.logger import NullLogger, RunLogger
 from spectrnn.training.optimizers import without_decay_of_vectors
+from spectrnn.training.plan import continued, plan_training
 from spectrnn.training.preflight import RunComponents, preflight
 from spectrnn.training.run_folder import RunFolder, finished_metrics
 from spectrnn.training.trainer import EpochCallback, Trainer, seed_generators
@@ -133,7 +133,7 @@ def train(
         resumed_at = None if state is None else trainer.clips_seen
         clock.mark_startup("start")
         try:
-            with NullLogger() if distributed.rank() else RunLogger(run.loggers, run.trainer.metric) as logger:
+            with NullLogger() if distributed.rank() else RunLogger(run.loggers, trainer.plan.metric) as logger:
                 run_folder = RunFolder(folder, run.config, trainer, logger)
                 run_folder.start(choices, resumed_at)
                 trainer.fit(logger, run_folder.save, on_epoch)
@@ -155,19 +155,19 @@ def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new
     Raises:
         UserError: A training clip that is too long, or settings that do not fit the dataset.
     """
-    config, length = run.config, choose_length(run, dataset)
+    config, plan = run.config, plan_training(run, dataset)
     seed, shard = config["seed"], (distributed.rank(), distributed.world_size())
     seed_generators(run.device, seed, 0)
     stages = build_stages(config, len(dataset.labels))
     classifier = Classifier(stages, dataset.labels, run.augment).to(run.device)
     if is_new:
-        batches = dataset.batches("train", length.batch_size, run.device, shard=shard).epoch()
+        batches = dataset.batches("train", plan.batch_size, run.device, shard=shard).epoch()
         counted = (x for x in batches if x.rows[0] >= 0)
         with torch.no_grad():
             classifier.normalization.fit(classifier.features(x.waveform, x.lengths) for x in counted)
     distributed.broadcast_tensors(classifier.buffers())  # DistributedDataParallel broadcasts the parameters
 
-    train = dataset.batches("train", length.batch_size, run.device, seed, shard)
+    train = dataset.batches("train", plan.batch_size, run.device, seed, shard)
     max_samples = int(train.lengths.max())
     if max_samples > MAX_CLIP_SECONDS * classifier.sample_rate:
         seconds = max_samples / classifier.sample_rate
@@ -176,17 +176,17 @@ def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new
     classifier.task.fit(torch.bincount(torch.from_numpy(train.targets), minlength=len(dataset.labels)))
     classifier.task.to(run.device)
     has_val = len(dataset.rows("val")) > 0
-    val = dataset.batches("val", length.batch_size, run.device, shard=shard, cover=True) if has_val else None
+    val = dataset.batches("val", plan.batch_size, run.device, shard=shard, cover=True) if has_val else None
 
     parameters: Any = classifier.parameters()
     if "weight_decay" in config["optimizer"]:
         parameters = without_decay_of_vectors(parameters)
     optimizer = instantiate(config["optimizer"], "optimizer", params=parameters)
-    steps = length.epochs * -(-len(train) // run.trainer.grad_accum_steps)
+    steps = plan.epochs * -(-len(train) // run.trainer.grad_accum_steps)
     schedule = instantiate(config["scheduler"], "scheduler", optimizer=optimizer, steps=steps)
     return Trainer(
         run.trainer,
-        length,
+        plan,
         classifier,
         optimizer,
         schedule,

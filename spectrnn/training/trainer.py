@@ -59,18 +59,20 @@ class TrainerConfig:
     report_max_mb: ReportMegabytes
 
 
-class Length(NamedTuple):
-    """Length of a training, in which nothing is automatic any more.
+class TrainingPlan(NamedTuple):
+    """The settings of a training that may be ``auto``, as chosen for the dataset.
 
     Attributes:
         epochs: Maximum number of epochs.
         batch_size: Maximum number of clips per batch.
         patience: Number of epochs without improvement before training stops; None for all epochs.
+        metric: Name of the validation metric that selects the best epoch.
     """
 
     epochs: int
     batch_size: int
     patience: int | None
+    metric: str
 
 
 class Trainer:
@@ -80,7 +82,7 @@ class Trainer:
 
     Args:
         config: Config group ``trainer``.
-        length: Length of the training.
+        plan: Plan of the training.
         classifier: Classifier on its device.
         optimizer: Optimizer of the classifier's parameters.
         schedule: Learning-rate schedule of the optimizer.
@@ -103,7 +105,7 @@ class Trainer:
     def __init__(
         self,
         config: TrainerConfig,
-        length: Length,
+        plan: TrainingPlan,
         classifier: Classifier,
         optimizer: Optimizer,
         schedule: LRSchedule,
@@ -115,7 +117,7 @@ class Trainer:
         seed: int,
         clock: Stopwatch,
     ) -> None:
-        self.config, self.length, self.classifier = config, length, classifier
+        self.config, self.plan, self.classifier = config, plan, classifier
         self.optimizer, self.schedule = optimizer, schedule
         self.train, self.val, self.dataset = train, val, dataset
         self.metrics = metrics_of(classifier.task, metrics)
@@ -145,7 +147,7 @@ class Trainer:
     @property
     def num_epochs(self) -> int:
         """Number of epochs with which training ends; fewer than planned after `patience` epochs without improvement."""
-        return self.length.epochs if self.stop_epoch is None else min(self.stop_epoch, self.length.epochs)
+        return self.plan.epochs if self.stop_epoch is None else min(self.stop_epoch, self.plan.epochs)
 
     @property
     def epoch_steps(self) -> int:
@@ -281,8 +283,8 @@ class Trainer:
     def _update_best(self, train_metrics: dict[str, float], val_metrics: dict[str, float] | None) -> bool:
         """Appends an epoch to the history, and returns whether it is the best so far."""
         if val_metrics:
-            metric = self.metrics[self.config.metric]
-            value = val_metrics[self.config.metric] * (1 if metric.higher_is_better else -1)
+            metric = self.metrics[self.plan.metric]
+            value = val_metrics[self.plan.metric] * (1 if metric.higher_is_better else -1)
             # Many epochs tie on a small validation split; then the lower loss wins.
             rank = [value, -val_metrics["loss"]]
         else:
@@ -297,7 +299,7 @@ class Trainer:
         return is_best
 
     def _stop_after_patience(self) -> None:
-        patience = self.length.patience
+        patience = self.plan.patience
         if patience is None or self.epochs_without_improvement < patience:
             return
         remaining = self.schedule.start_decay(self.epoch_steps)

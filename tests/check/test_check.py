@@ -109,6 +109,13 @@ def test_copy_with_another_label_is_reported(dataset, manifest):
 def test_groups_and_segments_in_several_splits_are_reported(dataset, manifest):
     grouped = [clip._replace(group="ann" if row in (0, 25) else f"person {row}") for row, clip in enumerate(dataset)]
     assert problems(manifest(grouped)) == {"groups across splits": ["'ann': test, train"]}
+    trained = [clip._replace(group=f"person {row}") for row, clip in enumerate(dataset)]
+    trained[:2] = [dataset[0]._replace(group="ann", split="train"), dataset[1]._replace(group="ann", split="val")]
+    issues = find_issues(analyze_dataset(manifest(trained)), LIMITS, 8000)
+    notes = {issue.kind: issue for issue in issues if "groups" in issue.kind}
+    assert list(notes) == ["groups in training and validation"]
+    note = notes["groups in training and validation"]
+    assert (note.level, note.count, note.examples) == ("note", 1, ["'ann': train, val"])
     halves = [dataset[0]._replace(end=0.3), dataset[0]._replace(start=0.2, split="test"), *dataset[1:]]
     found = problems(manifest(halves))
     assert len(found["overlapping segments across splits"]) == 1

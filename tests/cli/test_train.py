@@ -11,8 +11,12 @@ import yaml
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from spectrnn.config.instantiate import instantiate
+from spectrnn.data.dataset import open_dataset
+from spectrnn.evaluation.evaluate import predict_batches
 from spectrnn.evaluation.metrics import METRICS, classification_metrics
 from spectrnn.evaluation.predictions import read_predictions
+from spectrnn.model import serialization
 from spectrnn.training.trainer import Trainer
 
 
@@ -49,6 +53,40 @@ def test_run_folder_is_complete(trained_run):
     assert config["trainer"]["patience"] is None  # no longer auto
     assert config["features"]["sample_rate"] == 8000  # interpolations are resolved
     assert "epoch" in (trained_run / "train.log").read_text()
+
+
+def test_automatic_metric_and_warnings_are_stored_logged_and_resumed(train, spectrnn, tmp_path):
+    outcome = train(tmp_path / "run", "trainer.metric=auto", "trainer.epochs=1", "logger=[]")
+    reason = "accuracy needs 100 validation clips, and there are 3"
+    assert f"trainer.metric=auto: the best epoch is that of the best loss, as {reason}\n" in outcome.err
+    metrics, config = read_metrics(tmp_path / "run"), yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["trainer"]["metric"] == metrics["metric"] == "loss"
+    assert not metrics["higher_is_better"]
+    assert serialization.load(tmp_path / "run" / "model.safetensors")[1]["trainer"]["metric"] == "loss"
+    small = "3 validation clips are few to select the best epoch by loss (less than 20); add clips, raise "
+    assert metrics["warnings"][0] == f"{small}data.val_fraction"
+    assert outcome.err.index(metrics["warnings"][0]) < outcome.err.index("epoch   1 ")
+    end = outcome.err[outcome.err.index("the run is in") :].splitlines()[1:]
+    assert end == [f"warning: {warning}" for warning in metrics["warnings"]]
+
+    assert spectrnn("train", f"resume={tmp_path / 'run'}", "trainer.epochs=2").code == 0
+    assert read_metrics(tmp_path / "run")["metric"] == "loss"
+    message = spectrnn("train", f"resume={tmp_path / 'run'}", "trainer.metric=accuracy").error()
+    assert message.endswith("other settings: trainer.metric was 'loss' and is 'accuracy'")
+
+
+def test_metric_that_a_run_was_started_with_replaces_auto(spectrnn, trained_run, tmp_path):
+    copy = shutil.copytree(trained_run, tmp_path / "copy")
+    assert spectrnn("train", f"resume={copy}", "trainer.metric=auto", "trainer.epochs=3").code == 0
+    assert read_metrics(copy)["metric"] == "accuracy"
+
+
+def test_final_training_accuracy_is_that_of_the_saved_model(trained_run):
+    metrics, config = read_metrics(trained_run), yaml.safe_load((trained_run / "config.yaml").read_text())
+    classifier, _ = serialization.load(trained_run / "model.safetensors")
+    dataset = open_dataset(instantiate(config["data"], "data"), torch.device("cpu"))
+    probabilities, targets = predict_batches(classifier, dataset.batches("train", 8, torch.device("cpu")))
+    assert metrics["train"]["final_accuracy"] == (probabilities.argmax(1) == targets).mean()
 
 
 def test_metrics_equal_those_of_the_predictions(trained_run):
@@ -160,8 +198,12 @@ def test_resumed_run_equals_an_uninterrupted_one(train, spectrnn, tmp_path, monk
 
 def test_resume_with_other_settings_is_rejected_and_changes_nothing(spectrnn, trained_run, tmp_path):
     copy = shutil.copytree(trained_run, tmp_path / "copy")
-    for key, before, now in (("model.hidden_size", 12, 16), ("optimizer.lr", 0.02, 0.5)):
-        message = f"resume={copy}: the run was started with other settings: {key} was {before} and is {now}"
+    for key, before, now in (
+        ("model.hidden_size", 12, 16),
+        ("optimizer.lr", 0.02, 0.5),
+        ("trainer.metric", "'accuracy'", "ece"),
+    ):
+        message = f"resume={copy}: the run was started with other settings: {key} was {before} and is {now!r}"
         assert spectrnn("train", f"resume={copy}", f"{key}={now}").error() == f"spectrnn: {message}"
     assert spectrnn("train", f"resume={copy}", "trainer.epochs=3").code == 0
     assert spectrnn("train", f"resume={copy}", "trainer.epochs=4").code == 0

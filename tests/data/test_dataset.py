@@ -129,8 +129,24 @@ def test_groups_in_several_splits_are_reported(
     (tmp_path / "table.csv").write_text("\n".join(rows))
     open_dataset(source("manifest", path=tmp_path / "table.csv"), CPU)
     assert [message for message in caplog.messages if "decoded" not in message] == [
-        "1 of 3 groups are in more than one split, so test metrics may be optimistic: 'ann'",
+        "1 of 3 groups are in the test split and another one, so test metrics may be optimistic: 'ann'",
         "2 classes have fewer than 10 clips, so their metrics are unreliable: 'cat', 'dog'",
+    ]
+
+
+def test_groups_that_training_and_validation_share_are_logged(
+    source: Build, tone: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO")
+    rows = ["path, label, split, group"]
+    for number in range(12):
+        for label in ("cat", "dog"):
+            tone(tmp_path / f"{label}{number}.wav", frequency=100 + 10 * len(rows))
+            rows.append(f"{label}{number}.wav,{label},{'train' if number < 9 else 'test'},speaker {number // 3}")
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    open_dataset(source("manifest", path=tmp_path / "table.csv"), CPU)
+    assert [m for m in caplog.messages if m.startswith("validation")] == [
+        "validation: 2 clips of the same 3 groups as training, too few to hold some out; its scores are optimistic"
     ]
 
 

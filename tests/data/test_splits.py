@@ -1,4 +1,4 @@
-"""Splits: predefined ones are kept, drawn ones are seeded, stratified and group-disjoint."""
+"""Splits: predefined ones are kept, drawn ones are seeded, stratified and group-disjoint, if groups suffice."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -196,11 +196,51 @@ def test_only_group_of_a_label_is_in_the_training_split(assign: Callable):
         assert counts(assign(clips, split_seed=seed), "train")["hen"] == 6
 
 
-@pytest.mark.parametrize(("split", "settings"), [("test", {}), ("val", {"test_fraction": 0})])
+def speakers(count: int, clips: int = 30) -> list[Clip]:
+    """Clips of two labels of each speaker."""
+    table = [(f"s{speaker}", number) for speaker in range(count) for number in range(clips)]
+    return [Clip(f"{group}/{number}.wav", ("cat", "dog")[number % 2], group=group) for group, number in table]
+
+
+def test_validation_split_of_few_groups_shares_them(assign: Callable):
+    table = assign(speakers(5), val_fraction=0.1)
+    assert len(groups(table, "test")) == 1  # of five, so four train
+    assert groups(table, "test").isdisjoint(groups(table, "train") | groups(table, "val"))
+    assert counts(table, "val") == {"cat": 6, "dog": 6}  # a tenth of 60 each
+    assert groups(table, "val") <= groups(table, "train")
+    assert len(groups(table, "train")) == 4
+    unnamed = assign([clip._replace(group=None, split="train") for clip in table if clip.split != "test"])
+    assert counts(unnamed, "val") == {"cat": 6, "dog": 6}
+
+
+@pytest.mark.parametrize(
+    ("count", "setting", "is_disjoint"),
+    [(9, "auto", False), (10, "auto", True), (3, "disjoint", True), (40, "shared", False)],
+)
+def test_validation_split_is_disjoint_from_10_training_groups_on(
+    assign: Callable, count: int, setting: str, is_disjoint: bool
+):
+    table = assign([clip._replace(split="train") for clip in speakers(count)], val_groups=setting)
+    assert groups(table, "val").isdisjoint(groups(table, "train")) is is_disjoint
+    assert groups(table, "val") | groups(table, "train") == {f"s{number}" for number in range(count)}
+
+
+def test_clips_without_a_group_count_as_training_groups(assign: Callable):
+    clips = [clip._replace(split="train") for clip in speakers(4)] + clips_of({"cat": 6}, split="train")
+    table = assign(clips, val_fraction=0.2)
+    assert (groups(table, "val") - {None}).isdisjoint(groups(table, "train"))
+
+
+@pytest.mark.parametrize(("split", "settings"), [("test", {}), ("val", {"test_fraction": 0, "val_groups": "disjoint"})])
 def test_single_group_cannot_be_split(assign: Callable, split: str, settings: dict[str, Any]):
     message = f"data.{split}_fraction: all clips are of one group, so no group-disjoint {split} split exists"
     with pytest.raises(UserError, match=f"^{message}$"):
         assign(clips_of(COUNTS, group="ann"), **settings)
+
+
+def test_single_group_is_validated_on_its_own_clips(assign: Callable):
+    table = assign(clips_of(COUNTS, group="ann"), test_fraction=0)
+    assert counts(table, "val") == {"cat": 10, "dog": 4, "owl": 1}
 
 
 def test_single_group_per_label_cannot_be_split(assign: Callable):

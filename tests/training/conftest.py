@@ -17,7 +17,8 @@ from torch.utils._pytree import tree_leaves
 
 from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.data import samples as samples_module
-from spectrnn.data.dataset import open_dataset
+from spectrnn.data.clips import Clip
+from spectrnn.data.dataset import Dataset, open_dataset
 from spectrnn.progress import Stopwatch
 from spectrnn.training.preflight import RunComponents, preflight
 from spectrnn.training.train import build_trainer
@@ -33,6 +34,12 @@ _FREE |= {aten.lift_fresh, aten._unsafe_view, torch.ops.prim.device, aten._resha
 _COPIES = {aten._to_copy, aten.copy_}
 # Of operations for which PyTorch has none.
 _FAKE_KERNELS = {aten._sample_dirichlet: torch.empty_like, aten._fused_sgd_: lambda *_, **__: None}
+
+
+@pytest.fixture(scope="session")
+def dataset_of() -> Callable[..., Dataset]:
+    """Makes a dataset without samples, from the numbers of training, validation and test clips by label."""
+    return _dataset_of
 
 
 class GPUMonitor(TorchDispatchMode):
@@ -171,3 +178,14 @@ def train_epoch() -> Callable[[Trainer, int], Iterator[int]]:
             yield number
 
     return run
+
+
+def _dataset_of(counts: dict[str, tuple[int, int, int]], **fields: str) -> Dataset:
+    clips = [
+        Clip(f"{label}/{split}{number}.wav", label, split, **fields)
+        for label, of_splits in counts.items()
+        for split, count in zip(("train", "val", "test"), of_splits, strict=True)
+        for number in range(count)
+    ]
+    missing: Any = None
+    return Dataset(clips, missing, missing, sorted(counts), None, [])

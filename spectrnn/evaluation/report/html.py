@@ -90,6 +90,7 @@ def build_page(result: EvaluationResult, max_bytes: int) -> bytes:
     seconds, levels = _lengths_and_levels(result)
     groups = [result.dataset.clips[row].group for row in rows]
     data = _summary(result) | {
+        "notes": result.notes,
         "reliability": reliability(confidence, correct),
         "lengths": accuracy_by_quantile((cache.lengths[rows] / cache.sample_rate).round(3), correct),
         "levels": accuracy_by_quantile(levels, correct),

@@ -1,12 +1,16 @@
-"""The length of a training: what ``auto`` is for `trainer.epochs`, `trainer.batch_size` and `trainer.patience`."""
+"""The plan of a training: what ``auto`` is for the number of epochs, the batch size, the patience and the metric."""
 
+import logging
 from pathlib import Path
 
 from spectrnn.config.instantiate import instantiate
 from spectrnn.data.dataset import Dataset
 from spectrnn.runs import read_config
+from spectrnn.training.advice import MIN_CLIPS_FRACTION, missing_classes
 from spectrnn.training.preflight import RunComponents
-from spectrnn.training.trainer import Length, TrainerConfig
+from spectrnn.training.trainer import TrainerConfig, TrainingPlan
+
+log = logging.getLogger(__name__)
 
 # Batch size by the minimum number of training clips: a small corpus needs many steps more than it needs fast epochs.
 _BATCH_SIZES = {0: 16, 1_000: 32, 2_000: 64}
@@ -35,8 +39,28 @@ def automatic_patience(epochs: int, val_clips: int) -> int | None:
     return max(round(_PATIENCE * epochs), _MIN_PATIENCE) if val_clips >= _MIN_VAL_CLIPS else None
 
 
-def choose_length(run: RunComponents, dataset: Dataset) -> Length:
-    """Returns the length of a run: as its config gives it, and by the size of the corpus where that is ``auto``."""
+def choose_metric(name: str, dataset: Dataset) -> str:
+    """Returns the metric that selects the best epoch: as given, or what ``auto`` stands for, with a log line.
+
+    That is accuracy if the validation split has enough clips and all classes. Else it is loss, which depends less on
+    single clips. Without a validation split no epoch is selected, and accuracy is what runs are compared by.
+    """
+    if name != "auto":
+        return name
+    clips, missing = len(dataset.rows("val")), missing_classes(dataset, "val")
+    if clips >= MIN_CLIPS_FRACTION and missing:
+        metric, reason = "loss", f"{len(missing)} of {len(dataset.labels)} classes have no validation clips"
+    elif 0 < clips < MIN_CLIPS_FRACTION:
+        metric, reason = "loss", f"accuracy needs {MIN_CLIPS_FRACTION} validation clips, and there are {clips}"
+    else:
+        metric, reason = "accuracy", f"there are {clips} validation clips of all classes"
+    if clips:
+        log.info("trainer.metric=auto: the best epoch is that of the best %s, as %s", metric, reason)
+    return metric
+
+
+def plan_training(run: RunComponents, dataset: Dataset) -> TrainingPlan:
+    """Returns the plan of a run: as its config gives it, and by the size of the dataset if that is ``auto``."""
     config, clips = run.trainer, len(dataset.rows("train"))
     epochs, batch_size, patience = config.epochs, config.batch_size, config.patience
     if batch_size == "auto":
@@ -49,7 +73,7 @@ def choose_length(run: RunComponents, dataset: Dataset) -> Length:
             epochs = -(-config.steps // -(-num_batches // config.grad_accum_steps))
     if patience == "auto":
         patience = automatic_patience(epochs, len(dataset.rows("val")))
-    return Length(epochs, batch_size, patience)
+    return TrainingPlan(epochs, batch_size, patience, choose_metric(config.metric, dataset))
 
 
 def continued(run: RunComponents, folder: Path) -> RunComponents:
@@ -61,7 +85,7 @@ def continued(run: RunComponents, folder: Path) -> RunComponents:
         UserError: A damaged config of the run.
     """
     before, now = read_config(folder).get("trainer") or {}, run.config["trainer"]
-    names = [name for name in Length._fields if now[name] == "auto" and name in before]
+    names = [name for name in TrainingPlan._fields if now[name] == "auto" and name in before]
     values = {name: before[name] for name in names if name != "epochs" or before.get("steps") == now["steps"]}
     node = {**now, **values}
     return run._replace(config={**run.config, "trainer": node}, trainer=instantiate(node, "trainer", TrainerConfig))

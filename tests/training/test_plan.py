@@ -1,4 +1,4 @@
-"""The length of a training: what auto is, and early stopping, at once or after a decay of the learning rate."""
+"""The plan of a training: what auto is, and early stopping, at once or after a decay of the learning rate."""
 
 import copy
 import itertools
@@ -6,10 +6,10 @@ import itertools
 import pytest
 import torch
 
-from spectrnn.training import length as length_module
-from spectrnn.training.length import automatic_batch_size, automatic_epochs, automatic_patience, continued
+from spectrnn.training import plan as plan_module
 from spectrnn.training.logger import NullLogger
-from spectrnn.training.trainer import Length
+from spectrnn.training.plan import automatic_batch_size, automatic_epochs, automatic_patience, choose_metric, continued
+from spectrnn.training.trainer import TrainingPlan
 
 # For 27 training clips, in 4 batches of at most 8, and 3 validation clips.
 TINY = (
@@ -49,21 +49,21 @@ def test_patience_by_the_number_of_epochs_and_validation_clips():
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ((), Length(120, 16, None)),
-        (("trainer.epochs=7", "trainer.patience=3"), Length(7, 16, 3)),
-        (("trainer.batch_size=8",), Length(120, 8, None)),
+        ((), TrainingPlan(120, 16, None, "loss")),
+        (("trainer.epochs=7", "trainer.patience=3"), TrainingPlan(7, 16, 3, "loss")),
+        (("trainer.batch_size=8",), TrainingPlan(120, 8, None, "loss")),
         # 4 batches of at most 8 clips are 2 updates: 15 updates take 8 epochs.
-        (("trainer.batch_size=8", "trainer.steps=15", "trainer.grad_accum_steps=2"), Length(8, 8, None)),
-        (("trainer.batch_size=8", "trainer.steps=16", "trainer.grad_accum_steps=2"), Length(8, 8, None)),
+        (("trainer.batch_size=8", "trainer.steps=15", "trainer.grad_accum_steps=2"), TrainingPlan(8, 8, None, "loss")),
+        (("trainer.batch_size=8", "trainer.steps=16", "trainer.grad_accum_steps=2"), TrainingPlan(8, 8, None, "loss")),
     ],
 )
 def test_given_values_are_kept_and_the_others_chosen(make_trainer, settings, expected):
-    assert make_trainer(*TINY, *settings).length == expected
+    assert make_trainer(*TINY, *settings).plan == expected
 
 
 def test_automatic_patience_follows_given_epochs(make_trainer, monkeypatch):
-    monkeypatch.setattr(length_module, "_MIN_VAL_CLIPS", 3)
-    assert make_trainer(*TINY, "trainer.epochs=60").length.patience == 12
+    monkeypatch.setattr(plan_module, "_MIN_VAL_CLIPS", 3)
+    assert make_trainer(*TINY, "trainer.epochs=60").plan.patience == 12
 
 
 def test_schedule_spans_all_optimizer_steps(make_trainer):
@@ -75,20 +75,32 @@ def test_schedule_spans_all_optimizer_steps(make_trainer):
 @pytest.mark.parametrize(
     ("before", "given", "expected"),
     [
-        ({"epochs": 66, "batch_size": 16, "patience": 13}, (), (66, 16, 13)),
-        ({"epochs": 66, "batch_size": 16, "patience": None}, ("trainer.epochs=80",), (80, 16, None)),
-        ({"epochs": 20, "steps": 99, "batch_size": 16, "patience": None}, ("trainer.steps=99",), (20, 16, None)),
+        ({"epochs": 66, "batch_size": 16, "patience": 13}, (), (66, 16, 13, "auto")),
+        ({"epochs": 66, "batch_size": 16, "patience": None}, ("trainer.epochs=80",), (80, 16, None, "auto")),
+        (
+            {"epochs": 20, "steps": 99, "batch_size": 16, "patience": None},
+            ("trainer.steps=99",),
+            (20, 16, None, "auto"),
+        ),
         # More steps, which take more epochs.
-        ({"epochs": 20, "steps": 99, "batch_size": 16, "patience": None}, ("trainer.steps=999",), ("auto", 16, None)),
-        (None, (), ("auto", "auto", "auto")),
+        (
+            {"epochs": 20, "steps": 99, "batch_size": 16, "patience": None},
+            ("trainer.steps=999",),
+            ("auto", 16, None, "auto"),
+        ),
+        ({"metric": "loss"}, (), ("auto", "auto", "auto", "loss")),
+        ({"metric": "loss"}, ("trainer.metric=macro_f1",), ("auto", "auto", "auto", "macro_f1")),
+        (None, (), ("auto", "auto", "auto", "auto")),
     ],
 )
 def test_run_continues_with_the_length_that_it_was_started_with(components, tmp_path, before, given, expected):
     if before:
         (tmp_path / "config.yaml").write_text(f"trainer: {before}".replace("None", "null"))
     run = continued(components(*given), tmp_path)
-    values = [run.config["trainer"][name] for name in Length._fields]
-    assert (run.trainer.epochs, run.trainer.batch_size, run.trainer.patience) == (*values,) == expected
+    values = [run.config["trainer"][name] for name in TrainingPlan._fields]
+    assert (
+        (run.trainer.epochs, run.trainer.batch_size, run.trainer.patience, run.trainer.metric) == (*values,) == expected
+    )
 
 
 def fit(trainer, scores, monkeypatch, saved=None, losses=()):
@@ -110,7 +122,7 @@ def fit(trainer, scores, monkeypatch, saved=None, losses=()):
     return rates
 
 
-PATIENT = (*TINY, "trainer.batch_size=8", "trainer.epochs=40", "trainer.patience=2")
+PATIENT = (*TINY, "trainer.metric=accuracy", "trainer.batch_size=8", "trainer.epochs=40", "trainer.patience=2")
 TRAPEZOIDAL = ("scheduler=trapezoidal", "scheduler.warmup_fraction=0", "scheduler.decay_fraction=0.25")
 
 
@@ -174,3 +186,26 @@ def test_weight_decay_is_that_of_matrices_only(make_trainer):
         name: 0.3 if p.ndim > 1 else 0.0 for name, p in named.items()
     }
     assert {*decays.values()} == {0.0, 0.3}
+
+
+@pytest.mark.parametrize(
+    ("val", "metric", "reason"),
+    [
+        ({"cat": 60, "dog": 40}, "accuracy", "there are 100 validation clips of all classes"),
+        ({"cat": 60, "dog": 39}, "loss", "accuracy needs 100 validation clips, and there are 99"),
+        ({"cat": 200, "dog": 0}, "loss", "1 of 2 classes have no validation clips"),
+    ],
+)
+def test_automatic_metric_depends_on_the_validation_split(dataset_of, caplog, val, metric, reason):
+    caplog.set_level("INFO")
+    dataset = dataset_of({label: (9, count, 9) for label, count in val.items()})
+    assert choose_metric("auto", dataset) == metric
+    assert caplog.messages == [f"trainer.metric=auto: the best epoch is that of the best {metric}, as {reason}"]
+    assert choose_metric("macro_f1", dataset) == "macro_f1"
+    assert len(caplog.messages) == 1
+
+
+def test_automatic_metric_without_validation_is_accuracy(dataset_of, caplog):
+    caplog.set_level("INFO")
+    assert choose_metric("auto", dataset_of({"cat": (9, 0, 9), "dog": (9, 0, 9)})) == "accuracy"
+    assert caplog.messages == []
