@@ -121,7 +121,7 @@ def parse() -> argparse.Namespace:
         help="repeat the section training beside N busy single-threaded processes, for each N; default: 0",
     )
     add("--target", type=float, default=0.98, help="accuracy to reach in the section accuracy; default: 0.98")
-    add("--max-epochs", type=int, default=30, help="maximum number of epochs in the section accuracy; default: 30")
+    add("--max-epochs", type=int, default=30, help="maximum number of epochs of RECIPE.py in it; default: 30")
     add("--clips", type=int, help="train on so many synthetic clips of 1 s at 16 kHz")
     add("--hours", type=float, nargs="+", default=[1, 10], help="durations of scanned recordings; default: 1 10")
     add("--model", type=Path, help="run or model file for them, instead of a training of one epoch")
@@ -171,9 +171,8 @@ def measure(section: str, arguments: argparse.Namespace, device: torch.device, s
                     rivals.setdefault(name, {})[str(checkout)] = f"{name}, in {checkout}"
             return trainings(jobs, rivals, rounds, arguments.busy)
         case "accuracy":
-            plain = {name: [*device_override, *own] for name, own in settings.items()}
-            recipes, limit = arguments.baseline, arguments.max_epochs
-            return accuracy(arguments.digits, plain, recipes, arguments.target, limit, rounds)
+            own, limit = [*device_override, *arguments.overrides], arguments.max_epochs
+            return accuracy(arguments.digits, own, arguments.baseline, arguments.target, limit, rounds)
         case "step":
             return {name: steps(overrides, rounds) for name, overrides in variants.items()}
         case "stream":

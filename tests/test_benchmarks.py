@@ -3,14 +3,15 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.accuracy import accuracy, train_until, write_manifest
+from benchmarks.accuracy import Evaluated, shortest, times_to_accuracy, train_completely, train_until
 from benchmarks.commands import SPECTRNN, CommandError, Outcome, run
 from benchmarks.contention import Contention
 from benchmarks.steps import Stages, compose_train, train_epoch
@@ -18,7 +19,6 @@ from benchmarks.tables import NOTE, OTHERS, show
 from benchmarks.training import Job, parallel, recipe_job, trainings
 from spectrnn.data.dataset import open_dataset
 from spectrnn.progress import Stopwatch
-from spectrnn.training.logger import RunLogger
 from spectrnn.training.preflight import preflight
 from spectrnn.training.train import build_trainer
 from spectrnn.training.trainer import Trainer
@@ -135,45 +135,65 @@ def test_another_version_is_not_that_of_the_working_directory(tmp_path: Path, mo
     assert run(SPECTRNN, PYTHONPATH=str(tmp_path / "checkout")).text == "checkout\n"
 
 
-def test_a_training_ends_when_it_reaches_the_accuracy(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    caplog.set_level("INFO")
-    with RunLogger([], "accuracy") as logger:  # whose line for an epoch is that of `spectrnn train`
-        for epoch, value in enumerate((0.5, 0.99, 0.2), 1):
-            train = {"loss": 1.0, "accuracy": 1.0, "clips_per_second": 800.0}
-            logger.log_epoch(epoch, {"epoch": epoch, "train": train, "val": {"loss": 1.0, "accuracy": value}}, False)
-    spectrnn = recipe(tmp_path / "spectrnn.py", f"for line in {caplog.messages}: print(line)")
-    found = train_until([sys.executable, str(spectrnn)], 0.98)
+def evaluated_job(*seconds: float, accuracies: Sequence[float] = (0.99,)) -> Callable[[int], Evaluated]:
+    """A training that takes so many seconds with each seed."""
+    return lambda seed: Evaluated(seconds[seed], [*accuracies], 0.0)
+
+
+def test_a_recipe_ends_when_it_reaches_the_accuracy(tmp_path: Path):
+    lines = [f"epoch {epoch} 1.0s 9 clips/s test {value} (300)" for epoch, value in enumerate((0.5, 0.99, 0.2))]
+    found = train_until([sys.executable, str(recipe(tmp_path / "ended.py", f"for x in {lines}: print(x)"))], 0.98)
     assert found.accuracies == [0.5, 0.99]
     assert found.seconds > 0
-    waiting = recipe(tmp_path / "waiting.py", "print('epoch 0 1.0s 9 clips/s test 0.9900 (300)')\nwhile True: pass")
+    waiting = recipe(tmp_path / "waiting.py", f"print({lines[1]!r})\nwhile True: pass")
     assert train_until([sys.executable, str(waiting)], 0.98).accuracies == [0.99]
 
 
 def test_recipes_that_do_not_reach_the_accuracy_are_reported(tmp_path: Path):
-    (tmp_path / "0_theo_0.wav").touch()
     codes = {
         "silent": "print('epoch 0 1.0s 9 clips/s')",
         "missing": "import a_missing_package",
         "slow": "for epoch in range(2): print(f'epoch {epoch} 1.0s 9 clips/s test 0.{epoch + 5}')",
     }
-    recipes = [recipe(tmp_path / f"{name}.py", code) for name, code in codes.items()]
-    table = accuracy(str(tmp_path), {}, recipes, 0.98, 2, 2)
-    assert {name: row[NOTE] for name, row in table.items()} == {
+    commands = {name: [sys.executable, str(recipe(tmp_path / f"{name}.py", code))] for name, code in codes.items()}
+    jobs = {name: partial(lambda command, _: train_until(command, 0.98), command) for name, command in commands.items()}
+    table = times_to_accuracy({"spectrnn": evaluated_job(2, 2)}, jobs, 0.98, 2)
+    assert {name: row.get(NOTE) for name, row in table.items()} == {
+        "spectrnn": None,
         "silent": "does not evaluate",
         "missing": "skipped: No module named 'a_missing_package'",
-        "slow": "reached in 0 of 2 trainings; highest 0.6000",
+        "slow": "reached in 0 of 2 trainings",
     }
+    assert table["slow"]["accuracy"] == (0.6, 0.6, 0.6)
+    assert table["spectrnn"] == {"accuracy": (0.99, 0.99, 0.99), "s to 98 %": (2, 2, 2), OTHERS: 0}
 
 
-def test_the_official_test_split_is_for_validation(tmp_path: Path):
-    for name in ("3_theo_4.wav", "3_theo_5.wav"):
-        (tmp_path / name).touch()
-    write_manifest(str(tmp_path), tmp_path / "digits.csv")
-    rows = [line.split(",") for line in (tmp_path / "digits.csv").read_text().split()]
-    assert [(Path(path).name, *other) for path, *other in rows[1:]] == [
-        ("3_theo_4.wav", "three", "val"),
-        ("3_theo_5.wav", "three", "train"),
-    ]
+def test_times_to_an_accuracy_are_paired_with_the_fastest_recipe():
+    own = {"short": evaluated_job(10, 20, 30), "wrong": evaluated_job(1, 1, 1, accuracies=[0.9])}
+    recipes = {"slow": evaluated_job(90, 90, 90), "fast": evaluated_job(20, 20, 40, accuracies=[0.5, 0.98])}
+    table = times_to_accuracy(own, recipes, 0.98, 3)
+    assert table["short"]["s to 98 %"] == (20, 10, 30)
+    assert table["short"]["time / time of fast"] == (0.75, 0.5, 1)
+    assert (table["fast"]["epochs"], table["slow"]["epochs"]) == (2, 1)
+    assert [*table["wrong"]] == ["accuracy", NOTE, OTHERS]
+
+
+def test_the_shortest_training_reaches_the_accuracy_with_all_seeds():
+    def of_accuracies(*values: float) -> Callable[[int], Evaluated]:
+        return lambda seed: Evaluated(1.0, [values[seed]], None)
+
+    lengths = {"3": of_accuracies(0.9, 0.99), "5": of_accuracies(0.98, 0.97), "8": of_accuracies(0.98, 0.99)}
+    assert [*shortest(lengths, 0.98, 2)] == ["8"]
+    assert [*shortest(lengths, 0.98, 1)] == ["5"]
+    assert shortest(lengths, 0.995, 2) == {}
+
+
+@pytest.mark.slow
+def test_a_complete_training_is_evaluated_on_the_test_split(tones: Path):
+    small = ["data=folder", f"data.root={tones}", "data.sample_rate=8000", "features.n_mels=8", "model.hidden_size=4"]
+    found = train_completely([*small, "trainer.epochs=1", "trainer.report=false"], 0)
+    assert len(found.accuracies) == 1
+    assert found.accuracies[0] in [number / 6 for number in range(7)]  # two test clips per class
 
 
 @pytest.fixture

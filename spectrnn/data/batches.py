@@ -10,6 +10,7 @@ from torch import Tensor
 
 from spectrnn.data.audio import FULL_SCALE
 from spectrnn.data.cache import WaveformCache
+from spectrnn.data.crops import covering_crops
 from spectrnn.data.samples import SampleStorage, to_device
 
 _JITTER = 0.02  # relative, of lengths when sorting: mixes similar lengths for one or two percent more padding
@@ -25,12 +26,14 @@ class Batch(NamedTuple):
         lengths: Number of samples per clip, int64 (batch,).
         targets: Class indices int64 (batch,); after `Task.encode` the training targets (batch, classes).
         rows: Rows in the clip table, int64 (batch,), on the CPU; -1 for padding on a rank without a shard.
+        weights: Weight of each crop in the mean over its clip, float64 (batch,), on the CPU; 1 for a single crop.
     """
 
     waveform: Tensor
     lengths: Tensor
     targets: Tensor
     rows: Tensor
+    weights: Tensor
 
 
 class BucketedBatches:
@@ -49,6 +52,8 @@ class BucketedBatches:
         seed: Seed of order and crops; None for the order of length, for evaluation.
         device: Device of the batches.
         shard: Rank and number of processes that share each batch.
+        cover: Whether longer clips are covered by the crops of `covering_crops` instead; only without a seed. All but
+            the first crop of each clip are in separate batches, so that they do not change those of shorter clips.
     """
 
     def __init__(
@@ -62,20 +67,29 @@ class BucketedBatches:
         seed: int | None,
         device: torch.device,
         shard: tuple[int, int] = (0, 1),
+        cover: bool = False,
     ) -> None:
+        assert not (cover and seed is not None)
         self.samples, self.seed, self.device, self.shard = samples, seed, device, shard
         self.rows, self.targets = np.asarray(rows), np.asarray(targets)
-        self.starts, available = cache.offsets[self.rows], cache.lengths[self.rows]
-        limit = np.inf if max_seconds is None else round(max_seconds * cache.sample_rate)
-        self.lengths = np.minimum(available, limit).astype(np.int64)
-        self.max_offset = available - self.lengths
-        self.boundaries = bucket_boundaries(np.sort(self.lengths), batch_size, device)
+        starts, available = cache.offsets[self.rows], cache.lengths[self.rows]
+        limit = int(available.max(initial=1)) if max_seconds is None else round(max_seconds * cache.sample_rate)
+        lengths = np.minimum(available, limit)
+        self.clips, self.weights, self.max_offset = np.arange(len(starts)), np.ones(len(starts)), available - lengths
+        self.boundaries = bucket_boundaries(np.sort(lengths), batch_size, device)
+        if cover:
+            crops = covering_crops(available, limit)
+            order = np.argsort(crops.offsets > 0, kind="stable")
+            self.clips, offsets, self.weights = (values[order] for values in crops)
+            starts, lengths, self.max_offset = starts[self.clips] + offsets, lengths[self.clips], np.zeros_like(offsets)
+            self.boundaries += range(len(self.rows), len(order), batch_size)
+        self.starts, self.lengths = starts, lengths
 
     def __len__(self) -> int:
         return len(self.boundaries) + 1
 
     def epoch(self, epoch: int = 0, skip: int = 0) -> Iterator[Batch]:
-        """Yields the batches of an epoch, which contain each clip once.
+        """Yields the batches of an epoch, which contain each clip once, or all of its crops.
 
         Args:
             epoch: Number of the epoch; with the seed it determines the batches, their order and the crops.
@@ -90,16 +104,17 @@ class BucketedBatches:
             lengths = to_device(torch.from_numpy(self.lengths[members]), self.device)
             padding = torch.arange(samples.shape[1], device=self.device) >= lengths[:, None]
             waveform = samples.float().div_(FULL_SCALE).masked_fill_(padding, 0)
-            targets = to_device(torch.from_numpy(self.targets[members]), self.device)
-            rows = torch.from_numpy(self.rows[members] if rank < len(whole) else np.full(len(members), -1))
-            yield Batch(waveform, lengths, targets, rows)
+            clips, weights = self.clips[members], torch.from_numpy(self.weights[members])
+            targets = to_device(torch.from_numpy(self.targets[clips]), self.device)
+            rows = torch.from_numpy(self.rows[clips] if rank < len(whole) else np.full(len(members), -1))
+            yield Batch(waveform, lengths, targets, rows, weights)
 
     def rows_of_batch(self, epoch: int, number: int) -> np.ndarray:
         """Rows in the clip table of a batch, counted from 1, over all shards, int64 (batch,)."""
-        return self.rows[self._shuffle(epoch)[0][number - 1]]
+        return self.rows[self.clips[self._shuffle(epoch)[0][number - 1]]]
 
     def _shuffle(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
-        """The batches, in order, as indices of clips; and the offset of each clip's crop."""
+        """The batches, in order, as indices of crops; and the offset of each crop that is not fixed."""
         if self.seed is None:
             return np.split(np.argsort(self.lengths, kind="stable"), self.boundaries), self.max_offset // 2
         generator = np.random.default_rng((self.seed, epoch))

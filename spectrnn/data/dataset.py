@@ -69,6 +69,7 @@ class Dataset:
         device: torch.device,
         seed: int | None = None,
         shard: tuple[int, int] = (0, 1),
+        cover: bool = False,
     ) -> BucketedBatches:
         """Returns the batches of a split, or of any rows.
 
@@ -78,10 +79,12 @@ class Dataset:
             device: Device of the batches.
             seed: Seed of order and crops; None for evaluation.
             shard: Rank and number of processes, as for `BucketedBatches`.
+            cover: Whether overlapping crops cover the clips that are longer than `max_seconds`, for
+                `evaluate.predict_batches`; else a clip has one crop.
         """
         rows = self.rows(rows) if isinstance(rows, str) else rows
         targets, limit = self.targets(rows), self.max_seconds
-        return BucketedBatches(self.cache, self.samples, rows, targets, batch_size, limit, seed, device, shard)
+        return BucketedBatches(self.cache, self.samples, rows, targets, batch_size, limit, seed, device, shard, cover)
 
     def describe(self) -> str:
         """Describes the number of clips and classes, and the length, in one line."""

@@ -29,11 +29,13 @@ from spectrnn.evaluation.metrics import (
     metrics_of,
     per_class_metrics,
 )
+from spectrnn.evaluation.predictions import PREDICTIONS, Predictions, write_predictions
 from spectrnn.evaluation.report.html import EvaluationResult, write_page
 from spectrnn.evaluation.report.text import text_report, write_report
 from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
 from spectrnn.model.header import read_header
+from spectrnn.model.task import Task
 from spectrnn.progress import progress_bar
 from spectrnn.runs import find_model
 
@@ -108,13 +110,13 @@ def open_model(config: DictConfig, errors: ErrorCollector) -> OpenedModel:
         notes.append(f"labels that the model does not know were skipped: {names}")
         log.warning("%s", notes[0])
     is_held_out = config.split not in ("train", "all") or not is_same_dataset(now, before)
-    batches = dataset.batches(config.split, config.batch_size, device)
+    batches = dataset.batches(config.split, config.batch_size, device, cover=True)
     return OpenedModel(path, classifier, dataset, batches, is_held_out, dict(unknown), notes)
 
 
 @reporting_out_of_memory("batch_size")
 def evaluate(config: DictConfig) -> dict[str, Any]:
-    """Evaluates a model on a split, and writes metrics.json, report.txt, confusion.png and report.html.
+    """Evaluates a model on a split, and writes its results, predictions.csv and report.html.
 
     Args:
         config: Config as eval.yaml composes it.
@@ -139,6 +141,8 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     folder = Path(config.out or model.path.parent / "eval" / split).expanduser()
     content = {split: report, "model": str(model.path), "unknown_labels": model.unknown_labels}
     write_report(split, content, folder)
+    clips = [model.dataset.clips[row] for row in model.dataset.rows(split)]
+    write_predictions(Predictions(clips, probabilities, classifier.labels), folder / PREDICTIONS)
     model.dataset.list_skipped(folder)
     if config.report:
         log.info("writing %s", folder / "report.html")
@@ -204,7 +208,7 @@ def predict_batches(classifier: Classifier, batches: BucketedBatches, progress: 
 
     Args:
         classifier: Classifier; its mode is restored.
-        batches: Batches of a dataset with the classifier's labels.
+        batches: Batches of a dataset with the classifier's labels; a clip may have several crops.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -213,18 +217,48 @@ def predict_batches(classifier: Classifier, batches: BucketedBatches, progress: 
     """
     training = classifier.training
     classifier.eval()
-    probabilities, rows = [], []
+    probabilities, rows, weights = [], [], []
+    done = 0.0
     with progress_bar(len(batches.rows), "evaluating", "clip", disable=not progress) as bar:
         for batch in batches.epoch():
             probabilities.append(classifier.probabilities(batch.waveform, batch.lengths))
             rows.append(batch.rows)
-            bar.update(len(batch.rows))
+            weights.append(batch.weights)
+            done += float(batch.weights.sum())
+            bar.update(round(done) - bar.n)
     classifier.train(training)
-    own = torch.cat(probabilities).cpu().numpy(), torch.cat(rows).numpy()
+    own = torch.cat(probabilities).cpu().numpy(), torch.cat(rows).numpy(), torch.cat(weights).numpy()
     shards = distributed.all_gather(own) if batches.shard[1] > 1 else [own]
-    values, order = (np.concatenate(column) for column in zip(*shards, strict=True))
-    values, order = values[order >= 0], order[order >= 0]
-    return values[order.argsort()], batches.targets
+    columns = (np.concatenate(column) for column in zip(*shards, strict=True))
+    return mean_over_crops(classifier.task, *columns), batches.targets
+
+
+def mean_over_crops(task: Task, probabilities: Array, rows: Array, weights: Array) -> Array:
+    """Combines the crops of each clip: the probabilities of the weighted mean of their logits.
+
+    So a temperature that is fitted to clips is the one to divide the logits of crops by. A clip of one crop keeps its
+    probabilities.
+
+    Args:
+        task: Task of the classifier.
+        probabilities: Probabilities of crops in any order, float32 (crops, classes).
+        rows: Row of each crop's clip, int64 (crops,); crops of negative rows are not used.
+        weights: Weight of each crop, float64 (crops,), with a sum of 1 for each clip.
+
+    Returns:
+        Probabilities float32 (clips, classes), in ascending order of the rows.
+    """
+    used = rows >= 0
+    probabilities, weights = probabilities[used], weights[used]
+    _, firsts, clips, counts = np.unique(rows[used], return_index=True, return_inverse=True, return_counts=True)
+    means, several = probabilities[firsts], counts > 1
+    if several.any():
+        crops = several[clips]
+        logits = task.logits(torch.from_numpy(probabilities[crops])).double().numpy()
+        sums = np.zeros(means.shape)
+        np.add.at(sums, clips[crops], weights[crops, None] * logits)
+        means[several] = task.probabilities(torch.from_numpy(sums[several])).numpy()
+    return means
 
 
 def compute_metrics(

@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from omegaconf import DictConfig
 
 from spectrnn.config.instantiate import to_container, validate_kwargs
@@ -73,7 +74,9 @@ def tune_thresholds(config: DictConfig) -> dict[str, Any]:
     settings = errors.collect(validate_kwargs, to_container(config, ""), TuneThresholdsConfig, "")
     model = open_model(config, errors)
     tuner = ThresholdTuner(TuneThresholdsConfig(**settings), Predictor(model.classifier))
-    thresholds, result = tuner.run(model.batches)
+    # Whole clips, as windows slide over them; one by one, as long ones would not fit into memory together.
+    clips = replace(model.dataset, max_seconds=None).batches(config.split, 1, torch.device("cpu"))
+    thresholds, result = tuner.run(clips)
     folder = Path(config.out or model.path.parent / "thresholds").expanduser()
     write_thresholds(result, folder)
     model.dataset.list_skipped(folder)

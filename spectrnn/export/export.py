@@ -18,7 +18,7 @@ from spectrnn.data.clips import DataSource
 from spectrnn.data.dataset import Dataset, open_dataset_for_evaluation
 from spectrnn.detection.thresholds import read_thresholds
 from spectrnn.errors import ErrorCollector, UserError
-from spectrnn.evaluation.evaluate import compute_metrics, predict_batches, warn_about_train_overlap
+from spectrnn.evaluation.evaluate import compute_metrics, mean_over_crops, predict_batches, warn_about_train_overlap
 from spectrnn.evaluation.metrics import metrics_of
 from spectrnn.export.card import ModelStats, write_card
 from spectrnn.export.golden import FOLDER, GoldenClip, write_golden
@@ -145,7 +145,7 @@ def _verify_and_measure(
     seconds = interleaved_timings(list(models.values()), clips)
     audio_seconds = sum(map(len, clips)) / classifier.sample_rate
     batches = {
-        split: dataset.batches(split, config.batch_size, _CPU)
+        split: dataset.batches(split, config.batch_size, _CPU, cover=True)
         for split in dict.fromkeys(["val", str(config.split)])
         if len(dataset.rows(split))
     }
@@ -183,9 +183,12 @@ def _report(classifier: Classifier, model: Classifier | OnnxModel, batches: Buck
     if isinstance(model, Classifier):
         probabilities, targets = predict_batches(model, batches, progress=True)
     else:
-        outputs = [(model.run(batch.waveform.numpy(), batch.lengths.numpy()), batch.rows) for batch in batches.epoch()]
-        order = np.concatenate([rows for _, rows in outputs]).argsort()
-        probabilities, targets = np.concatenate([values for values, _ in outputs])[order], batches.targets
+        outputs = [
+            (model.run(batch.waveform.numpy(), batch.lengths.numpy()), batch.rows.numpy(), batch.weights.numpy())
+            for batch in batches.epoch()
+        ]
+        columns = (np.concatenate(column) for column in zip(*outputs, strict=True))
+        probabilities, targets = mean_over_crops(classifier.task, *columns), batches.targets
     return compute_metrics(probabilities, targets, classifier.labels, metrics_of(classifier.task))
 
 

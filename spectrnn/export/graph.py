@@ -103,7 +103,7 @@ def model_metadata(classifier: Classifier, tuned_thresholds: TunedThresholds | N
 
     Returns:
         JSON-compatible values: ``labels`` in the order of the probabilities, ``sample_rate`` in Hz,
-        ``max_train_samples`` (length of the longest training clip; split longer recordings into chunks), ``window`` and
+        ``max_train_samples`` (length of the longest training clip; split longer recordings into parts), ``window`` and
         ``hop`` of frames in samples, ``temperature``, ``tuned_thresholds``, and the version of ``spectrnn``.
     """
     features = classifier.features
@@ -121,6 +121,8 @@ def model_metadata(classifier: Classifier, tuned_thresholds: TunedThresholds | N
 
 def write_onnx(classifier: Classifier, path: Path, metadata: dict[str, Any], intermediates: bool = False) -> None:
     """Writes a classifier as an ONNX file; see `OnnxClassifier` for its inputs and outputs.
+
+    The exported model classifies clips as a whole: its users crop longer ones.
 
     Args:
         classifier: Classifier in evaluation mode, on any device.

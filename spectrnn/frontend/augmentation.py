@@ -6,17 +6,20 @@ All random numbers come from PyTorch's default generators, which the trainer see
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
-from spectrnn.config.types import NonNegativeInt, PositiveFloat, PositiveInt, Probability
+from spectrnn.config.types import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Probability
 from spectrnn.data.audio import load_audio
 from spectrnn.data.batches import Batch
 from spectrnn.data.sources.local import is_audio
 from spectrnn.errors import reject_settings
 from spectrnn.frontend.masking import length_mask, masked_mean
+
+NumPoints = Annotated[int, Ge(2)]
 
 _NOISE_SAMPLES = 1 << 20  # generated once; every clip gets a random excerpt
 
@@ -232,6 +235,100 @@ class Mixup(WaveformAugmentation):
         targets = torch.lerp(batch.targets[other], batch.targets, weight[:, None])
         lengths = torch.where(weight < 1, torch.maximum(batch.lengths, batch.lengths[other]), batch.lengths)
         return batch._replace(waveform=waveform, targets=targets, lengths=lengths)
+
+
+class Reverberation(WaveformAugmentation):
+    """Adds the reverberation of a random room: white noise that decays exponentially, after the direct sound.
+
+    Source: Polack, "La transmission de l'énergie sonore dans les salles", 1988 (the statistical model of late reverberation).
+
+    Args:
+        min_rt60_ms: Minimum reverberation time, in which the level falls by 60 dB, in ms.
+        max_rt60_ms: Maximum reverberation time in ms.
+        min_drr_db: Minimum ratio of the power of direct sound to that of reverberation in dB.
+        max_drr_db: Maximum ratio in dB.
+        sample_rate: Sample rate of the waveforms in Hz.
+        p: Probability of a clip to be changed.
+    """
+
+    def __init__(
+        self,
+        min_rt60_ms: PositiveFloat,
+        max_rt60_ms: PositiveFloat,
+        min_drr_db: float,
+        max_drr_db: float,
+        sample_rate: PositiveInt,
+        p: Probability,
+    ) -> None:
+        super().__init__()
+        reject_settings(
+            ("max_rt60_ms", max_rt60_ms < min_rt60_ms, f"below min_rt60_ms={min_rt60_ms:g}; at least that"),
+            ("max_drr_db", max_drr_db < min_drr_db, f"below min_drr_db={min_drr_db:g}; at least that"),
+        )
+        self.rt60_samples = (min_rt60_ms * sample_rate / 1000, max_rt60_ms * sample_rate / 1000)
+        self.drr_db, self.p = (min_drr_db, max_drr_db), p
+
+    def forward(self, batch: Batch) -> Batch:
+        """Convolves each clip, within its length, with its room's impulse response; waveform (batch, samples)."""
+        size = batch.waveform.shape[1]
+        time = torch.arange(min(size, round(self.rt60_samples[1])), device=batch.waveform.device)
+        decay = 10 ** (-3 * time / _uniform(batch, *self.rt60_samples)[:, None])
+        response = nn.functional.normalize(torch.randn_like(decay) * decay)
+        response *= 10 ** (-_uniform(batch, *self.drr_db)[:, None] / 20)
+        n_fft = 1 << (size + len(time) - 2).bit_length()
+        spectrum = torch.fft.rfft(batch.waveform, n_fft) * torch.fft.rfft(response, n_fft)
+        reverberation = torch.fft.irfft(spectrum, n_fft)[:, :size]
+        added = length_mask(batch.lengths, size) & _is_selected(batch, self.p)[:, None]
+        return batch._replace(waveform=torch.where(added, batch.waveform + reverberation, batch.waveform))
+
+
+class FilterAugment(SpectrogramAugmentation):
+    """Changes the level of the bins by a random curve, as other microphones, rooms and distances do.
+
+    Source: Nam et al., "FilterAugment", 2022 (the linear type, with equal bands).
+
+    Args:
+        num_points: Number of equidistant points with a random gain, between which the curve is linear.
+        max_gain: Maximum gain in either direction, in standard deviations if the features are normalized to them.
+        p: Probability of a clip to be changed.
+    """
+
+    def __init__(self, num_points: NumPoints, max_gain: PositiveFloat, p: Probability) -> None:
+        super().__init__()
+        self.num_points, self.max_gain, self.p = num_points, max_gain, p
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """(batch, frames, bins) -> (batch, frames, bins)."""
+        gain = torch.empty(len(x), 1, self.num_points, device=x.device).uniform_(-self.max_gain, self.max_gain)
+        gain *= torch.rand(len(x), 1, 1, device=x.device) < self.p
+        return x + nn.functional.interpolate(gain, x.shape[2], mode="linear", align_corners=True)
+
+
+class VTLP(SpectrogramAugmentation):
+    """Vocal tract length perturbation: stretches the frequency axis of each clip, as shorter or longer vocal tracts do.
+
+    Source: Jaitly & Hinton, "Vocal tract length perturbation improves speech recognition", 2013; here of the bins, which
+    should be frequency bands, by linear interpolation.
+
+    Args:
+        max_stretch: Maximum relative change of the axis in either direction; 0.1 is 10 %.
+        p: Probability of a clip to be changed.
+    """
+
+    def __init__(self, max_stretch: Fraction, p: Probability) -> None:
+        super().__init__()
+        self.max_stretch, self.p = max_stretch, p
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """(batch, frames, bins) -> (batch, frames, bins)."""
+        stretch = torch.empty(len(x), device=x.device).uniform_(-self.max_stretch, self.max_stretch)
+        factor = 1 + stretch * (torch.rand(len(x), device=x.device) < self.p)
+        bins = torch.arange(x.shape[2], device=x.device)
+        source = (bins * factor[:, None]).clamp(max=x.shape[2] - 1)
+        weights = (1 - (source[:, None] - bins[:, None]).abs()).clamp(
+            min=0
+        )  # of linear interpolation, (batch, from, to)
+        return x @ weights
 
 
 class SpecAugment(SpectrogramAugmentation):

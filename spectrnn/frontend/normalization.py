@@ -8,7 +8,7 @@ from torch import Tensor
 
 from spectrnn import distributed
 from spectrnn.config.types import PositiveFloat, PositiveInt
-from spectrnn.frontend.masking import length_mask, masked_moments
+from spectrnn.frontend.masking import length_mask, masked_mean, masked_moments
 from spectrnn.frontend.streaming import StreamingModule
 
 
@@ -89,3 +89,35 @@ class CMVN(Normalization):
         x = x - x[:, :1]  # so that a constant bin is exactly 0, and not a rounding error divided by eps
         mean, variance = masked_moments(x, lengths)
         return (x - mean[:, None]) / (variance + self.eps).sqrt()[:, None]
+
+
+class CMN(Normalization):
+    """Cepstral mean normalization: mean 0 of each bin over each clip, standard deviation 1 over the training split.
+
+    Removes the level and the fixed frequency response of a recording, and retains how much its bins vary.
+
+    Args:
+        input_size: Number of bins.
+        eps: Value added to the variance, so that a bin that is constant in training is not amplified later.
+    """
+
+    streaming_issues: Mapping[str, str] = CMVN.streaming_issues
+    std: Tensor
+
+    def __init__(self, input_size: PositiveInt, eps: PositiveFloat) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("std", torch.ones(input_size))
+
+    def fit(self, features: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Computes the standard deviation of the valid frames around the mean of their clip, with float64 sums."""
+        sums = torch.zeros(2, len(self.std), dtype=torch.float64, device=self.std.device)
+        for x, lengths in features:
+            _, variance = masked_moments(x, lengths)
+            sums += torch.stack([lengths.double() @ variance.double(), lengths.sum().expand_as(self.std)])
+        squares, count = distributed.all_reduce_sum(sums)
+        self.std.copy_((squares / count + self.eps).sqrt())
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """(batch, frames, bins) -> (batch, frames, bins)."""
+        return (x - masked_mean(x, lengths)[:, None]) / self.std

@@ -1,6 +1,6 @@
 """A trained classifier for recordings of any sample rate and length."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,10 +11,12 @@ import torch
 
 from spectrnn.data.audio import to_mono
 from spectrnn.data.batches import bucket_boundaries
+from spectrnn.data.crops import covering_crops
 from spectrnn.detection.thresholds import TunedThresholds, read_thresholds
 from spectrnn.devices import log_device, pick_device
 from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
+from spectrnn.model.task import Task
 from spectrnn.runs import find_model
 
 _BATCH_SIZE = 64  # chunks of one recording
@@ -39,11 +41,13 @@ class Prediction(NamedTuple):
 class Predictor:
     """Classifies waveforms of any sample rate and length.
 
-    A recording longer than any training clip is classified in chunks of that length, whose probabilities are averaged.
+    A recording longer than any training clip is classified in parts of that length, whose logits are averaged: if
+    longer training clips were cropped, in the crops of `covering_crops`, as in evaluation; else in consecutive chunks.
 
     Args:
         classifier: Classifier in evaluation mode.
         tuned_thresholds: Detection thresholds tuned for it; None if there are none.
+        uses_crops: Whether longer training clips were cropped.
 
     Attributes:
         labels: Class names.
@@ -51,8 +55,10 @@ class Predictor:
         window: Number of samples of the longest training clip.
     """
 
-    def __init__(self, classifier: Classifier, tuned_thresholds: TunedThresholds | None = None) -> None:
-        self.classifier, self.tuned_thresholds = classifier, tuned_thresholds
+    def __init__(
+        self, classifier: Classifier, tuned_thresholds: TunedThresholds | None = None, uses_crops: bool = False
+    ) -> None:
+        self.classifier, self.tuned_thresholds, self.uses_crops = classifier, tuned_thresholds, uses_crops
         self.labels, self.sample_rate = classifier.labels, classifier.sample_rate
         self.window, self.device = int(classifier.max_train_samples), classifier.max_train_samples.device
 
@@ -77,9 +83,15 @@ class Predictor:
         samples = to_mono(samples.astype(np.float32))
         if sample_rate != self.sample_rate:
             samples = soxr.resample(samples, sample_rate, self.sample_rate)
-        chunks = list(split_into_chunks([samples], self.window))
-        lengths = np.array([len(chunk) for chunk in chunks])
-        return self.to_prediction(lengths @ self.probabilities(chunks, _BATCH_SIZE) / lengths.sum())
+        if self.uses_crops:
+            _, offsets, weights = covering_crops(np.array([len(samples)]), self.window)
+            parts = [samples[offset : offset + self.window] for offset in offsets]
+        else:
+            parts = list(split_into_chunks([samples], self.window))
+            weights = np.array([len(part) for part in parts]) / len(samples)
+        mean = LogitMean(self.classifier.task)
+        mean.push(self.probabilities(parts, _BATCH_SIZE), weights)
+        return self.to_prediction(mean.finish())
 
     def probabilities(self, waveforms: Sequence[Chunk], batch_size: int) -> npt.NDArray[np.float64]:
         """Classifies waveforms at the sample rate of the classifier, in batches of similar length.
@@ -114,6 +126,30 @@ class Predictor:
         return Prediction(label, ranked[label], ranked)
 
 
+class LogitMean:
+    """Probabilities of the weighted mean of the logits of a recording's parts; a single part keeps its probabilities.
+
+    Args:
+        task: Task of the classifier.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task, self.count, self.weight, self.total = task, 0, 0.0, np.zeros(())
+
+    def push(self, probabilities: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]) -> None:
+        """Adds parts: probabilities (parts, classes) and weights (parts,) in any unit."""
+        self.single = probabilities[0]
+        self.total = self.total + weights @ self.task.logits(torch.from_numpy(probabilities)).numpy()
+        self.count, self.weight = self.count + len(weights), self.weight + weights.sum()
+
+    def finish(self) -> npt.NDArray[np.float64]:
+        """Returns the probabilities of the recording (classes,)."""
+        if self.count == 1:
+            return self.single
+        mean = torch.from_numpy(self.total[None] / self.weight)
+        return self.task.probabilities(mean)[0].double().numpy()
+
+
 def split_into_chunks(blocks: Iterable[Chunk], size: int) -> Iterator[Chunk]:
     """Splits a recording into chunks.
 
@@ -144,5 +180,13 @@ def load(run: str | Path = "latest", device: str = "auto", trust: Sequence[str] 
     """
     path, picked = find_model(str(run)), pick_device(device)
     log_device(picked)
-    classifier, _ = serialization.load(path, picked, trust)
-    return Predictor(classifier, read_thresholds(path))
+    classifier, trained = serialization.load(path, picked, trust)
+    return Predictor(classifier, read_thresholds(path), _used_crops(classifier, trained))
+
+
+def _used_crops(classifier: Classifier, trained: Mapping[str, Any]) -> bool:
+    """Whether training clips were cropped to ``data.max_seconds`` of the config in the model file, not trusted."""
+    data = trained.get("data")
+    limit = data.get("max_seconds") if isinstance(data, Mapping) else None
+    samples = int(classifier.max_train_samples)
+    return isinstance(limit, int | float) and abs(limit * classifier.sample_rate - samples) <= 0.5

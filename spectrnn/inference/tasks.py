@@ -5,11 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-import numpy as np
-
+from spectrnn.data.crops import crop_hop
 from spectrnn.detection.events import Array, Event, MovingAverage
 from spectrnn.detection.settings import DetectionSettings
-from spectrnn.inference.predictor import Chunk, Prediction, Predictor, split_into_chunks
+from spectrnn.inference.predictor import Chunk, LogitMean, Prediction, Predictor, split_into_chunks
 from spectrnn.inference.sliding_window import SlidingWindow, Window
 
 
@@ -17,7 +16,7 @@ class ClipPrediction(NamedTuple):
     """Classification of a recording as one clip.
 
     Attributes:
-        prediction: Mean over the chunks of the recording.
+        prediction: Mean over the parts of the recording.
         decision: Most probable label that reaches its threshold; None if none does, or if there are no thresholds.
     """
 
@@ -46,10 +45,10 @@ class Aggregator(Protocol):
 
 
 class ClipTask:
-    """One label per recording; a recording longer than any training clip is classified in chunks of that length.
+    """One label per recording; a recording longer than any training clip is classified in parts, as by `Predictor`.
 
     Args:
-        predictor: Predictor that classifies the chunks.
+        predictor: Predictor that classifies the parts.
         thresholds: Detection threshold per class, (classes,), for a decision; None for no decision.
     """
 
@@ -57,33 +56,35 @@ class ClipTask:
         self.predictor, self.thresholds = predictor, thresholds
 
     def split(self, blocks: Iterable[Chunk]) -> Iterator[Window]:
-        """Yields the chunks of a recording, given as blocks int16 (samples,)."""
+        """Yields the parts of a recording, given as blocks int16 (samples,)."""
+        size, rate = self.predictor.window, self.predictor.sample_rate
+        if self.predictor.uses_crops:  # those of `covering_crops`, with spans in proportion to the weights
+            yield from SlidingWindow(size / rate, crop_hop(size) / rate, rate).split(blocks)
+            return
         start = 0.0
-        for chunk in split_into_chunks(blocks, self.predictor.window):
-            end = start + len(chunk) / self.predictor.sample_rate
+        for chunk in split_into_chunks(blocks, size):
+            end = start + len(chunk) / rate
             yield Window(start, end, chunk)
             start = end
 
     def aggregator(self) -> Aggregator:
         """Returns an aggregator for the next recording."""
-        return _ChunkMean(self.predictor, self.thresholds)
+        return _PartMean(self.predictor, self.thresholds)
 
 
-class _ChunkMean:
-    """Mean of the probabilities of chunks, weighted by their lengths."""
+class _PartMean:
+    """Mean over the parts of a recording, weighted by the lengths of their spans."""
 
     def __init__(self, predictor: Predictor, thresholds: Array | None) -> None:
         self.predictor, self.thresholds = predictor, thresholds
-        self.total, self.seconds = np.zeros(len(predictor.labels)), 0.0
+        self.mean = LogitMean(predictor.classifier.task)
 
     def push(self, spans: Array, probabilities: Array) -> Sequence[PredictionRow]:
-        lengths = spans[:, 1] - spans[:, 0]
-        self.total += lengths @ probabilities
-        self.seconds += lengths.sum()
+        self.mean.push(probabilities, spans[:, 1] - spans[:, 0])
         return []
 
     def finish(self) -> Sequence[PredictionRow]:
-        prediction = self.predictor.to_prediction(self.total / self.seconds)
+        prediction = self.predictor.to_prediction(self.mean.finish())
         if self.thresholds is None:
             return [ClipPrediction(prediction, None)]
         thresholds = dict(zip(self.predictor.labels, self.thresholds, strict=True))

@@ -21,6 +21,8 @@ _HINT = (
 class StreamingClassifier(nn.Module):
     """Classifies a stream block by block. The result equals that of the classifier for the whole stream so far.
 
+    It does not crop: a stream that is longer than the training clips should be restarted.
+
     The state is a tuple of float32 tensors (batch, ...):
 
         pending samples  (batch, samples)      start of the frames to come; none at first

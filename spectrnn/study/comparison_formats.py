@@ -29,8 +29,8 @@ def as_text(comparison: Comparison) -> str:
 def as_markdown(comparison: Comparison) -> str:
     """Formats a comparison as Markdown, with the table of runs as `runs_table` describes it."""
     head, rows = runs_table(comparison.runs)
-    start = [describe_folder(len(rows), comparison.folder), _markdown_table(head, rows)]
-    return _document(comparison, start, _markdown_table, str)
+    start = [describe_folder(len(rows), comparison.folder), markdown_table(head, rows)]
+    return _document(comparison, start, markdown_table, str)
 
 
 def as_csv(comparison: Comparison) -> str:
@@ -154,7 +154,8 @@ def format_value(value: Any) -> str:
     return text if len(text) <= _MAX_VALUE else text[: _MAX_VALUE - 3] + "..."
 
 
-def _markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Formats a table as Markdown, with special characters escaped."""
     cells = [[re.sub(r"([\\|`*_<>\[\]])", r"\\\1", cell).replace("\n", " ") for cell in row] for row in [head, *rows]]
     lines = [f"| {' | '.join(row)} |" for row in cells]
     return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])

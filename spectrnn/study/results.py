@@ -94,7 +94,7 @@ def _evaluate_best(search: Search, best: FrozenTrial) -> dict[str, Any]:
         trust = serialization.stage_packages(components.config)
         classifier, _ = serialization.load(run / MODEL, components.device, trust)
         metrics = metrics_of(classifier.task, components.metrics)
-        batches = dataset.batches("test", components.trainer.batch_size, components.device)
+        batches = dataset.batches("test", components.trainer.batch_size, components.device, cover=True)
         predicted = predict_batches(classifier, batches)
         result["test"] = classification_metrics(*predicted, metrics)
         intervals["test"] = bootstrap_intervals(*predicted, metrics)

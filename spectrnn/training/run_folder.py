@@ -171,7 +171,7 @@ class RunFolder:
         return best
 
     def _predict(self, classifier: Classifier, split: str) -> tuple[Array, Array]:
-        batches = self.dataset.batches(split, self.trainer.config.batch_size, self.trainer.device)
+        batches = self.dataset.batches(split, self.trainer.config.batch_size, self.trainer.device, cover=True)
         with self.trainer.clock.measure("evaluation"):
             return predict_batches(classifier, batches)
 

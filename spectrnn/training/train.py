@@ -173,7 +173,7 @@ def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new
     classifier.task.fit(torch.bincount(torch.from_numpy(train.targets), minlength=len(dataset.labels)))
     classifier.task.to(run.device)
     has_val = len(dataset.rows("val")) > 0
-    val = dataset.batches("val", trainer.batch_size, run.device, shard=shard) if has_val else None
+    val = dataset.batches("val", trainer.batch_size, run.device, shard=shard, cover=True) if has_val else None
 
     optimizer = instantiate(config["optimizer"], "optimizer", params=classifier.parameters())
     steps = trainer.epochs * -(-len(train) // trainer.grad_accum_steps)

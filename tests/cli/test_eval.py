@@ -3,10 +3,13 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+
+from spectrnn.evaluation.predictions import read_predictions
 
 
 def test_eval_reproduces_the_test_metrics_of_the_run(spectrnn, trained_run, tmp_path):
@@ -23,6 +26,9 @@ def test_eval_reproduces_the_test_metrics_of_the_run(spectrnn, trained_run, tmp_
     assert sum(map(sum, report["confusion"]["counts"])) == report["clips"] == 6
     assert Image.open(tmp_path / "report" / "confusion.png").size[0] > 300
     assert "precision" in (tmp_path / "report" / "report.txt").read_text()
+    predictions = read_predictions(tmp_path / "report" / "predictions.csv")
+    assert predictions.clips == read_predictions(trained_run / "predictions.csv").of_split("test").clips
+    assert np.mean(predictions.probabilities.argmax(1) == predictions.targets) == pytest.approx(report["accuracy"])
 
 
 def test_model_file_is_sufficient(spectrnn, trained_run, tmp_path):

@@ -109,15 +109,37 @@ def test_long_recording_is_the_mean_of_its_chunks(spectrnn, trained_run, tones, 
     starts = [*range(0, model.window * (count - 1), model.window)]
     chunks = [samples[start : start + model.window] for start in starts[:-1]] + [samples[starts[-1] :]]
     chunks[-1:] = np.array_split(chunks[-1], round(len(chunks[-1]) / model.window))
-    expected = np.zeros(3)
+    logits = np.zeros(3)
     for chunk in chunks:
         probabilities = model.predict(chunk, 8000).probabilities
-        expected += [len(chunk) * probabilities[label] for label in model.labels]
+        logits += [len(chunk) / len(samples) * np.log(probabilities[label]) for label in model.labels]
+    expected = np.exp(logits) / np.exp(logits).sum()
     (row,) = rows(spectrnn("predict", tmp_path / "long.wav", f"run={trained_run}").out)
     ranked = [float(row[name]) for name in ("probability", "probability_2", "probability_3")]
-    assert ranked == pytest.approx(sorted(expected / len(samples), reverse=True), abs=2e-6)
+    assert ranked == pytest.approx(sorted(expected, reverse=True), abs=2e-6)
     whole = model.predict(samples, 8000)
     assert whole.probability == pytest.approx(float(row["probability"]), abs=2e-6)
+
+
+def test_cropped_clip_is_predicted_as_it_was_evaluated(spectrnn, tiny, tones, tmp_path):
+    run = tmp_path / "run"
+    settings = (f"data.root={tones}", "data.max_seconds=0.25", "trainer.epochs=1", f"hydra.run.dir={run}")
+    assert spectrnn("train", *tiny, *settings).code == 0
+    with (run / "predictions.csv").open() as file:
+        evaluated = list(csv.DictReader(file))
+    seconds = [soundfile.info(clip["path"]).duration for clip in evaluated]
+    assert min(seconds) < 0.25  # one crop
+    assert max(seconds) > 0.375  # three
+    predicted = rows(spectrnn("predict", *(clip["path"] for clip in evaluated), f"run={run}").out)
+    model = package.load(run)
+    assert model.window == 2000
+    for clip, row in zip(evaluated, predicted, strict=True):
+        names = ("", "_2", "_3")
+        assert [float(row[f"probability{name}"]) for name in names] == pytest.approx(
+            [float(clip[row[f"label{name}"]]) for name in names], abs=1e-5
+        )
+        samples, rate = soundfile.read(clip["path"], dtype="float32")
+        assert model.predict(samples, rate).probability == pytest.approx(float(row["probability"]), abs=1e-5)
 
 
 def test_window_is_the_longest_training_clip(trained_run, tones):

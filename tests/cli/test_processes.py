@@ -78,6 +78,13 @@ def test_two_processes_give_the_result_of_one(command, tmp_path, model, device):
     assert len(list((tmp_path / "two").glob("events*"))) == 1
 
 
+def test_two_processes_validate_with_the_crops_of_one(command, tmp_path):
+    for processes in (1, 2):
+        run(command(processes, str(processes), *EXACT, "trainer.epochs=1", "data.max_seconds=0.25"))
+    one, two = (torch.load(tmp_path / name / "last.ckpt", weights_only=True)["state"]["progress"] for name in "12")
+    assert two["history"][0]["val"] == pytest.approx(one["history"][0]["val"], abs=1e-5)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_torchrun_with_a_single_gpu_gives_the_result_without_it(command, tmp_path):
     arguments = (*EXACT, "trainer.epochs=1", "trainer.device=cuda", "trainer.precision=fp32")

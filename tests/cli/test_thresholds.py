@@ -74,6 +74,15 @@ def test_thresholds_are_tuned_reported_and_stored_in_the_model_file(spectrnn, ru
     assert {**read_header(model), "tuned_thresholds": None} == header
 
 
+def test_thresholds_are_tuned_on_whole_clips(spectrnn, run, negatives, tmp_path):
+    command = ("tune-thresholds", f"run={run}", f"negatives=[{negatives}]", "window=0.2", "hop=0.1")
+    assert spectrnn(*command, f"out={tmp_path / 'whole'}").code == 0
+    assert spectrnn(*command, f"out={tmp_path / 'cropped'}", "data.max_seconds=0.05").code == 0
+    whole, cropped = (json.loads((tmp_path / name / "thresholds.json").read_text()) for name in ("whole", "cropped"))
+    assert whole == cropped
+    assert max(row["recall"] for row in whole["per_class"].values()) > 0
+
+
 def test_thresholds_are_kept_until_the_classifier_changes(spectrnn, run, negatives, tmp_path):
     model = run / "model.safetensors"
     assert spectrnn("tune-thresholds", f"run={run}", f"negatives=[{negatives}]", "window=0.4").code == 0

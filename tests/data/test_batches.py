@@ -162,6 +162,53 @@ def test_evaluation_is_ordered_by_length_and_crops_in_the_middle():
     assert equal(list(batches.epoch(0)), list(batches.epoch(1)))
 
 
+def test_longer_clips_are_covered_and_batches_of_shorter_ones_stay_the_same():
+    covered = list(batches_of(LENGTHS, max_seconds=1.0, seed=None, cover=True).epoch())
+    single = list(batches_of(LENGTHS, max_seconds=1.0, seed=None).epoch())
+    assert [batch.rows.tolist() for batch in covered[: len(single)]] == [batch.rows.tolist() for batch in single]
+    extra = covered[len(single) :]
+    assert {len(batch.rows) for batch in extra[:-1]} == {8}
+    assert all((batch.lengths == 100).all() for batch in extra)
+    offsets = np.concatenate([[0], np.cumsum(LENGTHS)])
+    found: dict[int, list[tuple[int, int]]] = {row: [] for row in range(101)}
+    for batch in covered:
+        assert batch.targets.tolist() == (batch.rows % 3).tolist()
+        for row, waveform, length in zip(batch.rows.tolist(), batch.waveform, batch.lengths.tolist(), strict=True):
+            first = round(float(waveform[0]) * 32768 + 16000) - offsets[row]
+            found[row].append((first, length))
+    for row, crops_of_clip in found.items():
+        starts = [*range(0, max(1, LENGTHS[row] - 99), 50)]
+        if starts[-1] + 100 < LENGTHS[row]:
+            starts.append(LENGTHS[row] - 100)
+        assert crops_of_clip == [(start, min(LENGTHS[row], 100)) for start in starts]
+
+
+@pytest.mark.parametrize("max_seconds", [None, 3.0])
+def test_batches_of_clips_that_are_short_enough_do_not_change(max_seconds: float | None):
+    single, covered = (
+        list(batches_of(LENGTHS, max_seconds=max_seconds, seed=None, cover=cover).epoch()) for cover in (False, True)
+    )
+    assert equal(single, covered)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_shards_divide_the_crops(world_size: int):
+    whole = batches_of(LENGTHS, max_seconds=1.0, seed=None, cover=True)
+    shards = [
+        batches_of(LENGTHS, max_seconds=1.0, seed=None, cover=True, shard=(rank, world_size))
+        for rank in range(world_size)
+    ]
+    for batch, *parts in zip(whole.epoch(), *(shard.epoch() for shard in shards), strict=True):
+        drawn = [
+            (row, float(waveform[0]), weight)
+            for part in parts
+            for row, waveform, weight in zip(part.rows.tolist(), part.waveform, part.weights.tolist(), strict=True)
+            if row >= 0
+        ]
+        rows, weights = batch.rows.tolist(), batch.weights.tolist()
+        assert sorted(drawn) == sorted(zip(rows, batch.waveform[:, 0].tolist(), weights, strict=True))
+
+
 def test_training_crops_are_uniformly_distributed():
     lengths = [54, 50, 40]
     batches = batches_of(lengths, max_seconds=0.5)

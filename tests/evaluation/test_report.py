@@ -173,6 +173,21 @@ def test_audio_is_cropped_as_it_was_classified(evaluation):
     assert len(audio) / rate == pytest.approx(0.15, abs=0.001)
 
 
+def test_page_notes_clips_that_are_classified_in_crops(evaluation):
+    evaluation.dataset.max_seconds = 0.15
+    try:
+        report = blocks(build_page(evaluation, 30_000_000))["report"]
+    finally:
+        evaluation.dataset.max_seconds = None
+    assert report["notes"] == [
+        "A <note>.",
+        "36 of 48 clips are longer than 0.15 s (data.max_seconds); they are classified in overlapping crops, and the "
+        "page shows the 0.15 s in their middle.",
+    ]
+    assert max(clip[3] for clip in report["clips"]) == 0.15
+    assert report["lengths"][-1][1] == 0.32  # of the whole clips
+
+
 def test_page_contains_the_results(evaluation):
     found = blocks(build_page(evaluation, 30_000_000))
     report, clips = found["report"], found["report"]["clips"]

@@ -63,7 +63,7 @@ class ThreeClips:
     def epoch(self):
         waveform = torch.zeros(3, 300)
         waveform[0], waveform[1, :200], waveform[2] = 0.45, 0.2, 0.02
-        yield Batch(waveform, torch.tensor([300, 200, 300]), torch.tensor([0, 0, 1]), torch.arange(3))
+        yield Batch(waveform, torch.tensor([300, 200, 300]), torch.tensor([0, 0, 1]), torch.arange(3), torch.ones(3))
 
 
 @pytest.fixture

@@ -51,4 +51,5 @@ def _stage(group: str, option: str, context: dict[str, Any] | None = None, **set
 def _batch(lengths: Sequence[int], waveform: Tensor | None = None) -> Batch:
     waveform = torch.randn(len(lengths), max(lengths)) * 0.1 if waveform is None else waveform
     valid = length_mask(torch.tensor(lengths), waveform.shape[1])
-    return Batch(waveform * valid, torch.tensor(lengths), torch.eye(len(lengths)), torch.arange(len(lengths)))
+    targets, rows, weights = torch.eye(len(lengths)), torch.arange(len(lengths)), torch.ones(len(lengths))
+    return Batch(waveform * valid, torch.tensor(lengths), targets, rows, weights)

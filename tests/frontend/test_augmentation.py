@@ -13,7 +13,7 @@ from spectrnn.frontend.augmentation import Augmentations, Gain, SpecAugment, Tim
 from spectrnn.frontend.masking import length_mask
 
 RATE = 16000
-WAVEFORM = ["white", "pink", "background_noise", "shift", "gain", "speed", "mixup"]
+WAVEFORM = ["white", "pink", "background_noise", "shift", "gain", "speed", "reverb", "mixup"]
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +215,32 @@ def test_speed_lengths_never_exceed_the_waveform(stage, batch):
     assert after.lengths.item() <= after.waveform.shape[1]
 
 
+def test_reverberation_of_an_impulse_decays_by_60_db_in_its_time(stage, batch):
+    impulse = torch.zeros(64, 1600)
+    impulse[:, 0] = 1
+    settings = {"min_rt60_ms": 50, "max_rt60_ms": 50, "min_drr_db": 6, "max_drr_db": 6, "p": 1.0}
+    response = stage("augment", "reverb", **settings)(batch([1600] * 64, impulse)).waveform - impulse
+    power = response.double().square().sum(1)
+    torch.testing.assert_close(power, torch.full_like(power, 10**-0.6), rtol=1e-4, atol=0)
+    level = 10 * response.square().mean(0).log10()[:800].numpy()  # 50 ms
+    assert np.polyfit(np.arange(800), level, 1)[0] * 800 == pytest.approx(-60, abs=2)
+    assert response[:, 801:].abs().max() < 1e-4
+
+
+def test_reverberation_draws_times_and_ratios_per_clip(stage, batch):
+    impulse = torch.zeros(500, 4000)
+    impulse[:, 0] = 1
+    settings = {"min_rt60_ms": 20, "max_rt60_ms": 200, "min_drr_db": 0, "max_drr_db": 20, "p": 1.0}
+    response = stage("augment", "reverb", **settings)(batch([4000] * 500, impulse)).waveform - impulse
+    power = response.double().square()
+    ratio = -10 * power.sum(1).log10().numpy()
+    assert scipy.stats.kstest(ratio, "uniform", (0, 20)).pvalue > 0.01
+    # The mean time of the power of an exponential decay is its time constant: rt60 / (6 ln 10).
+    rt60 = (power @ torch.arange(4000.0).double() / power.sum(1) * 6 * np.log(10) / 16).numpy()
+    assert rt60.mean() == pytest.approx(110, rel=0.05)
+    assert np.quantile(rt60, 0.05) < 50 < 170 < np.quantile(rt60, 0.95)
+
+
 def test_mixup_mixes_waveforms_and_targets_with_the_same_weights(stage, batch):
     before = batch(list(range(1000, 1100)), torch.eye(100).repeat(1, 11))  # clip i is 1 at samples i, i + 100, ...
     after = stage("augment", "mixup", alpha=0.4, p=1.0)(before)
@@ -263,6 +289,10 @@ def test_augmentations_are_applied_in_order(stage, batch):
         ("noise", {"p": 1.5}, "p=1.5: should be less than or equal to 1"),
         ("shift", {"max_ms": 0}, "max_ms=0: should be greater than 0"),
         ("speed", {"min_factor": 0}, "min_factor=0: should be greater than 0"),
+        ("reverb", {"max_rt60_ms": 20}, "max_rt60_ms=20: below augment.reverb.min_rt60_ms=50; at least that"),
+        ("reverb", {"max_drr_db": -3}, "max_drr_db=-3: below augment.reverb.min_drr_db=0; at least that"),
+        ("filter", {"num_points": 1}, "num_points=1: should be greater than or equal to 2"),
+        ("vtlp", {"max_stretch": 1}, "max_stretch=1: should be less than 1"),
         ("mixup", {"alpha": -1}, "alpha=-1: should be greater than 0"),
         ("specaugment", {"num_time_masks": -1}, "num_time_masks=-1: should be greater than or equal to 0"),
     ],

@@ -93,6 +93,18 @@ def test_processes_share_the_fit(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_cmn_results_in_mean_0_over_each_clip_and_deviation_1_over_the_training_split(stage, features):
+    normalize = stage("normalize", "cmn", {"input_size": 5}, eps=1e-9)
+    normalize.fit((features[clip : clip + 2], FRAMES[clip : clip + 2]) for clip in (0, 2))
+    result = normalize(features, FRAMES)
+    means = [clip[:frames].mean(0) for clip, frames in zip(result, FRAMES, strict=True)]
+    torch.testing.assert_close(torch.stack(means), torch.zeros(4, 5), rtol=0, atol=1e-4)
+    torch.testing.assert_close(result[VALID].square().mean(0), torch.ones(5), rtol=1e-3, atol=0)
+    # A clip's level and frequency response have no effect.
+    filtered = features + torch.randn(4, 1, 5)
+    torch.testing.assert_close(normalize(filtered, FRAMES)[VALID], result[VALID], rtol=0, atol=1e-4)
+
+
 def test_cmvn_results_in_mean_0_and_deviation_1_over_each_clip(stage, features):
     result = stage("normalize", "cmvn", eps=0.5)(features, FRAMES)
     for clip, frames in enumerate(FRAMES.tolist()):
@@ -114,7 +126,7 @@ def test_cmvn_of_a_constant_bin_is_zero(stage, bins, frames):
     assert result[0, :frames].abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("option", ["global", "cmvn", "none"])
+@pytest.mark.parametrize("option", ["global", "cmn", "cmvn", "none"])
 def test_normalization_does_not_depend_on_padding(stage, features, option):
     results = []
     for padding in (features, torch.where(VALID[:, :, None], features, 0.0)):

@@ -83,7 +83,7 @@ def write_page(result: EvaluationResult, path: Path, max_mb: float) -> None:
 
 def build_page(result: EvaluationResult, max_bytes: int) -> bytes:
     """Builds the report as `write_page` writes it, with at most `max_bytes` bytes."""
-    rows = result.dataset.rows(result.split)
+    rows, cache = result.dataset.rows(result.split), result.dataset.cache
     targets, probabilities = result.dataset.targets(rows), result.probabilities
     confidence, correct = probabilities.max(1), probabilities.argmax(1) == targets
     order = np.lexsort((np.where(correct, confidence, -confidence), correct))
@@ -91,7 +91,7 @@ def build_page(result: EvaluationResult, max_bytes: int) -> bytes:
     groups = [result.dataset.clips[row].group for row in rows]
     data = _summary(result) | {
         "reliability": reliability(confidence, correct),
-        "lengths": accuracy_by_quantile(seconds, correct),
+        "lengths": accuracy_by_quantile((cache.lengths[rows] / cache.sample_rate).round(3), correct),
         "levels": accuracy_by_quantile(levels, correct),
         "groups": accuracy_by_group(groups, correct),
         "group_count": len({group for group in groups if group is not None}),
@@ -109,8 +109,9 @@ def build_page(result: EvaluationResult, max_bytes: int) -> bytes:
         clips.append(clip)
     media = render_clips(result.classifier_of, result.dataset, rows[order[: len(clips)]], result.batch_size)
     blocks = media_blocks(enumerate(media), budget - used)
-    notes = _omission_notes(len(rows), len(clips), len(blocks), max_bytes, seconds)
-    data |= {"folder": folder, "clips": clips, "notes": result.notes + notes}
+    notes = [*result.notes, *_notes_on_crops(result.dataset, rows)]
+    notes += _omission_notes(len(rows), len(clips), len(blocks), max_bytes, seconds)
+    data |= {"folder": folder, "clips": clips, "notes": notes}
     return _render(data, blocks)
 
 
@@ -148,7 +149,7 @@ def _summary(result: EvaluationResult) -> dict[str, Any]:
 
 
 def _lengths_and_levels(result: EvaluationResult) -> tuple[Array, Array]:
-    """Length in s and RMS level in dBFS of each clip as it was classified, (clips,) each."""
+    """Length in s and RMS level in dBFS of what the page shows of each clip, (clips,) each."""
     dataset, device = result.dataset, result.classifier.temperature.device
     batches = dataset.batches(result.split, result.batch_size, device)
     samples, power = np.zeros(len(dataset.clips)), np.zeros(len(dataset.clips))
@@ -184,6 +185,17 @@ def media_blocks(media: Iterable[tuple[int, Mapping[str, Any]]], budget: int) ->
         if budget < 0:
             return blocks[:-1]
     return blocks
+
+
+def _notes_on_crops(dataset: Dataset, rows: Array) -> list[str]:
+    limit = dataset.max_seconds
+    count = 0 if limit is None else (dataset.cache.lengths[rows] > round(limit * dataset.cache.sample_rate)).sum()
+    if not count:
+        return []
+    return [
+        f"{count:,} of {len(rows):,} clips are longer than {limit:g} s (data.max_seconds); they are classified in "
+        f"overlapping crops, and the page shows the {limit:g} s in their middle."
+    ]
 
 
 def _omission_notes(clips: int, listed: int, rendered: int, max_bytes: int, seconds: Array) -> list[str]:

@@ -33,7 +33,7 @@ _MAX_LEVEL = 99  # of attention weights, the largest of a clip
 def render_clips(
     classifier_of: Callable[[int], Classifier], dataset: Dataset, rows: Array, batch_size: int
 ) -> Iterator[dict[str, Any]]:
-    """Renders clips, cropped as they are classified.
+    """Renders clips; of one that is longer than the maximum of the dataset, the crop in the middle.
 
     Args:
         classifier_of: Function of a row that returns its classifier in evaluation mode, on the device of the dataset.
