@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import sys
 import tempfile
 from dataclasses import replace
@@ -17,17 +18,24 @@ from spectrnn.config.instantiate import instantiate
 from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.data.clips import Clip
 from spectrnn.data.sources.published import DIGITS
-from spectrnn.data.sources.synthetic_speech import SyntheticSpeech, trim_silence
+from spectrnn.data.sources.synthetic_speech import (
+    _FOREIGN,
+    SyntheticSpeech,
+    _espeak,
+    in_room,
+    random_speaker,
+    trim_silence,
+)
 from spectrnn.errors import UserError
 
 espeakng_loader = pytest.importorskip("espeakng_loader")
 
-TINY = ["data.words=[three, four]", "data.takes=1"]
+TINY = ["data.words=[three, four]", "data.speakers=3", "data.takes=1"]
 
 
 @pytest.fixture
 def speech(tmp_path):
-    """Source with the defaults, but two words and one take, and an empty cache."""
+    """Source with the defaults, but two words and three random speakers, and an empty cache."""
     return configured(tmp_path / "cache", *TINY)
 
 
@@ -79,6 +87,7 @@ def test_similar_voices_are_one_group(cached_speech):
     groups = {voice(clip): clip.group for clip in cached_speech.clips()}
     assert {groups[name] for name in groups if name.startswith("klatt")} == {"klatt"}
     assert len({groups[name] for name in ("f1", "f2", "f5", "m1", "m3")}) == 5
+    assert len({groups[f"speaker_{index:05d}"] for index in range(3)}) == 3
     assert 80 <= len(set(groups.values())) < len(groups)
 
 
@@ -87,12 +96,12 @@ def test_recordings_have_plausible_level_and_length(cached_speech):
         info = soundfile.info(clip.path)
         samples, _ = soundfile.read(clip.path)
         assert (info.subtype, info.channels, info.samplerate) == ("PCM_16", 1, 22050)
-        assert 0.1 < info.duration < 1.5
+        assert 0.1 < info.duration < 2
         assert np.sqrt(np.mean(samples**2)) > 0.003
 
 
 def test_voices_words_and_takes_differ(speech):
-    clips = [clip for clip in replace(speech, takes=2).clips() if voice(clip) in ("f1", "m1", "klatt")]
+    clips = [clip for clip in replace(speech, takes=2).clips() if voice(clip) in ("f1", "klatt", "speaker_00001")]
     assert len(clips) == 3 * 2 * 2
     assert all(first[2] != second[2] for first, second in combinations(contents(clips), 2))
 
@@ -101,6 +110,65 @@ def test_recordings_depend_on_the_seed_only(cached_speech, speech):
     first = contents(cached_speech.clips())
     assert contents(speech.clips()) == first
     assert contents(replace(speech, seed=1).clips()) != first
+
+
+def test_number_of_voices(cached_speech, speech):
+    only = contents(replace(speech, speakers=2, shipped_voices=False).clips())
+    assert [group for _, group, _ in only] == ["speaker_00000"] * 2 + ["speaker_00001"] * 2
+    # The noise and pitch of a voice depend a little on the words before it, the files of the first speaker on nothing.
+    first = [clip for clip in cached_speech.clips() if voice(clip) == "speaker_00000"]
+    assert len(first) == 2
+    shipped = replace(speech, speakers=0)
+    assert {voice(clip) for clip in shipped.clips()} == {voice(clip) for clip in cached_speech.clips()} - {
+        f"speaker_{index:05d}" for index in range(3)
+    }
+
+
+def test_random_speakers_are_people():
+    speakers = [random_speaker(0, index, english=True) for index in range(300)]
+    assert len(set(speakers)) == 300
+    assert random_speaker(0, 7, english=True) == speakers[7] != random_speaker(1, 7, english=True)
+    pitches = [int(speaker.split("pitch ")[1].split()[0]) for speaker in speakers]
+    assert 80 <= min(pitches) < 100
+    assert 250 < max(pitches) <= 280
+    assert sum("replace" in speaker for speaker in speakers) > 80
+    assert not any("replace" in random_speaker(0, index, english=False) for index in range(300))
+
+
+def test_each_line_of_a_speaker_changes_the_recording():
+    """A line that the library does not support would be ignored."""
+    with _espeak() as espeak:
+        parameters = {"rate": 150, "volume": 100, "pitch": 50, "pitch_range": 50}
+
+        def recording(*lines: str) -> bytes:
+            text = "\n".join(["language variant", "flutter 0", *lines]) + "\n"
+            return espeak.synthesize("three eight", "gmw/en-US", text, parameters, 0).tobytes()
+
+        drawn = [line for index in range(20) for line in random_speaker(0, index, english=True).splitlines()[1:]]
+        drawn = [line for line in drawn if not line.startswith(("replace", "roughness 2"))]  # the default is 2
+        lines = {re.match(r"formant .|[a-zA-Z]+", line)[0]: line for line in drawn}  # one of each kind
+        assert {line.split()[0] for line in lines.values()} >= {"pitch", "formant", "tone", "breath", "klatt"}
+        plain = {recording() for _ in range(3)}
+        for line in [
+            *lines.values(),
+            *(f"replace 00 {old} {new}" for old in ("T", "r", "eI") for new in _FOREIGN[old]),
+        ]:
+            assert recording(line) not in plain, line
+
+
+def test_room_reverberates_and_decays():
+    generator = np.random.default_rng(0)
+    tone = (10000 * np.sin(np.arange(16000) * 0.3)).astype(np.int16)
+    faded = in_room(tone, 16000, 20, -60, generator)
+    level = [np.abs(faded[part]).max() for part in (slice(0, 4000), slice(15900, 16000))]
+    assert 20 * np.log10(level[0] / level[1]) == pytest.approx(20, abs=0.5)
+    click = np.zeros(2000, np.int16)
+    click[0] = 20000
+    wet = in_room(click, 16000, 0, -10, generator).astype(float)
+    assert wet[0] == 20000
+    assert 10 * np.log10(np.sum(wet[1:] ** 2) / 20000**2) == pytest.approx(-10, abs=0.5)
+    quarters = np.array_split(wet[1:-2000], 4)  # 15 dB each
+    assert 10 * np.log10(np.sum(quarters[0] ** 2) / np.sum(quarters[2] ** 2)) == pytest.approx(30, abs=3)
 
 
 def test_take_does_not_depend_on_other_words_and_takes(speech):
@@ -201,6 +269,10 @@ def test_invalid_words_are_reported(speech, words, message):
 def test_invalid_settings_are_reported(speech, tmp_path):
     with pytest.raises(UserError, match=r"^rate: the minimum should come first$"):
         replace(speech, rate=(200, 100)).clips()
+    with pytest.raises(UserError, match=r"^decay: the minimum should come first$"):
+        replace(speech, decay=(30.0, 10.0))
+    with pytest.raises(UserError, match=r"^speakers: no voices; use 1 or more, or shipped_voices=true$"):
+        replace(speech, speakers=0, shipped_voices=False)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"^data\.cache=.*file: the recordings cannot be written: "):
         replace(speech, cache=str(tmp_path / "file")).clips()

@@ -1,4 +1,4 @@
-"""Synthetic speech: a list of words in a hundred voices of eSpeak NG."""
+"""Synthetic speech: a list of words in the voices of eSpeak NG and of any number of random speakers."""
 
 import _ctypes
 import ctypes
@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -32,20 +33,39 @@ from spectrnn.progress import progress_bar
 WordsPerMinute = Annotated[int, Ge(80), Le(450)]
 Level0To99 = Annotated[int, Ge(0), Le(99)]
 Percent = Annotated[int, Ge(0), Le(200)]
+Decay = Annotated[float, Ge(0), Le(60)]
+Reverberation = Annotated[float, Ge(-60), Le(10)]
 
-_FORMAT = 1  # of the cached folder and of the random draws
+_FORMAT = 2  # of the cached folder and of the random draws
 _PACKAGE = "espeakng-loader"
 _REMEDY = f"pip install --force-reinstall {_PACKAGE}, which ships the library and its voices"
 _MAX_PATH = 120  # bytes; the library truncates its data path at 160, and then silently searches elsewhere
-_MAX_TAKES = 100_000  # per voice, of all words: ten million clips
+_MAX_TAKES = 100_000  # per voice, of all words: ten million clips of the shipped voices
+_MAX_CLIPS = 10_000_000  # of the random speakers
+_MAX_SPEAKERS = 99_999  # as their folders have five digits
+_VOICE = "spectrnn"  # the voice file that is written for each voice
 _SILENCE = 0.01  # of full scale; takes with a lower peak are skipped
 _TRIM_LEVEL = 0.01  # of the peak (-40 dB); both ends are trimmed to it
 # A line of a voice file: code and, unless it is the default, priority.
 _LANGUAGE = re.compile(r"^[ \t]*language[ \t]+(\S+)(?:[ \t]+([0-9]+)(?!\S))?", re.MULTILINE)
 _DEFAULT_PRIORITY = 5
+# Lowest and highest base pitch in Hz and formant scale in percent of men (twice as likely), women and children.
+_PEOPLE = [(80, 150, 88, 108), (80, 150, 88, 108), (140, 220, 102, 122), (190, 280, 115, 135)]
+# Phonemes of English and what speakers of other languages replace them by; no two digits or commands become the same.
+_FOREIGN = {
+    "T": ["t", "s", "f"],
+    "D": ["d", "z"],
+    "r": ["R", "R2", "r/"],
+    "w": ["v"],
+    "I": ["i"],
+    "V": ["a"],
+    "oU": ["o:", "O:"],
+    "eI": ["e:", "E"],
+}
 # Constants of eSpeak NG's speak_lib.h.
 _SYNCHRONOUS, _DONT_EXIT, _UTF8, _BY_CHARACTER = 2, 0x8000, 1, 1
 _PARAMETERS = {"rate": 1, "volume": 2, "pitch": 3, "pitch_range": 4}
+_RANGES = [*_PARAMETERS, "decay", "reverberation"]
 
 
 @dataclass(kw_only=True)
@@ -53,27 +73,37 @@ class SyntheticSpeech(DataSource):
     """Words synthesized by eSpeak NG (https://github.com/espeak-ng/espeak-ng), once, into the cache.
 
     The label is the word, the group is the voice (similar voices are one group): drawn splits are voice-disjoint.
+    The voices are random speakers (`random_speaker`) and, if `shipped_voices`, those of eSpeak NG itself. Each take is
+    recorded in a room (`in_room`).
 
     Args:
         words: Words, in any script; one class each.
         language: eSpeak NG's code of the language, such as ``en-us``.
         accents: Whether to draw from all accents of the language.
+        speakers: Number of random speakers.
+        shipped_voices: Whether to add the voices that eSpeak NG ships, with its whispers and robots.
         takes: Number of takes per voice and word.
         rate: Minimum and maximum speaking rate in words per minute.
         pitch: Minimum and maximum base pitch, 0 to 99, where 50 is the voice's own.
         pitch_range: Minimum and maximum intonation, 0 (monotone) to 99, where 50 is the voice's own.
         volume: Minimum and maximum volume in percent of eSpeak NG's default.
+        decay: Minimum and maximum fall of the level in dB over the last part of a word.
+        reverberation: Minimum and maximum level of a room's reverberation relative to the voice in dB.
         seed: Seed of the random draws.
     """
 
     words: list[str]
     language: str
     accents: bool
+    speakers: Annotated[int, Ge(0), Le(_MAX_SPEAKERS)]
+    shipped_voices: bool
     takes: PositiveInt
     rate: tuple[WordsPerMinute, WordsPerMinute]
     pitch: tuple[Level0To99, Level0To99]
     pitch_range: tuple[Level0To99, Level0To99]
     volume: tuple[Percent, Percent]
+    decay: tuple[Decay, Decay]
+    reverberation: tuple[Reverberation, Reverberation]
     seed: NonNegativeInt
 
     def __post_init__(self) -> None:
@@ -82,12 +112,18 @@ class SyntheticSpeech(DataSource):
         twice = sorted({word for word in words if words.count(word) > 1})
         most = _MAX_TAKES // max(1, len(words))
         too_many = f"more than {_MAX_TAKES:,} takes per voice for {len(words)} words; use at most {most:,}"
-        ranges = [(name, getattr(self, name)) for name in _PARAMETERS]
+        ranges = [(name, getattr(self, name)) for name in _RANGES]
         reject_settings(
             ("words", len(words) < 2, "a classifier needs two words or more"),
             ("words", empty, f"word {empty} is empty"),
             ("words", twice, f"{', '.join(twice)} given twice; each word is one class"),
+            (
+                "speakers",
+                not (self.speakers or self.shipped_voices),
+                "no voices; use 1 or more, or shipped_voices=true",
+            ),
             ("takes", len(words) * self.takes > _MAX_TAKES, too_many),
+            ("speakers", self.speakers * len(words) * self.takes > _MAX_CLIPS, f"more than {_MAX_CLIPS:,} clips"),
             *((name, low > high, "the minimum should come first") for name, (low, high) in ranges),
         )
 
@@ -103,7 +139,7 @@ class SyntheticSpeech(DataSource):
             self._synthesize(words, folder)
         clips = []
         for path in sorted(folder.glob("*/*.wav"), key=lambda path: (path.parent.name, path.name)):
-            # The voices klatt2 and klatt6 are similar and one group; f1 and f2 are two people.
+            # The voices klatt2 and klatt6 are similar and one group; f1 and f2 are two people, as are the speakers.
             group = re.sub(r"(?<=[A-Za-z]{2})[0-9]+$", "", path.parent.name)
             clips.append(Clip(str(path), words[int(path.name.split("_")[0])], group=group))
         return clips
@@ -114,8 +150,8 @@ class SyntheticSpeech(DataSource):
             version = metadata.version(_PACKAGE)
         except metadata.PackageNotFoundError as error:
             raise UserError(f"data=synthetic_speech: {_PACKAGE} is not installed; {_REMEDY}") from error
-        ranges = [getattr(self, name) for name in _PARAMETERS]
-        values = [_FORMAT, version, self.language, self.accents, words, self.takes, ranges, self.seed]
+        voices, ranges = [self.speakers, self.shipped_voices], [getattr(self, name) for name in _RANGES]
+        values = [_FORMAT, version, self.language, self.accents, words, voices, self.takes, ranges, self.seed]
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
     def _synthesize(self, words: list[str], folder: Path) -> None:
@@ -124,11 +160,19 @@ class SyntheticSpeech(DataSource):
         try:
             with atomic_directory(folder) as temporary, _espeak() as espeak:
                 accents = espeak.accents(self.language) if self.accents else [espeak.identifier(self.language)]
-                takes = list(product(espeak.voices(), enumerate(words), range(self.takes)))
+                english = self.accents and _language_and_script(accents[0])[0] == "en"
+                speakers = range(self.speakers)
+                voices = {f"speaker_{index:05d}": random_speaker(self.seed, index, english) for index in speakers}
+                if self.shipped_voices:
+                    voices |= espeak.voices()
+                takes = list(product(sorted(voices), enumerate(words), range(self.takes)))
                 for voice, (index, word), take in progress_bar(len(takes), "synthesizing", "clip", iterable=takes):
                     accent, parameters, noise_seed = self._draw(voice, word, take, accents)
-                    samples = trim_silence(espeak.synthesize(word, f"{accent}+{voice}", parameters, noise_seed))
+                    samples = trim_silence(espeak.synthesize(word, accent, voices[voice], parameters, noise_seed))
                     if samples.size:
+                        generator = np.random.default_rng(noise_seed)
+                        decay, level = generator.uniform(*self.decay), generator.uniform(*self.reverberation)
+                        samples = trim_silence(in_room(samples, espeak.sample_rate, decay, level, generator))
                         path = temporary / voice / f"{index:05d}_{take:05d}.wav"
                         path.parent.mkdir(parents=True, exist_ok=True)
                         soundfile.write(path, samples, espeak.sample_rate, subtype="PCM_16")
@@ -180,9 +224,10 @@ class _Espeak:
             self._chunks.append(ctypes.string_at(samples, 2 * count))
         return 0  # continue
 
-    def voices(self) -> list[str]:
-        """Returns the names of the voices ("variants" in eSpeak NG), which support every language."""
-        return sorted(path.name for path in (self._data / "voices" / "!v").iterdir() if path.name[0] != ".")
+    def voices(self) -> dict[str, str]:
+        """Returns the shipped voices ("variants" in eSpeak NG), which support every language: their files by name."""
+        paths = [path for path in (self._data / "voices" / "!v").iterdir() if path.name[0] != "."]
+        return {path.name: path.read_text(encoding="utf-8", errors="replace") for path in paths if path.name != _VOICE}
 
     def identifier(self, language: str) -> str:
         """Returns the identifier of the best voice file for a language: ``gmw/en-US`` for ``en-us``."""
@@ -200,20 +245,26 @@ class _Espeak:
         family = _language_and_script(self.identifier(language))
         return sorted(name for name in self._languages if _language_and_script(name) == family)
 
-    def synthesize(self, text: str, voice: str, parameters: dict[str, int], noise_seed: int) -> NDArray[np.int16]:
+    def synthesize(
+        self, text: str, language: str, voice: str, parameters: dict[str, int], noise_seed: int
+    ) -> NDArray[np.int16]:
         """Synthesizes a text.
 
         Args:
             text: Text.
-            voice: Identifier of a language and name of a voice, such as ``gmw/en-US+f1``.
+            language: Identifier of a language, such as ``gmw/en-US``.
+            voice: Voice file, its lines.
             parameters: Values by their names in `_PARAMETERS`.
             noise_seed: Seed of breath and whisper noise.
 
         Returns:
-            Samples at `sample_rate`, int16 (samples,); empty if the voice cannot be loaded.
+            Samples at `sample_rate`, int16 (samples,); empty if the language cannot be loaded.
         """
         self._chunks.clear()
-        if self._library.espeak_SetVoiceByName(voice.encode()) == 0:
+        # The library reads a voice from its data folder at each selection, and has room for 350 files in it: one is
+        # written again and again.
+        (self._data / "voices" / "!v" / _VOICE).write_text(voice, encoding="utf-8", newline="\n")
+        if self._library.espeak_SetVoiceByName(f"{language}+{_VOICE}".encode()) == 0:
             for name, value in parameters.items():
                 self._library.espeak_SetParameter(_PARAMETERS[name], value, 0)
             # Breath noise comes from the C library's generator, in later versions partly from eSpeak NG's own.
@@ -236,6 +287,8 @@ def _language_and_script(identifier: str) -> tuple[str, list[str]]:
 def _espeak() -> Iterator[_Espeak]:
     """Loads eSpeak NG.
 
+    Its data folder (19 MB) is copied, to a short path and to add a voice file.
+
     The library keeps state between words (pitch flutter, gain control) that its initialization does not reset. Loading
     and unloading it does, so that a process synthesizes the same samples each time.
     """
@@ -249,19 +302,97 @@ def _espeak() -> Iterator[_Espeak]:
         unload = getattr(_ctypes, "FreeLibrary", None) or _ctypes.dlclose  # on Windows, elsewhere
         stack.callback(unload, library._handle)
         stack.callback(library.espeak_Terminate)
-        if len(os.fsencode(data)) > _MAX_PATH:
-            parent = tempfile.gettempdir()
-            parent = parent if len(os.fsencode(parent)) < _MAX_PATH - 40 else "/tmp"
-            try:
-                link = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="espeak-", dir=parent)), "data")
-                link.symlink_to(data, target_is_directory=True)
-            except OSError as error:
-                raise UserError(
-                    f"data=synthetic_speech: {data} is too long a path for eSpeak NG, and cannot be linked from "
-                    f"{parent} ({error}); install spectrnn in a folder with a shorter path"
-                ) from error
-            data = link
-        yield _Espeak(library, data, stack.enter_context(ThreadPoolExecutor(1)))
+        parent = tempfile.gettempdir()
+        parent = parent if len(os.fsencode(parent)) < _MAX_PATH - 40 else "/tmp"
+        try:
+            copy = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="espeak-", dir=parent)), "data")
+            shutil.copytree(data, copy)
+        except OSError as error:
+            raise UserError(f"data=synthetic_speech: {data} cannot be copied to {parent}: {error}") from error
+        yield _Espeak(library, copy, stack.enter_context(ThreadPoolExecutor(1)))
+
+
+def random_speaker(seed: int, index: int, english: bool) -> str:
+    """Draws a speaker: a man, a woman or a child, in the lines of a voice file of eSpeak NG.
+
+    The ranges are those of people, not of a dataset. Peterson and Barney (1952) measured a mean fundamental frequency
+    of 132, 223 and 264 Hz in men, women and children, and formants of women and children about a sixth and a third
+    above those of men. All other lines are described at https://github.com/espeak-ng/espeak-ng/blob/master/docs/voices.md.
+
+    Args:
+        seed: Seed of the corpus.
+        index: Number of the speaker.
+        english: Whether the speaker may read English with the sounds of another language.
+
+    Returns:
+        Lines of a voice file.
+    """
+    generator = random.Random(json.dumps([seed, "speaker", index]))
+
+    def draw(low: float, high: float) -> int:
+        return round(low + (high - low) * generator.random())
+
+    # Lowest and highest fundamental frequency in Hz, vocal tract: formants in percent of the synthesizer's man.
+    low, high, shortest, longest = _PEOPLE[draw(0, len(_PEOPLE) - 1)]
+    base, tract = draw(low, high), draw(shortest, longest)
+    tilt = draw(-45, 15)  # of the spectrum, of each of the three steps of the curve `tone`
+    tone = [min(255, max(20, level + step * tilt + draw(-15, 15))) for step, level in enumerate((170, 150, 135, 125))]
+    breath = draw(-15, 20)  # two of five speakers have none
+    lines = [
+        "language variant",
+        f"pitch {base} {base + base * draw(15, 60) // 100}",
+        f"formant 0 {tract} {draw(80, 180)} {draw(80, 130)}",
+        *(f"formant {n} {tract + draw(-6, 6)} {draw(85, 115)} {draw(80, 130)}" for n in (1, 2, 3)),
+        *(f"formant {n} {tract + draw(-10, 10)} {draw(40, 130)} {draw(70, 160)}" for n in (4, 5)),
+        f"tone 500 {tone[0]} 1200 {tone[1]} 2000 {tone[2]} 3200 {tone[3]}",
+        f"flutter {draw(0, 12)}",
+        f"roughness {draw(0, 4)}",
+        f"consonants {draw(50, 150)} {draw(50, 150)}",
+        f"stressAdd {' '.join(str(draw(-60, 60)) for _ in range(8))}",
+    ]
+    if breath > 0:
+        lines += [f"breath {' '.join(str(draw(0, breath)) for _ in range(6))}", f"voicing {100 - 2 * breath}"]
+    if generator.random() < 0.25:
+        lines.append(f"klatt {draw(1, 5)}")  # another synthesizer of vowels, with one of its five glottal sources
+    if english and generator.random() < 0.4:
+        lines += [
+            f"replace 00 {sound} {others[draw(0, len(others) - 1)]}"
+            for sound, others in _FOREIGN.items()
+            if generator.random() < 0.5
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def in_room(
+    samples: NDArray[np.int16], sample_rate: int, decay: float, level: float, generator: np.random.Generator
+) -> NDArray[np.int16]:
+    """Lets a word fade and reverberate as people's do; the synthesizer's ends abruptly, and its pauses are silent.
+
+    The reverberation is noise that falls exponentially, by 60 dB in 0.1 to 0.5 s, the range of furnished rooms.
+
+    Args:
+        samples: Word, int16 (samples,).
+        sample_rate: Sample rate in Hz.
+        decay: Fall of the level in dB, linear from a random point in the word (30 to 80 %) to its end.
+        level: Level of the reverberation relative to the word in dB.
+        generator: Random number generator.
+
+    Returns:
+        The word and the tail of its reverberation, with the same peak, int16 (longer,).
+    """
+    start = generator.uniform(0.3, 0.8)
+    position = np.arange(samples.size) / samples.size
+    voice = samples * 10 ** (-decay / 20 * np.maximum(0, position - start) / (1 - start))
+    seconds = generator.uniform(0.1, 0.5)
+    tail = np.arange(round(seconds * sample_rate))
+    response = generator.standard_normal(tail.size) * 10 ** (-3 * tail / tail.size)
+    response *= 10 ** (level / 20) / np.sqrt(np.sum(response**2))
+    response[0] += 1
+    length = samples.size + tail.size
+    points = 1 << length.bit_length()
+    wet = np.fft.irfft(np.fft.rfft(voice, points) * np.fft.rfft(response, points), points)[:length]
+    peak = np.abs(samples.astype(np.int32)).max()
+    return np.rint(wet * (peak / np.abs(wet).max())).clip(-(2**15), 2**15 - 1).astype(np.int16)
 
 
 def trim_silence(samples: NDArray[np.int16]) -> NDArray[np.int16]:
