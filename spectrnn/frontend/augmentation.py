@@ -328,10 +328,11 @@ class FilterAugment(SpectrogramAugmentation):
 
 
 class VTLP(SpectrogramAugmentation):
-    """Vocal tract length perturbation: stretches the frequency axis of each clip, as shorter or longer vocal tracts do.
+    """Vocal tract length perturbation: stretches the frequency axis of each clip, as other vocal tracts do.
 
-    Source: Jaitly & Hinton, "Vocal tract length perturbation improves speech recognition", 2013; here of the bins, which
-    should be frequency bands, by linear interpolation.
+    The bins, which should be frequency bands, are interpolated linearly.
+
+    Source: Jaitly & Hinton, "Vocal tract length perturbation (VTLP) improves speech recognition", 2013.
 
     Args:
         max_stretch: Maximum relative change of the axis in either direction; 0.1 is 10 %.

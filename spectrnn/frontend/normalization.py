@@ -92,12 +92,12 @@ class CMVN(Normalization):
 
 
 class CMN(GlobalNormalization):
-    """Cepstral mean normalization: removes the mean of each bin over a clip, and then normalizes over the training split.
+    """Cepstral mean normalization: removes the mean of each bin over a clip, then normalizes over the training split.
 
-    Removes the level and the frequency response of a recording. That of its voice or source is removed with it, unless
-    the removal is relaxed: then a part of it stays, and the level is removed nevertheless.
+    This removes the level and the frequency response of a recording, and with it that of its voice or source. If the
+    removal is relaxed, a part of the response stays, but none of the level.
 
-    Source of the relaxation: Kim et al., "Domain generalization with relaxed instance frequency-wise normalization", 2022.
+    Source: after Kim et al., "Domain generalization with relaxed instance frequency-wise normalization", 2022.
 
     Args:
         input_size, eps: As for `GlobalNormalization`.
