@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from spectrnn.config.types import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Probability
@@ -20,6 +20,7 @@ from spectrnn.errors import reject_settings
 from spectrnn.frontend.masking import length_mask, masked_mean
 
 NumPoints = Annotated[int, Ge(2)]
+HalfFraction = Annotated[float, Ge(0), Lt(0.5)]
 
 _NOISE_SAMPLES = 1 << 20  # generated once; every clip gets a random excerpt
 
@@ -154,6 +155,28 @@ class TimeShift(WaveformAugmentation):
         inside = (position >= 0) & length_mask(batch.lengths, batch.waveform.shape[1])
         shifted = batch.waveform.gather(1, position.clamp(0, batch.waveform.shape[1] - 1))
         return batch._replace(waveform=shifted * (inside & (position < batch.lengths[:, None])))
+
+
+class Trim(WaveformAugmentation):
+    """Removes a random part of a clip at its start and at its end, as other people and programs cut recordings.
+
+    Args:
+        max_fraction: Maximum fraction of the clip that is removed at either end, below 0.5.
+        p: Probability of a clip to be changed.
+    """
+
+    def __init__(self, max_fraction: HalfFraction, p: Probability) -> None:
+        super().__init__()
+        self.max_fraction, self.p = max_fraction, p
+
+    def forward(self, batch: Batch) -> Batch:
+        """Trims each clip; waveform (batch, samples) of the same size, with new lengths."""
+        size, trimmed = batch.waveform.shape[1], _is_selected(batch, self.p) * batch.lengths
+        start, end = ((trimmed * _uniform(batch, 0, self.max_fraction)).long() for _ in range(2))
+        lengths = batch.lengths - start - end
+        position = torch.arange(size, device=start.device) + start[:, None]
+        waveform = batch.waveform.gather(1, position.clamp(max=size - 1)) * length_mask(lengths, size)
+        return batch._replace(waveform=waveform, lengths=lengths)
 
 
 class Gain(WaveformAugmentation):
@@ -305,7 +328,7 @@ class FilterAugment(SpectrogramAugmentation):
 
 
 class VTLP(SpectrogramAugmentation):
-    """Vocal tract length perturbation: stretches the frequency axis of each clip, as shorter or longer vocal tracts do.
+    """Vocal tract length perturbation: stretches the frequency axis of each clip, as other vocal tracts do.
 
     The bins, which should be frequency bands, are interpolated linearly.
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from spectrnn import distributed
-from spectrnn.config.types import PositiveFloat, PositiveInt
+from spectrnn.config.types import PositiveFloat, PositiveInt, Probability
 from spectrnn.frontend.masking import length_mask, masked_mean, masked_moments
 from spectrnn.frontend.streaming import StreamingModule
 
@@ -91,33 +91,33 @@ class CMVN(Normalization):
         return (x - mean[:, None]) / (variance + self.eps).sqrt()[:, None]
 
 
-class CMN(Normalization):
-    """Cepstral mean normalization: mean 0 of each bin over each clip, standard deviation 1 over the training split.
+class CMN(GlobalNormalization):
+    """Cepstral mean normalization: removes the mean of each bin over a clip, then normalizes over the training split.
 
-    Removes the level and the fixed frequency response of a recording, and retains how much its bins vary.
+    This removes the level and the frequency response of a recording, and with it that of its voice or source. If the
+    removal is relaxed, a part of the response stays, but none of the level.
+
+    Source: after Kim et al., "Domain generalization with relaxed instance frequency-wise normalization", 2022.
 
     Args:
-        input_size: Number of bins.
-        eps: Value added to the variance, so that a bin that is constant in training is not amplified later.
+        input_size, eps: As for `GlobalNormalization`.
+        relaxation: Fraction of the difference of a bin's mean from that of all bins that stays; 0 is classical.
     """
 
     streaming_issues: Mapping[str, str] = CMVN.streaming_issues
-    std: Tensor
 
-    def __init__(self, input_size: PositiveInt, eps: PositiveFloat) -> None:
-        super().__init__()
-        self.eps = eps
-        self.register_buffer("std", torch.ones(input_size))
+    def __init__(self, input_size: PositiveInt, eps: PositiveFloat, relaxation: Probability) -> None:
+        super().__init__(input_size, eps)
+        self.relaxation = relaxation
 
     def fit(self, features: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Computes the standard deviation of the valid frames around the mean of their clip, with float64 sums."""
-        sums = torch.zeros(2, len(self.std), dtype=torch.float64, device=self.std.device)
-        for x, lengths in features:
-            _, variance = masked_moments(x, lengths)
-            sums += torch.stack([lengths.double() @ variance.double(), lengths.sum().expand_as(self.std)])
-        squares, count = distributed.all_reduce_sum(sums)
-        self.std.copy_((squares / count + self.eps).sqrt())
+        """Computes mean and standard deviation of the valid frames after the removal."""
+        super().fit((self._remove_mean(x, lengths), lengths) for x, lengths in features)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(batch, frames, bins) -> (batch, frames, bins)."""
-        return (x - masked_mean(x, lengths)[:, None]) / self.std
+        return super().forward(self._remove_mean(x, lengths), lengths)
+
+    def _remove_mean(self, x: Tensor, lengths: Tensor) -> Tensor:
+        mean = masked_mean(x, lengths)
+        return x - torch.lerp(mean, mean.mean(1, keepdim=True), self.relaxation)[:, None]

@@ -13,7 +13,7 @@ from spectrnn.frontend.augmentation import Augmentations, Gain, SpecAugment, Tim
 from spectrnn.frontend.masking import length_mask
 
 RATE = 16000
-WAVEFORM = ["white", "pink", "background_noise", "shift", "gain", "speed", "reverb", "mixup"]
+WAVEFORM = ["white", "pink", "background_noise", "shift", "trim", "gain", "speed", "reverb", "mixup"]
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +166,15 @@ def test_shifted_clip_is_filled_with_silence(stage, batch):
     assert len(removed.unique()) > 20
     first, last = after.waveform[:, 0], after.waveform[torch.arange(40), before.lengths - 1]
     assert torch.equal(first + last, torch.where(removed > 0, 1.0, 2.0))  # silence at one end only
+
+
+def test_trim_removes_a_uniformly_distributed_part_of_each_end(stage, batch):
+    before = batch([1000, 800] * 300, torch.arange(1.0, 1001).repeat(600, 1))
+    after = stage("augment", "trim", max_fraction=0.2, p=1.0)(before)
+    for removed in (after.waveform[:, 0] - 1, before.lengths - after.lengths - (after.waveform[:, 0] - 1)):
+        assert scipy.stats.kstest((removed / before.lengths).numpy(), "uniform", (-1e-3, 0.201)).pvalue > 0.01
+    expected = after.waveform[:, :1] + torch.arange(1000)
+    assert torch.equal(after.waveform, expected * length_mask(after.lengths, 1000))
 
 
 def test_gain_is_uniformly_distributed(stage, batch):

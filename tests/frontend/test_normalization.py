@@ -105,6 +105,17 @@ def test_cmn_results_in_mean_0_over_each_clip_and_deviation_1_over_the_training_
     torch.testing.assert_close(normalize(filtered, FRAMES)[VALID], result[VALID], rtol=0, atol=1e-4)
 
 
+def test_relaxed_removes_the_level_and_a_part_of_the_frequency_response(stage, features):
+    normalize = stage("normalize", "relaxed", {"input_size": 5}, eps=1e-9, relaxation=0.25)
+    normalize.fit([(features, FRAMES)])
+    before = normalize(features, FRAMES)
+    level, response = torch.randn(4, 1, 1), torch.randn(4, 1, 5)
+    response -= response.mean(2, keepdim=True)
+    after = normalize(features + level + response, FRAMES)
+    expected = (before + 0.25 * response / normalize.std)[VALID]
+    torch.testing.assert_close(after[VALID], expected, rtol=0, atol=1e-4)
+
+
 def test_cmvn_results_in_mean_0_and_deviation_1_over_each_clip(stage, features):
     result = stage("normalize", "cmvn", eps=0.5)(features, FRAMES)
     for clip, frames in enumerate(FRAMES.tolist()):
@@ -126,7 +137,7 @@ def test_cmvn_of_a_constant_bin_is_zero(stage, bins, frames):
     assert result[0, :frames].abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("option", ["global", "cmn", "cmvn", "none"])
+@pytest.mark.parametrize("option", ["global", "cmn", "relaxed", "cmvn", "none"])
 def test_normalization_does_not_depend_on_padding(stage, features, option):
     results = []
     for padding in (features, torch.where(VALID[:, :, None], features, 0.0)):

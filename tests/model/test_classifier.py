@@ -10,7 +10,7 @@ from spectrnn.model.classifier import Classifier, build_stages
 
 ENCODERS = ["gru", "bigru", "lstm", "bilstm", "crnn", "conv1d_rnn"]
 POOLINGS = ["last", "mean", "max", "attention", "stats"]
-COMBINATIONS = list(product(["logmel", "mfcc"], ["global", "cmn", "cmvn", "none"], ENCODERS, POOLINGS))
+COMBINATIONS = list(product(["logmel", "mfcc"], ["global", "relaxed", "cmvn", "none"], ENCODERS, POOLINGS))
 TARGETS = torch.tensor([0, 1, 2, 0, 1, 2, 0])
 
 
