@@ -49,7 +49,7 @@ from spectrnn.errors import UserError
 
 SECTIONS = ("training", "step", "prediction", "detection", "stream", "startup", "scaling")
 ON_REQUEST = ("parallel", "accuracy")
-CRNN = ["experiment=esc50", "data=manifest", "data.fold=1"]
+CRNN = ["experiment=environment", "data=manifest", "data.fold=1"]
 _IDLE_SECONDS = 60.0  # maximum time to wait for an idle machine
 
 

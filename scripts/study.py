@@ -60,14 +60,14 @@ def convolutions(*channels: int) -> list[str]:
 
 # By what they vary: overrides of each variant. One that changes nothing in a protocol is its default, and not trained.
 VARIANTS: dict[str, dict[str, list[str]]] = {
-    "normalization": values("normalize", "global", "cmvn", "cmn", "none"),
+    "normalization": values("normalize", "global", "relaxed", "cmn", "cmvn", "none"),
     "augmentation": {
         "no-augmentation": ["augment=[]"],
         **{
             f"no-{name}": [f"~augment.{name}"]
             for name in ("filter", "vtlp", "speed", "noise", "reverb", "gain", "specaugment", "mixup")
         },
-        "mixup": ["+augment=mixup"],
+        **{name: [f"+augment={name}"] for name in ("trim", "reverb", "shift", "mixup")},
     },
     "label smoothing": values("task.label_smoothing", 0, 0.05, 0.1, 0.2),
     "dropout": {f"dropout-{p}": [f"model.dropout={p}", f"head.dropout={p}"] for p in (0, 0.1, 0.2, 0.4)},
@@ -76,6 +76,7 @@ VARIANTS: dict[str, dict[str, list[str]]] = {
     "learning rate": values("optimizer.lr", 0.0005, 0.001, 0.002, 0.004),
     "schedule": values("scheduler", "constant", "cosine", "onecycle", "trapezoidal"),
     "batch size": values("trainer.batch_size", 16, 32, 64, 128),
+    "encoder": values("model", "bigru", "conv1d_rnn"),
     "hidden size": values("model.hidden_size", 64, 128, 256),
     "convolutions": {
         "conv-2": convolutions(32, 64),
@@ -86,7 +87,7 @@ VARIANTS: dict[str, dict[str, list[str]]] = {
     "attention heads": values("pooling.num_heads", 1, 2, 4, 8),
     "clip length": values("data.max_seconds", 0.5, 1, 3),
 }
-ENVIRONMENT = ["experiment=esc50", "data=manifest"]
+ENVIRONMENT = ["experiment=environment", "data=manifest"]
 
 
 class Protocol(NamedTuple):

@@ -69,7 +69,7 @@ def test_overrides_change_the_config(spectrnn):
         ("+model.hiden_size=3", "model.hiden_size: no such key; did you mean model.hidden_size?"),
         ("model=lsmt", "model=lsmt: no such option; did you mean model=lstm?"),
         ("augment=[noise,shfit]", "augment=shfit: no such option; did you mean augment=shift?"),
-        ("experiment=esc5", "experiment=esc5: no such option; did you mean experiment=esc50?"),
+        ("experiment=keyword", "experiment=keyword: no such option; did you mean experiment=keywords?"),
         ("sweep=seds", "sweep=seds: no such option; did you mean sweep=seeds?"),
         (
             "data.split_seed=(",

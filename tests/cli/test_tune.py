@@ -371,7 +371,7 @@ def test_spaces_are_valid(spectrnn, tones, tmp_path, space):
     "overrides",
     [
         ["model=gru", "optimizer.lr=1e-05", "augment=[noise,gain]", "augment.noise.color=white", "seed=3"],
-        ["experiment=esc50", "model=lstm", "augment=[]", "trainer.epochs=7"],
+        ["experiment=environment", "model=lstm", "augment=[]", "trainer.epochs=7"],
         ["data=folder", "data.root='/a b/it\\'s'", "data.group='(\\d+)_'", "trainer.patience=null"],
         ["model.dropout=0.3", "model.dropout=0.1", "features.fmax=${data.sample_rate}"],
         ["data.words=[a,b,'no']", "trainer.ema_decay=0.9", "optimizer.betas=[0.9,0.99]"],
