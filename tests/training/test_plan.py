@@ -42,8 +42,8 @@ def test_length_by_the_number_of_training_clips(clips, on_gpu, batch_size, epoch
 
 
 def test_patience_by_the_number_of_epochs_and_validation_clips():
-    assert [automatic_patience(epochs, 200) for epochs in (3, 25, 66)] == [5, 5, 13]
-    assert automatic_patience(66, 199) is None
+    assert [automatic_patience(epochs, 1_000) for epochs in (3, 25, 66)] == [5, 5, 13]
+    assert automatic_patience(66, 999) is None
 
 
 @pytest.mark.parametrize(
