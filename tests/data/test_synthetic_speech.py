@@ -296,6 +296,5 @@ def test_missing_package_is_reported_with_the_remedy(speech, monkeypatch):
 def test_silence_is_trimmed_to_40_db_below_the_peak():
     samples = np.array([0, 99, -99, 150, 10000, -50, 100, 99, 0], dtype=np.int16)
     assert trim_silence(samples).tolist() == [150, 10000, -50, 100]
-    assert trim_silence(samples, -37).tolist() == [150, 10000]
     assert trim_silence(np.full(100, 300, dtype=np.int16)).size == 0
     assert trim_silence(samples[:0]).size == 0

@@ -35,7 +35,7 @@ Level0To99 = Annotated[int, Ge(0), Le(99)]
 Percent = Annotated[int, Ge(0), Le(200)]
 Decay = Annotated[float, Ge(0), Le(60)]
 Reverberation = Annotated[float, Ge(-60), Le(10)]
-Trim = Annotated[float, Ge(-60), Le(-5)]
+TrimFraction = Annotated[float, Ge(0), Le(0.4)]
 
 _FORMAT = 2  # of the cached folder and of the random draws
 _PACKAGE = "espeakng-loader"
@@ -46,6 +46,7 @@ _MAX_CLIPS = 10_000_000  # of the random speakers
 _MAX_SPEAKERS = 99_999  # as their folders have five digits
 _VOICE = "spectrnn"  # the voice file that is written for each voice
 _SILENCE = 0.01  # of full scale; takes with a lower peak are skipped
+_TRIM_LEVEL = 0.01  # of the peak (-40 dB); both ends are trimmed to it
 # A line of a voice file: code and, unless it is the default, priority.
 _LANGUAGE = re.compile(r"^[ \t]*language[ \t]+(\S+)(?:[ \t]+([0-9]+)(?!\S))?", re.MULTILINE)
 _DEFAULT_PRIORITY = 5
@@ -89,7 +90,7 @@ class SyntheticSpeech(DataSource):
         volume: Minimum and maximum volume in percent of eSpeak NG's default.
         decay: Minimum and maximum fall of the level in dB over the last part of a word.
         reverberation: Minimum and maximum level of a room's reverberation relative to the voice in dB.
-        trim: Minimum and maximum level relative to the peak in dB, to which both ends are trimmed.
+        trim: Minimum and maximum fraction of a take that is cut off at each of its ends.
         seed: Seed of the random draws.
     """
 
@@ -105,7 +106,7 @@ class SyntheticSpeech(DataSource):
     volume: tuple[Percent, Percent]
     decay: tuple[Decay, Decay]
     reverberation: tuple[Reverberation, Reverberation]
-    trim: tuple[Trim, Trim]
+    trim: tuple[TrimFraction, TrimFraction]
     seed: NonNegativeInt
 
     def __post_init__(self) -> None:
@@ -174,8 +175,9 @@ class SyntheticSpeech(DataSource):
                     if samples.size:
                         generator = np.random.default_rng(noise_seed)
                         decay, level = generator.uniform(*self.decay), generator.uniform(*self.reverberation)
-                        samples = in_room(samples, espeak.sample_rate, decay, level, generator)
-                        samples = trim_silence(samples, generator.uniform(*self.trim))
+                        samples = trim_silence(in_room(samples, espeak.sample_rate, decay, level, generator))
+                        start, end = (int(samples.size * generator.uniform(*self.trim)) for _ in range(2))
+                        samples = samples[start : samples.size - end]
                         path = temporary / voice / f"{index:05d}_{take:05d}.wav"
                         path.parent.mkdir(parents=True, exist_ok=True)
                         soundfile.write(path, samples, espeak.sample_rate, subtype="PCM_16")
@@ -398,8 +400,8 @@ def in_room(
     return np.rint(wet * (peak / np.abs(wet).max())).clip(-(2**15), 2**15 - 1).astype(np.int16)
 
 
-def trim_silence(samples: NDArray[np.int16], level_db: float = -40) -> NDArray[np.int16]:
-    """Trims int16 (samples,) at both ends to a level relative to the peak, as in datasets of isolated words.
+def trim_silence(samples: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Trims int16 (samples,) at both ends to -40 dB of the peak, as in datasets of isolated words.
 
     Nothing remains of samples that are not audible.
     """
@@ -407,5 +409,5 @@ def trim_silence(samples: NDArray[np.int16], level_db: float = -40) -> NDArray[n
     peak = level.max(initial=0)
     if peak < _SILENCE * 2**15:
         return samples[:0]
-    loud = np.flatnonzero(level >= 10 ** (level_db / 20) * peak)
+    loud = np.flatnonzero(level >= _TRIM_LEVEL * peak)
     return samples[loud[0] : loud[-1] + 1]
