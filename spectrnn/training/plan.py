@@ -15,10 +15,11 @@ log = logging.getLogger(__name__)
 # Batch size by the minimum number of training clips: a small corpus needs many steps more than it needs fast epochs.
 _BATCH_SIZES = {0: 16, 1_000: 32, 2_000: 64}
 _GPU_BATCH_SIZES = {**_BATCH_SIZES, 20_000: 256}  # as a GPU is not busy with small batches
-# Epochs of this number of clips; for other numbers they change with its inverse square root: a small corpus is seen
-# more often, though in fewer steps altogether, as it is overfitted sooner.
+# Epochs of this number of clips. A smaller corpus is seen more often, as its steps are few; a larger one less often, as
+# its clips repeat each other, but not so much less that its steps are fewer. The powers are of the relative size.
 _EPOCHS, _CLIPS = 25, 2_500
-_MIN_EPOCHS, _MAX_EPOCHS = 10, 120
+_SMALL_POWER, _LARGE_POWER = -0.7, -0.35
+_MIN_EPOCHS, _MAX_EPOCHS = 10, 150
 _PATIENCE, _MIN_PATIENCE = 1 / 5, 5  # fraction of the epochs; epochs
 _MIN_VAL_CLIPS = 1_000  # with fewer, the metrics of the validation split are too noisy to stop by
 
@@ -31,7 +32,8 @@ def automatic_batch_size(clips: int, on_gpu: bool) -> int:
 
 def automatic_epochs(clips: int) -> int:
     """Returns the number of epochs for a number of training clips."""
-    return min(max(round(_EPOCHS * (_CLIPS / clips) ** 0.5), _MIN_EPOCHS), _MAX_EPOCHS)
+    power = _SMALL_POWER if clips < _CLIPS else _LARGE_POWER
+    return min(max(round(_EPOCHS * (clips / _CLIPS) ** power), _MIN_EPOCHS), _MAX_EPOCHS)
 
 
 def automatic_patience(epochs: int, val_clips: int) -> int | None:

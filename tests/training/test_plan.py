@@ -25,15 +25,16 @@ TINY = (
 @pytest.mark.parametrize(
     ("clips", "on_gpu", "batch_size", "epochs"),
     [
-        (10, False, 16, 120),
-        (369, False, 16, 65),  # 25 * sqrt(2500 / 369) = 65.1
-        (999, False, 16, 40),
-        (1_000, False, 32, 40),
-        (2_000, True, 64, 28),
+        (10, False, 16, 150),
+        (369, False, 16, 95),  # 25 * (2500 / 369) ** 0.7 = 95.4
+        (999, False, 16, 48),
+        (1_000, False, 32, 47),
+        (2_000, True, 64, 29),
         (2_500, False, 64, 25),
-        (19_999, True, 64, 10),
-        (20_000, True, 256, 10),
-        (20_000, False, 64, 10),
+        (10_000, False, 64, 15),  # 25 * (2500 / 10000) ** 0.35 = 15.4
+        (19_999, True, 64, 12),
+        (20_000, True, 256, 12),
+        (200_000, False, 64, 10),
     ],
 )
 def test_length_by_the_number_of_training_clips(clips, on_gpu, batch_size, epochs):
@@ -49,9 +50,9 @@ def test_patience_by_the_number_of_epochs_and_validation_clips():
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ((), TrainingPlan(120, 16, None, "loss")),
+        ((), TrainingPlan(150, 16, None, "loss")),
         (("trainer.epochs=7", "trainer.patience=3"), TrainingPlan(7, 16, 3, "loss")),
-        (("trainer.batch_size=8",), TrainingPlan(120, 8, None, "loss")),
+        (("trainer.batch_size=8",), TrainingPlan(150, 8, None, "loss")),
         # 4 batches of at most 8 clips are 2 updates: 15 updates take 8 epochs.
         (("trainer.batch_size=8", "trainer.steps=15", "trainer.grad_accum_steps=2"), TrainingPlan(8, 8, None, "loss")),
         (("trainer.batch_size=8", "trainer.steps=16", "trainer.grad_accum_steps=2"), TrainingPlan(8, 8, None, "loss")),
