@@ -44,13 +44,17 @@ def automatic_patience(epochs: int, val_clips: int) -> int | None:
 def choose_metric(name: str, dataset: Dataset) -> str:
     """Returns the metric that selects the best epoch: as given, or what ``auto`` stands for, with a log line.
 
-    That is accuracy if the validation split has enough clips and all classes. Else it is loss, which depends less on
-    single clips. Without a validation split no epoch is selected, and accuracy is what runs are compared by.
+    That is accuracy if the validation split has enough clips, all classes, and groups of its own. Else it is loss, which
+    depends less on single clips, and still falls when accuracy is near 1. Without a validation split no epoch is
+    selected, and accuracy is what runs are compared by.
     """
     if name != "auto":
         return name
     clips, missing = len(dataset.rows("val")), missing_classes(dataset, "val")
-    if clips >= MIN_CLIPS_FRACTION and missing:
+    groups = {split: {dataset.clips[row].group for row in dataset.rows(split)} - {None} for split in ("train", "val")}
+    if groups["train"] & groups["val"]:
+        metric, reason = "loss", "the validation clips are of the same groups as training, and easily classified"
+    elif clips >= MIN_CLIPS_FRACTION and missing:
         metric, reason = "loss", f"{len(missing)} of {len(dataset.labels)} classes have no validation clips"
     elif 0 < clips < MIN_CLIPS_FRACTION:
         metric, reason = "loss", f"accuracy needs {MIN_CLIPS_FRACTION} validation clips, and there are {clips}"

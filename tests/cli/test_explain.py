@@ -66,12 +66,12 @@ def test_key(explained):
 
 
 def test_all_places_that_set_a_key_are_stated_in_order(explained):
-    [(headline, rows)] = explained("features.n_mels", "experiment=environment", "features.n_mels=40")
+    [(headline, rows)] = explained("features.n_mels", "experiment=keywords", "features.n_mels=40")
     assert headline == "features.n_mels=40"
     assert rows["default"] == "64"
     assert rows["set in"] == [
         f"{line_of('features/_common.yaml', 'n_mels')}: 64",
-        f"{line_of('experiment/environment.yaml', 'n_mels')}: 128",
+        f"{line_of('experiment/keywords.yaml', 'n_mels')}: 80",
         "the command line: 40",
     ]
     [(headline, rows)] = explained("data.sample_rate")
@@ -99,7 +99,7 @@ def test_key_of_a_third_party_class(explained):
 @pytest.mark.parametrize(
     ("key", "change"),
     [
-        ("model.frequency_strides", "spectrnn train model=crnn model.frequency_strides=..."),
+        ("pooling.eps", "spectrnn train pooling=stats pooling.eps=..."),
         ("augment.mixup.alpha", "spectrnn train augment=[mixup] augment.mixup.alpha=..."),
     ],
 )

@@ -206,6 +206,13 @@ def test_automatic_metric_depends_on_the_validation_split(dataset_of, caplog, va
     assert len(caplog.messages) == 1
 
 
+def test_automatic_metric_is_loss_if_validation_shares_groups(dataset_of, caplog):
+    caplog.set_level("INFO")
+    dataset = dataset_of({"cat": (9, 60, 9), "dog": (9, 60, 9)}, group="ann")
+    assert choose_metric("auto", dataset) == "loss"
+    assert "the same groups as training" in caplog.text
+
+
 def test_automatic_metric_without_validation_is_accuracy(dataset_of, caplog):
     caplog.set_level("INFO")
     assert choose_metric("auto", dataset_of({"cat": (9, 0, 9), "dog": (9, 0, 9)})) == "accuracy"

@@ -54,6 +54,7 @@ _DEFAULT_PRIORITY = 5
 _PEOPLE = [(80, 150, 88, 108), (80, 150, 88, 108), (140, 220, 102, 122), (190, 280, 115, 135)]
 # Phonemes of English and what speakers of other languages replace them by; no two digits or commands become the same.
 _FOREIGN = {
+    "t": ["tS", "t["],
     "T": ["t", "s", "f"],
     "D": ["d", "z"],
     "r": ["R", "R2", "r/"],
@@ -359,7 +360,7 @@ def random_speaker(seed: int, index: int, english: bool) -> str:
         lines += [f"breath {' '.join(str(draw(0, breath)) for _ in range(6))}", f"voicing {100 - 2 * breath}"]
     if generator.random() < 0.25:
         lines.append(f"klatt {draw(1, 5)}")  # another synthesizer of vowels, with one of its five glottal sources
-    if english and generator.random() < 0.4:
+    if english and generator.random() < 0.6:
         lines += [
             f"replace 00 {sound} {others[draw(0, len(others) - 1)]}"
             for sound, others in _FOREIGN.items()
