@@ -44,8 +44,8 @@ def automatic_patience(epochs: int, val_clips: int) -> int | None:
 def choose_metric(name: str, dataset: Dataset) -> str:
     """Returns the metric that selects the best epoch: as given, or what ``auto`` stands for, with a log line.
 
-    That is accuracy if the validation split has enough clips, all classes, and groups of its own. Else it is loss, which
-    depends less on single clips, and still falls when accuracy is near 1. Without a validation split no epoch is
+    That is accuracy if the validation split has enough clips, all classes, and groups of its own. Else it is loss,
+    which depends less on single clips, and still falls if accuracy is near 1. Without a validation split no epoch is
     selected, and accuracy is what runs are compared by.
     """
     if name != "auto":

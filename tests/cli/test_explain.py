@@ -66,13 +66,13 @@ def test_key(explained):
 
 
 def test_all_places_that_set_a_key_are_stated_in_order(explained):
-    [(headline, rows)] = explained("features.n_mels", "experiment=keywords", "features.n_mels=40")
-    assert headline == "features.n_mels=40"
-    assert rows["default"] == "64"
+    [(headline, rows)] = explained("features.window_ms", "experiment=environment", "features.window_ms=30")
+    assert headline == "features.window_ms=30"
+    assert rows["default"] == "25"
     assert rows["set in"] == [
-        f"{line_of('features/_common.yaml', 'n_mels')}: 64",
-        f"{line_of('experiment/keywords.yaml', 'n_mels')}: 80",
-        "the command line: 40",
+        f"{line_of('features/_common.yaml', 'window_ms')}: 25",
+        f"{line_of('experiment/environment.yaml', 'window_ms')}: 40",
+        "the command line: 30",
     ]
     [(headline, rows)] = explained("data.sample_rate")
     assert headline == "data.sample_rate=8000"
