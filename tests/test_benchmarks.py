@@ -199,7 +199,7 @@ def test_a_complete_training_is_evaluated_on_the_test_split(tones: Path):
 @pytest.fixture
 def build(tones: Path) -> Callable[..., Trainer]:
     def build_tiny(*overrides: str) -> Trainer:
-        dataset = ["data=folder", f"data.root={tones}", "data.sample_rate=8000", "features.n_mels=8"]
+        dataset = ["data=folder", f"data.root={tones}", "data.sample_rate=8000", "features.n_mels=8", "model=bigru"]
         small = ["model.hidden_size=4", "trainer.batch_size=8", "trainer.device=cpu"]
         components = preflight(compose_train([*dataset, *small, *overrides]))
         return build_trainer(components, open_dataset(components.source, components.device), Stopwatch(), is_new=True)
@@ -236,8 +236,9 @@ def test_operations_are_those_of_the_matrix_products(build: Callable[..., Traine
 
 
 def test_operations_of_convolutions(build: Callable[..., Trainer]):
+    strides = ("model.time_strides=[1,1]", "model.frequency_strides=[2,2]")
     with_one, with_two = (
-        Stages(build("augment=[]", "model=crnn", f"model.channels={channels}", "model.time_strides=[1,1]"))
+        Stages(build("augment=[]", "model=crnn", f"model.channels={channels}", *strides))
         for channels in ("[1,1]", "[2,1]")
     )
     with_one.train_epoch(0)

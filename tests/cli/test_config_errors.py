@@ -132,8 +132,8 @@ def test_errors_of_all_groups_are_reported_at_once_before_audio_is_read(spectrnn
             "several; at least 0.035 s",
         ),
         (
-            ["model=crnn", "model.time_strides=[8,8]", "data.max_seconds=0.3"],
-            "model.time_strides=[8, 8]: reduces the 28 frames of data.max_seconds=0.3 to one, but recurrent layers "
+            ["model=crnn", "model.time_strides=[8,8,1]", "data.max_seconds=0.3"],
+            "model.time_strides=[8, 8, 1]: reduces the 28 frames of data.max_seconds=0.3 to one, but recurrent layers "
             "need several; a product below 28",
         ),
         (["data.sample_rate=many"], "data.sample_rate=many: should be a valid integer"),
@@ -182,6 +182,7 @@ def test_strides_that_leave_two_frames_are_valid(spectrnn, tiny, tones, tmp_path
         "model=crnn",
         "model.channels=[2,2]",
         "model.time_strides=[3,9]",
+        "model.frequency_strides=[2,2]",
         "data.max_seconds=0.3",
     )
     assert outcome.code == 0, outcome.err

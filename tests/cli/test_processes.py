@@ -63,7 +63,7 @@ needs_two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_two_gpus)])
-@pytest.mark.parametrize("model", ["model=bigru", "model=crnn model.channels=[4,4]"], ids=["bigru", "crnn"])
+@pytest.mark.parametrize("model", ["model=bigru", "model=crnn model.channels=[4,4,4]"], ids=["bigru", "crnn"])
 def test_two_processes_give_the_result_of_one(command, tmp_path, model, device):
     arguments = (*EXACT, *model.split(), "trainer.epochs=1", f"data.cache={tmp_path / 'cache'}")
     arguments += (f"trainer.device={device}", "trainer.precision=fp32")

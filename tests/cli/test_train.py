@@ -166,6 +166,8 @@ def test_resumed_run_equals_an_uninterrupted_one(train, spectrnn, tmp_path, monk
         "trainer.ema_decay=0.9",
         "model=crnn",
         "model.channels=[4,4]",
+        "model.time_strides=[1,2]",
+        "model.frequency_strides=[2,2]",
         "trainer.grad_accum_steps=2",
     )
     train(tmp_path / "whole", *settings)

@@ -18,7 +18,7 @@ from spectrnn.model.classifier import Classifier, build_stages
 _DEFAULTS = {"features": "logmel", "normalize": "global", "model": "bigru", "pooling": "attention"}
 _SMALL = {
     "features": {"n_mels": 16},
-    "model": {"hidden_size": 8, "channels": [4, 4]},
+    "model": {"hidden_size": 8, "channels": [4, 4], "time_strides": [1, 2], "frequency_strides": [2, 2]},
     "pooling": {"num_heads": 2, "hidden_size": 8},
 }
 

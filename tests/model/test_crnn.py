@@ -137,7 +137,10 @@ def test_padding_has_no_effect_on_training(stage, option):
 @pytest.mark.parametrize("option", ["crnn", "conv1d_rnn"])
 @pytest.mark.parametrize("strides", [[1, 2], [2, 3], [1, 1]])
 def test_encoder_downsamples_time_independently_of_the_batch(stage, option, strides):
-    encoder = stage("model", option, {"input_size": 15}, channels=[6, 5], time_strides=strides, hidden_size=8).eval()
+    settings = {"channels": [6, 5], "time_strides": strides, "hidden_size": 8}
+    if option == "crnn":
+        settings["frequency_strides"] = [2, 2]
+    encoder = stage("model", option, {"input_size": 15}, **settings).eval()
     x = 10 * torch.randn(5, 30, 15)
     states, frames = encoder(x, FRAMES)
     size = FRAMES
@@ -153,7 +156,8 @@ def test_encoder_downsamples_time_independently_of_the_batch(stage, option, stri
 
 @pytest.mark.parametrize("bins", [1, 15, 64])
 def test_all_frames_and_bins_reach_the_rnn(stage, bins):
-    encoder = stage("model", "crnn", {"input_size": bins}, frequency_strides=[2, 3], channels=[4, 6], hidden_size=8)
+    settings = {"channels": [4, 6], "time_strides": [1, 2], "frequency_strides": [2, 3], "hidden_size": 8}
+    encoder = stage("model", "crnn", {"input_size": bins}, **settings)
     x = torch.randn(2, 20, bins, requires_grad=True)
     states, _ = encoder.eval()(x, torch.tensor([20, 11]))
     states[0].sum().backward()
@@ -174,11 +178,11 @@ def test_number_of_directions(stage, bidirectional, directions):
         ("conv1d_rnn", {"kernel_size": 2}, "kernel_size=2: is even, but padding needs a center; use 3"),
         ("crnn", {"channels": []}, r"channels=\[\]: one or more convolutions are needed"),
         ("conv1d_rnn", {"channels": []}, r"channels=\[\]: one or more convolutions are needed"),
-        ("crnn", {"time_strides": [1]}, r"time_strides=\[1\]: should have one stride per convolution \(2\), not 1"),
+        ("crnn", {"time_strides": [1]}, r"time_strides=\[1\]: should have one stride per convolution \(3\), not 1"),
         (
             "crnn",
-            {"frequency_strides": [2, 2, 2]},
-            r"frequency_strides=\[2, 2, 2\]: should have one stride per convolution \(2\), not 3",
+            {"frequency_strides": [2, 2]},
+            r"frequency_strides=\[2, 2\]: should have one stride per convolution \(3\), not 2",
         ),
         (
             "conv1d_rnn",

@@ -14,6 +14,7 @@ from spectrnn.training.trainer import TrainingPlan
 # For 27 training clips, in 4 batches of at most 8, and 3 validation clips.
 TINY = (
     "features.n_mels=20",
+    "model=bigru",
     "model.hidden_size=4",
     "model.num_layers=1",
     "pooling.num_heads=2",
