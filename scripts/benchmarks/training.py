@@ -16,11 +16,11 @@ from benchmarks.tables import NOTE, OTHERS, Spread, others_percent
 Job = Callable[[], Outcome]
 
 # The model of the recipes: no dropout, no augmentation, the mean over time.
-PLAIN = ["pooling=mean", "augment=[]", "model.dropout=0", "head.dropout=0"]
+PLAIN = ["normalize=global", "pooling=mean", "augment=[]", "model.dropout=0", "head.dropout=0"]
 VARIANTS = {
-    "spectrnn, GRU": PLAIN,
-    "spectrnn, LSTM": [*PLAIN, "model=bilstm"],
-    "spectrnn's default: GRU, attention, augmentation, dropout": [],
+    "spectrnn, GRU": ["model=bigru", *PLAIN],
+    "spectrnn, LSTM": ["model=bilstm", *PLAIN],
+    "spectrnn's default: CNN + GRU, attention, augmentation, dropout": [],
 }
 
 
