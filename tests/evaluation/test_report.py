@@ -140,7 +140,8 @@ def test_audio_of_very_short_and_long_clips_has_a_bounded_size():
 
 @pytest.mark.parametrize("stage", ["logmel", "mfcc"])
 def test_spectrogram_of_a_tone_is_darkest_at_its_frequency(evaluation, stage):
-    model = classifier(evaluation.dataset.labels, f"features={stage}", "features.n_mels=32", "features.deltas=1")
+    settings = (f"features={stage}", "features.n_mels=32", "features.deltas=1", "normalize=global")
+    model = classifier(evaluation.dataset.labels, *settings)
     row = next(row for row, clip in enumerate(evaluation.dataset.clips) if clip.path.endswith("3/11.wav"))
     (clip,) = render_clips(lambda _: model, evaluation.dataset, np.array([row]), 8)
     kind, file = decoded(clip["spectrogram"])

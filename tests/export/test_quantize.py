@@ -65,7 +65,7 @@ def test_weights_of_all_members_are_rounded(make_classifier, variants, waveforms
 
 
 def test_quantized_weights_take_a_quarter_of_the_size(make_classifier, tmp_path):
-    classifier = make_classifier()
+    classifier = make_classifier("model=gru")
     classifier.encoder = type(classifier.encoder)(16, "gru", 256, 1, False, 0.0)
     classifier.head = torch.nn.Sequential(torch.nn.Dropout(0.0), torch.nn.Linear(256, 3))
     classifier.pooling = type(classifier.pooling)(256, 2, 8)

@@ -55,7 +55,7 @@ def test_every_result_equals_that_of_the_classifier(
 def test_streaming_ensemble_equals_the_mean_of_its_members(
     make_classifier, variants, waveforms, tmp_path, model, pooling
 ):
-    members = variants(make_classifier(f"model={model}", f"pooling={pooling}", "features.deltas=0"), 3)
+    members = variants(make_classifier(f"model={model}", f"pooling={pooling}", "normalize=global"), 3)
     ensemble = Ensemble(members)
     exported = export(ensemble, tmp_path / "model.onnx")
     assert max(streaming_differences(ensemble, exported, waveforms).values()) < 1e-5
@@ -67,7 +67,7 @@ def test_streaming_ensemble_equals_the_mean_of_its_members(
 
 
 def test_lost_state_is_detected(make_classifier, waveforms, tmp_path, monkeypatch):
-    classifier = make_classifier("model=gru", "pooling=mean", "features.deltas=0")
+    classifier = make_classifier("model=gru", "pooling=mean", "normalize=global")
     exported = export(classifier, tmp_path / "model.onnx")
     run = exported.session.run
 
@@ -80,7 +80,7 @@ def test_lost_state_is_detected(make_classifier, waveforms, tmp_path, monkeypatc
 
 
 def test_streaming_model_can_be_quantized(make_classifier, waveforms, tmp_path):
-    exported = export(make_classifier("model=lstm", "pooling=attention", "features.deltas=0"), tmp_path / "model.onnx")
+    exported = export(make_classifier("model=lstm", "pooling=attention", "normalize=global"), tmp_path / "model.onnx")
     quantize_weights(tmp_path / "model.onnx", tmp_path / "int8.onnx")
     int8 = load_onnx(tmp_path / "int8.onnx", threads=1)
     assert isinstance(int8, StreamingOnnxModel)
