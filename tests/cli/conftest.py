@@ -23,6 +23,7 @@ from spectrnn.cli import main
 TINY = (
     "data=folder",
     "features.n_mels=20",
+    "normalize=global",
     "model=bigru",
     "model.hidden_size=12",
     "model.num_layers=1",
