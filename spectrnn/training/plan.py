@@ -44,17 +44,13 @@ def automatic_patience(epochs: int, val_clips: int) -> int | None:
 def choose_metric(name: str, dataset: Dataset) -> str:
     """Returns the metric that selects the best epoch: as given, or what ``auto`` stands for, with a log line.
 
-    That is accuracy if the validation split has enough clips, all classes, and groups of its own. Else it is loss,
-    which depends less on single clips, and still falls if accuracy is near 1. Without a validation split no epoch is
-    selected, and accuracy is what runs are compared by.
+    That is accuracy if the validation split has enough clips and all classes. Else it is loss, which depends less on
+    single clips. Without a validation split no epoch is selected, and accuracy is what runs are compared by.
     """
     if name != "auto":
         return name
     clips, missing = len(dataset.rows("val")), missing_classes(dataset, "val")
-    groups = {split: {dataset.clips[row].group for row in dataset.rows(split)} - {None} for split in ("train", "val")}
-    if groups["train"] & groups["val"]:
-        metric, reason = "loss", "the validation clips are of the same groups as training, and easily classified"
-    elif clips >= MIN_CLIPS_FRACTION and missing:
+    if clips >= MIN_CLIPS_FRACTION and missing:
         metric, reason = "loss", f"{len(missing)} of {len(dataset.labels)} classes have no validation clips"
     elif 0 < clips < MIN_CLIPS_FRACTION:
         metric, reason = "loss", f"accuracy needs {MIN_CLIPS_FRACTION} validation clips, and there are {clips}"
@@ -63,6 +59,16 @@ def choose_metric(name: str, dataset: Dataset) -> str:
     if clips:
         log.info("trainer.metric=auto: the best epoch is that of the best %s, as %s", metric, reason)
     return metric
+
+
+def choose_epoch(name: str, dataset: Dataset) -> str:
+    """Returns which epoch is kept: as given, or what ``auto`` stands for.
+
+    That is the best one, unless validation shares groups with training: its scores then do not show how well other
+    groups are classified, and are nearly perfect long before the learning rate has decayed.
+    """
+    groups = {split: {dataset.clips[row].group for row in dataset.rows(split)} - {None} for split in ("train", "val")}
+    return name if name != "auto" else "last" if groups["train"] & groups["val"] else "best"
 
 
 def plan_training(run: RunComponents, dataset: Dataset) -> TrainingPlan:
@@ -79,7 +85,9 @@ def plan_training(run: RunComponents, dataset: Dataset) -> TrainingPlan:
             epochs = -(-config.steps // -(-num_batches // config.grad_accum_steps))
     if patience == "auto":
         patience = automatic_patience(epochs, len(dataset.rows("val")))
-    return TrainingPlan(epochs, batch_size, patience, choose_metric(config.metric, dataset))
+    return TrainingPlan(
+        epochs, batch_size, patience, choose_metric(config.metric, dataset), choose_epoch(config.select, dataset)
+    )
 
 
 def continued(run: RunComponents, folder: Path) -> RunComponents:

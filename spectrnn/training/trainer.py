@@ -52,6 +52,7 @@ class TrainerConfig:
     ema_decay: Fraction | None
     on_nan: Literal["stop", "skip"]
     metric: str
+    select: Literal["auto", "best", "last"]
     patience: PositiveInt | Literal["auto"] | None
     log_every_n_steps: PositiveInt
     checkpoint_every_minutes: NonNegativeFloat
@@ -67,12 +68,14 @@ class TrainingPlan(NamedTuple):
         batch_size: Maximum number of clips per batch.
         patience: Number of epochs without improvement before training stops; None for all epochs.
         metric: Name of the validation metric that selects the best epoch.
+        select: Epoch that is kept: ``best``, or ``last``.
     """
 
     epochs: int
     batch_size: int
     patience: int | None
     metric: str
+    select: str
 
 
 class Trainer:
@@ -289,11 +292,11 @@ class Trainer:
             rank = [value, -val_metrics["loss"]]
         else:
             value, rank = -train_metrics["loss"], [float(self.epoch), 0.0]
-        is_best = rank > self.best
+        is_best = rank > self.best or self.plan.select == "last"
         improves = rank[0] > self.best[0] or -rank[1] < self.lowest_loss
         self.epochs_without_improvement = 0 if improves else self.epochs_without_improvement + 1
         self.lowest_loss = min(self.lowest_loss, -rank[1])
-        self.best = rank if is_best else self.best
+        self.best = max(rank, self.best)
         self.schedule.epoch_end(value)
         self.history.append({"epoch": self.epoch + 1, "train": train_metrics, "val": val_metrics, "is_best": is_best})
         return is_best

@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from spectrnn.training import length
+from spectrnn.training import plan
 from spectrnn.training.trainer import Trainer
 
 LONG = ("trainer.epochs=400", "trainer.log_every_n_steps=1", "trainer.grad_accum_steps=2")  # longer than any test
@@ -122,7 +122,7 @@ def test_run_of_automatic_length_continues_with_its_length(spectrnn, tones, tiny
     with monkeypatch.context() as patch:
         signal_at_second_batch(patch, signal.SIGTERM)
         assert spectrnn("train", *arguments, f"hydra.run.dir={tmp_path / 'run'}").code == 143
-    monkeypatch.setattr(length, "_BATCH_SIZES", {0: 4})  # as in another version
+    monkeypatch.setattr(plan, "_BATCH_SIZES", {0: 4})  # as in another version
     assert spectrnn("train", f"resume={tmp_path / 'run'}").code == 0
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "whole"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -24,7 +24,7 @@ LABELS = ["middle", "low", "high", "low"]  # of the tones in `samples`, 1 s each
 def causal_run(tones, tiny, tmp_path_factory):
     """Read-only folder of a run that trained a unidirectional GRU on `tones`."""
     folder = tmp_path_factory.mktemp("causal_run") / "run"
-    settings = (*tiny, f"data.root={tones}", "experiment=streaming", "augment=[]", "trainer.epochs=12")
+    settings = (*tiny, f"data.root={tones}", "experiment=streaming", "model=gru", "augment=[]", "trainer.epochs=12")
     command = [sys.executable, "-m", "spectrnn", "train", *settings, f"hydra.run.dir={folder}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

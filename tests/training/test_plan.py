@@ -8,7 +8,14 @@ import torch
 
 from spectrnn.training import plan as plan_module
 from spectrnn.training.logger import NullLogger
-from spectrnn.training.plan import automatic_batch_size, automatic_epochs, automatic_patience, choose_metric, continued
+from spectrnn.training.plan import (
+    automatic_batch_size,
+    automatic_epochs,
+    automatic_patience,
+    choose_epoch,
+    choose_metric,
+    continued,
+)
 from spectrnn.training.trainer import TrainingPlan
 
 # For 27 training clips, in 4 batches of at most 8, and 3 validation clips.
@@ -51,12 +58,18 @@ def test_patience_by_the_number_of_epochs_and_validation_clips():
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ((), TrainingPlan(150, 16, None, "loss")),
-        (("trainer.epochs=7", "trainer.patience=3"), TrainingPlan(7, 16, 3, "loss")),
-        (("trainer.batch_size=8",), TrainingPlan(150, 8, None, "loss")),
+        ((), TrainingPlan(150, 16, None, "loss", "best")),
+        (("trainer.epochs=7", "trainer.patience=3"), TrainingPlan(7, 16, 3, "loss", "best")),
+        (("trainer.batch_size=8",), TrainingPlan(150, 8, None, "loss", "best")),
         # 4 batches of at most 8 clips are 2 updates: 15 updates take 8 epochs.
-        (("trainer.batch_size=8", "trainer.steps=15", "trainer.grad_accum_steps=2"), TrainingPlan(8, 8, None, "loss")),
-        (("trainer.batch_size=8", "trainer.steps=16", "trainer.grad_accum_steps=2"), TrainingPlan(8, 8, None, "loss")),
+        (
+            ("trainer.batch_size=8", "trainer.steps=15", "trainer.grad_accum_steps=2"),
+            TrainingPlan(8, 8, None, "loss", "best"),
+        ),
+        (
+            ("trainer.batch_size=8", "trainer.steps=16", "trainer.grad_accum_steps=2"),
+            TrainingPlan(8, 8, None, "loss", "best"),
+        ),
     ],
 )
 def test_given_values_are_kept_and_the_others_chosen(make_trainer, settings, expected):
@@ -77,22 +90,22 @@ def test_schedule_spans_all_optimizer_steps(make_trainer):
 @pytest.mark.parametrize(
     ("before", "given", "expected"),
     [
-        ({"epochs": 66, "batch_size": 16, "patience": 13}, (), (66, 16, 13, "auto")),
-        ({"epochs": 66, "batch_size": 16, "patience": None}, ("trainer.epochs=80",), (80, 16, None, "auto")),
+        ({"epochs": 66, "batch_size": 16, "patience": 13}, (), (66, 16, 13, "auto", "auto")),
+        ({"epochs": 66, "batch_size": 16, "patience": None}, ("trainer.epochs=80",), (80, 16, None, "auto", "auto")),
         (
             {"epochs": 20, "steps": 99, "batch_size": 16, "patience": None},
             ("trainer.steps=99",),
-            (20, 16, None, "auto"),
+            (20, 16, None, "auto", "auto"),
         ),
         # More steps, which take more epochs.
         (
             {"epochs": 20, "steps": 99, "batch_size": 16, "patience": None},
             ("trainer.steps=999",),
-            ("auto", 16, None, "auto"),
+            ("auto", 16, None, "auto", "auto"),
         ),
-        ({"metric": "loss"}, (), ("auto", "auto", "auto", "loss")),
-        ({"metric": "loss"}, ("trainer.metric=macro_f1",), ("auto", "auto", "auto", "macro_f1")),
-        (None, (), ("auto", "auto", "auto", "auto")),
+        ({"metric": "loss"}, (), ("auto", "auto", "auto", "loss", "auto")),
+        ({"metric": "loss"}, ("trainer.metric=macro_f1",), ("auto", "auto", "auto", "macro_f1", "auto")),
+        (None, (), ("auto", "auto", "auto", "auto", "auto")),
     ],
 )
 def test_run_continues_with_the_length_that_it_was_started_with(components, tmp_path, before, given, expected):
@@ -100,9 +113,7 @@ def test_run_continues_with_the_length_that_it_was_started_with(components, tmp_
         (tmp_path / "config.yaml").write_text(f"trainer: {before}".replace("None", "null"))
     run = continued(components(*given), tmp_path)
     values = [run.config["trainer"][name] for name in TrainingPlan._fields]
-    assert (
-        (run.trainer.epochs, run.trainer.batch_size, run.trainer.patience, run.trainer.metric) == (*values,) == expected
-    )
+    assert tuple(getattr(run.trainer, name) for name in TrainingPlan._fields) == (*values,) == expected
 
 
 def fit(trainer, scores, monkeypatch, saved=None, losses=()):
@@ -207,11 +218,18 @@ def test_automatic_metric_depends_on_the_validation_split(dataset_of, caplog, va
     assert len(caplog.messages) == 1
 
 
-def test_automatic_metric_is_loss_if_validation_shares_groups(dataset_of, caplog):
-    caplog.set_level("INFO")
-    dataset = dataset_of({"cat": (9, 60, 9), "dog": (9, 60, 9)}, group="ann")
-    assert choose_metric("auto", dataset) == "loss"
-    assert "the same groups as training" in caplog.text
+def test_last_epoch_is_kept_if_validation_shares_groups(dataset_of):
+    shared = dataset_of({"cat": (9, 60, 9), "dog": (9, 60, 9)}, group="ann")
+    assert choose_epoch("auto", shared) == "last"
+    assert choose_epoch("best", shared) == "best"
+    assert choose_epoch("auto", dataset_of({"cat": (9, 60, 9), "dog": (9, 60, 9)})) == "best"
+
+
+def test_last_epoch_is_kept_although_an_earlier_one_was_better(make_trainer, monkeypatch):
+    trainer, saved = make_trainer(*PATIENT, "trainer.select=last"), []
+    fit(trainer, [0.5, 0.9, 0.6, 0.6], monkeypatch, saved)
+    assert (trainer.epoch, trainer.best_epoch) == (4, 4)
+    assert [state["progress"]["best"][0] for state in saved] == [0.5, 0.9, 0.9, 0.9]
 
 
 def test_automatic_metric_without_validation_is_accuracy(dataset_of, caplog):
