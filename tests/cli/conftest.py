@@ -23,6 +23,7 @@ from spectrnn.cli import main
 TINY = (
     "data=folder",
     "features.n_mels=20",
+    "augment=[noise,gain,speed,specaugment]",
     "normalize=global",
     "model=bigru",
     "model.hidden_size=12",

@@ -15,7 +15,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from spectrnn.config.compose import quote_override
+from spectrnn.config.compose import compose, quote_override
+from spectrnn.config.instantiate import to_container
+from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.data import remote
 
 
@@ -198,7 +200,7 @@ def test_header_does_not_name_a_remote_table(spectrnn, write_model):
 
 
 def test_header_cannot_request_a_huge_synthetic_dataset(spectrnn, write_model):
-    data = {"_target_": "spectrnn.data.sources.synthetic_speech.SyntheticSpeech", "takes": 10**9}
+    data = to_container(compose("train", ["data.takes=1000000000"], [CONFIG_DIR]).config.data, "data")
     error = spectrnn("eval", f"run={write_model(lambda config: config.update(data=data))}").error()
     assert error == (
         "spectrnn: data.takes=1000000000: more than 100,000 takes per voice for 10 words; use at most 10,000"
