@@ -200,7 +200,9 @@ def test_header_does_not_name_a_remote_table(spectrnn, write_model):
 
 
 def test_header_cannot_request_a_huge_synthetic_dataset(spectrnn, write_model):
-    data = to_container(compose("train", ["data.takes=1000000000"], [CONFIG_DIR]).config.data, "data")
+    data = to_container(
+        compose("train", ["data.takes=1000000000", "data.speakers=0"], [CONFIG_DIR]).config.data, "data"
+    )
     error = spectrnn("eval", f"run={write_model(lambda config: config.update(data=data))}").error()
     assert error == (
         "spectrnn: data.takes=1000000000: more than 100,000 takes per voice for 10 words; use at most 10,000"
