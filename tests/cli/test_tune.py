@@ -29,6 +29,12 @@ SPACE = {
 }
 
 
+@pytest.fixture(scope="session")
+def tiny(tiny):
+    """The overrides of a tiny classifier without choices of options, which would not be searched."""
+    return tuple(override for override in tiny if override.partition("=")[0] not in ("augment", "model", "normalize"))
+
+
 @pytest.fixture
 def command(tones, tiny, tmp_path):
     """`command(space, *arguments)`: arguments of a search in the folder `search`, in a space of the test's own."""

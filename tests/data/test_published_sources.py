@@ -82,7 +82,7 @@ def test_real_fsdd(dataset: Build, real_digits: Path):
     assert set(Counter((clip.label, clip.split) for clip in clips).values()) == {270, 30}
     counts = Counter(clip.split for clip in assign_splits(clips, source))
     assert counts == {"train": 2430, "val": 270, "test": 300}
-    jackson = dataset("fsdd", real_digits, fold="jackson")
+    jackson = dataset("fsdd", real_digits, fold="jackson", val_groups="disjoint")
     splits = by_split(assign_splits(jackson.clips(), jackson))
     assert len(splits["test"]) == 500
     assert {clip.group for clip in splits["test"]} == {"jackson"}
