@@ -60,7 +60,7 @@ def convolutions(*channels: int) -> list[str]:
 
 # By what they vary: overrides of each variant. One that changes nothing in a protocol is its default, and not trained.
 VARIANTS: dict[str, dict[str, list[str]]] = {
-    "normalization": values("normalize", "global", "relaxed", "cmn", "cmvn", "none"),
+    "normalization": values("normalize", "global", "level", "relaxed", "cmn", "cmvn", "none"),
     "augmentation": {
         "no-augmentation": ["augment=[]"],
         **{
@@ -84,7 +84,7 @@ VARIANTS: dict[str, dict[str, list[str]]] = {
         "conv-4": convolutions(32, 64, 128, 128),
     },
     "mel bands": values("features.n_mels", 40, 64, 80),
-    "attention heads": values("pooling.num_heads", 1, 2, 4, 8),
+    "attention heads": {f"heads-{n}": ["pooling=attention", f"pooling.num_heads={n}"] for n in (1, 2, 4, 8)},
     "clip length": values("data.max_seconds", 0.5, 1, 3),
 }
 ENVIRONMENT = ["experiment=environment", "data=manifest"]

@@ -52,6 +52,9 @@ def process_group(device: torch.device) -> Iterator[None]:
     store = PrefixStore(f"group {next(_groups)}", _connect_store())
     backend, timeout = ("nccl", _TIMEOUT) if device.type == "cuda" else ("gloo", None)
     torch.distributed.init_process_group(backend, timeout=timeout, rank=rank(), world_size=world_size(), store=store)
+    # A process whose run fails at once would otherwise close connections that others are still making.
+    store.set(f"connected {rank()}", "")
+    store.wait([f"connected {other}" for other in range(world_size())])
     try:
         yield
     except RuntimeError as error:

@@ -289,7 +289,7 @@ def test_augmentations_are_applied_in_order(stage, batch):
     [
         ("noise", {"min_snr_db": 50}, "max_snr_db=40: below augment.noise.min_snr_db=50; at least that"),
         ("gain", {"max_db": -20}, "max_db=-20: below augment.gain.min_db=-12; at least that"),
-        ("speed", {"max_factor": 0.5}, "max_factor=0.5: below augment.speed.min_factor=0.9; at least that"),
+        ("speed", {"max_factor": 0.5}, "max_factor=0.5: below augment.speed.min_factor=0.8; at least that"),
         (
             "background_noise",
             {"path": str(Path(__file__).parent), "max_snr_db": -1},

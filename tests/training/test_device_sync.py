@@ -38,13 +38,26 @@ def fake_trainer(fake_gpu, make_trainer):
 @pytest.mark.parametrize(
     ("settings", "launches"),
     [
-        ((), 290),
-        ((ALL_AUGMENTATIONS, "augment.speed.p=1"), 345),
+        ((), 480),
+        (("model=bigru", ALL_AUGMENTATIONS, "augment.speed.p=1"), 375),
         *(((f"model={model}", "augment=[]"), 345 if model in ("crnn", "conv1d_rnn") else 220) for model in ENCODERS),
-        *(((f"pooling={pooling}", "augment=[]"), 210) for pooling in POOLINGS),
-        (("normalize=cmvn", "features.deltas=2", "augment=[]"), 280),
-        (("features=mfcc", "optimizer=sgd", "task.class_weights=balanced", "augment=[]"), 260),
-        (("trainer.ema_decay=0.99", "trainer.grad_accum_steps=2", "augment=[]"), 230),
+        *((("model=bigru", "normalize=global", f"pooling={pooling}", "augment=[]"), 210) for pooling in POOLINGS),
+        (("model=bigru", "normalize=cmvn", "features.deltas=2", "augment=[]"), 280),
+        (
+            (
+                "model=bigru",
+                "normalize=global",
+                "features=mfcc",
+                "optimizer=sgd",
+                "task.class_weights=balanced",
+                "augment=[]",
+            ),
+            260,
+        ),
+        (
+            ("model=bigru", "normalize=global", "trainer.ema_decay=0.99", "trainer.grad_accum_steps=2", "augment=[]"),
+            230,
+        ),
     ],
     ids=lambda value: " ".join(value) or "default" if isinstance(value, tuple) else "",
 )
