@@ -140,7 +140,7 @@ def test_audio_of_very_short_and_long_clips_has_a_bounded_size():
 
 @pytest.mark.parametrize("stage", ["logmel", "mfcc"])
 def test_spectrogram_of_a_tone_is_darkest_at_its_frequency(evaluation, stage):
-    settings = (f"features={stage}", "features.n_mels=32", "features.deltas=1", "normalize=global")
+    settings = (f"features={stage}", "features.n_mels=32", "features.deltas=1", "normalize=global", "model=bigru")
     model = classifier(evaluation.dataset.labels, *settings)
     row = next(row for row, clip in enumerate(evaluation.dataset.clips) if clip.path.endswith("3/11.wav"))
     (clip,) = render_clips(lambda _: model, evaluation.dataset, np.array([row]), 8)
