@@ -135,7 +135,9 @@ class Explainer:
         for key in keys:
             if not has_key(composed.config, key):
                 group, _, name = key.partition(".")
-                option = next(option for option, entries in self.options[group].items() if name in entries)
+                holders = [option for option, entries in self.options[group].items() if name in entries]
+                own = name.partition(".")[0]  # of an augmentation, which presets set as well
+                option = own if own in holders else holders[0]
                 is_list = "[" in self.defaults[group]
                 choices[key] = f"{group}=[{option}]" if is_list else f"{group}={option}"
                 chosen = added.get(group, given.get(group, self.defaults[group])).partition("=")[2].strip("[]")
