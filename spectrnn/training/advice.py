@@ -28,13 +28,13 @@ def missing_classes(dataset: Dataset, split: str) -> list[str]:
     return [repr(label) for label in dataset.labels if label not in found]
 
 
-def dataset_warnings(dataset: Dataset, name: str, metric: Metric) -> list[str]:
+def dataset_warnings(dataset: Dataset, name: str, metric: Metric | None) -> list[str]:
     """Returns a sentence per problem of a dataset that makes the results of a training hard to judge.
 
     Args:
         dataset: Dataset.
         name: Name of the metric that selects the best epoch.
-        metric: That metric.
+        metric: That metric; None if the last epoch is kept.
     """
     total, warnings = len(dataset.labels), []
     remedies = {
@@ -54,6 +54,8 @@ def dataset_warnings(dataset: Dataset, name: str, metric: Metric) -> list[str]:
             f"one group or recording has all clips of {len(single)} of {total} classes, whose scores on others cannot "
             f"be measured: {preview(single, _NAMES)}; add clips of other groups (speakers, devices, places)"
         )
+    if metric is None:
+        return warnings
     clips, minimum = len(dataset.rows("val")), MIN_CLIPS_FRACTION if metric.is_fraction else _MIN_CLIPS
     if 0 < clips < minimum:
         other = ", or set trainer.metric=loss" if metric.is_fraction else ""

@@ -41,8 +41,8 @@ def automatic_patience(epochs: int, val_clips: int) -> int | None:
     return max(round(_PATIENCE * epochs), _MIN_PATIENCE) if val_clips >= _MIN_VAL_CLIPS else None
 
 
-def choose_metric(name: str, dataset: Dataset) -> str:
-    """Returns the metric that selects the best epoch: as given, or what ``auto`` stands for, with a log line.
+def choose_metric(name: str, dataset: Dataset, select: str) -> str:
+    """Returns the metric that ranks epochs and runs: as given, or what ``auto`` stands for.
 
     That is accuracy if the validation split has enough clips and all classes. Else it is loss, which depends less on
     single clips. Without a validation split no epoch is selected, and accuracy is what runs are compared by.
@@ -56,7 +56,7 @@ def choose_metric(name: str, dataset: Dataset) -> str:
         metric, reason = "loss", f"accuracy needs {MIN_CLIPS_FRACTION} validation clips, and there are {clips}"
     else:
         metric, reason = "accuracy", f"there are {clips} validation clips of all classes"
-    if clips:
+    if clips and select == "best":
         log.info("trainer.metric=auto: the best epoch is that of the best %s, as %s", metric, reason)
     return metric
 
@@ -67,8 +67,13 @@ def choose_epoch(name: str, dataset: Dataset) -> str:
     That is the best one, unless validation shares groups with training: its scores then do not show how well other
     groups are classified, and are nearly perfect long before the learning rate has decayed.
     """
+    if name != "auto":
+        return name
     groups = {split: {dataset.clips[row].group for row in dataset.rows(split)} - {None} for split in ("train", "val")}
-    return name if name != "auto" else "last" if groups["train"] & groups["val"] else "best"
+    if not groups["train"] & groups["val"]:
+        return "best"
+    log.info("trainer.select=auto: the last epoch is kept, as validation shares its groups with training")
+    return "last"
 
 
 def plan_training(run: RunComponents, dataset: Dataset) -> TrainingPlan:
@@ -85,9 +90,8 @@ def plan_training(run: RunComponents, dataset: Dataset) -> TrainingPlan:
             epochs = -(-config.steps // -(-num_batches // config.grad_accum_steps))
     if patience == "auto":
         patience = automatic_patience(epochs, len(dataset.rows("val")))
-    return TrainingPlan(
-        epochs, batch_size, patience, choose_metric(config.metric, dataset), choose_epoch(config.select, dataset)
-    )
+    select = choose_epoch(config.select, dataset)
+    return TrainingPlan(epochs, batch_size, patience, choose_metric(config.metric, dataset, select), select)
 
 
 def continued(run: RunComponents, folder: Path) -> RunComponents:

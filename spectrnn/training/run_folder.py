@@ -59,7 +59,8 @@ class RunFolder:
         self.config = {**config, "trainer": {**config["trainer"], **trainer.plan._asdict()}}
         self.classifier, self.dataset = trainer.classifier, trainer.dataset
         metric = trainer.plan.metric
-        self.warnings = dataset_warnings(trainer.dataset, metric, trainer.metrics[metric])
+        selecting = trainer.metrics[metric] if trainer.plan.select == "best" else None
+        self.warnings = dataset_warnings(trainer.dataset, metric, selecting)
 
     def start(self, choices: Mapping[str, str], resumed_at: int | None) -> None:
         """Starts the log, and writes the resolved config and the state before the first step of a new run.

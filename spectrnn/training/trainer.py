@@ -184,7 +184,7 @@ class Trainer:
                     val_metrics = self._validate()
                 is_best = self._update_best(train_metrics, val_metrics)
                 self.epoch, self.batches_done, self.meter = self.epoch + 1, 0, Meter(self.device)
-                logger.log_epoch(self.clips_seen, self.history[-1], is_best)
+                logger.log_epoch(self.clips_seen, self.history[-1], is_best and self.plan.select == "best")
                 self._stop_after_patience()
                 if on_epoch:
                     on_epoch(self.history[-1], self.epoch >= self.num_epochs)

@@ -75,6 +75,10 @@ def test_small_validation_split_is_reported(dataset_of, clips, metric, expected)
     assert warnings == ([expected] if expected else [])
 
 
+def test_small_validation_split_is_not_reported_if_it_selects_no_epoch(dataset_of):
+    assert dataset_warnings(dataset_of({"cat": (90, 9, 9), "dog": (90, 9, 9)}), "loss", None) == []
+
+
 def history(*accuracies: float) -> list[dict[str, Any]]:
     return [{"epoch": number + 1, "train": {"accuracy": value}} for number, value in enumerate(accuracies)]
 
