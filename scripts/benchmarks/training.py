@@ -16,7 +16,7 @@ from benchmarks.tables import NOTE, OTHERS, Spread, others_percent
 Job = Callable[[], Outcome]
 
 # The model of the recipes: no dropout, no augmentation, the mean over time.
-PLAIN = ["normalize=global", "pooling=mean", "augment=[]", "model.dropout=0", "head.dropout=0"]
+PLAIN = ["features.n_mels=64", "normalize=global", "pooling=mean", "augment=[]", "model.dropout=0", "head.dropout=0"]
 VARIANTS = {
     "spectrnn, GRU": ["model=bigru", *PLAIN],
     "spectrnn, LSTM": ["model=bilstm", *PLAIN],

@@ -22,6 +22,7 @@ from spectrnn.data.sources.synthetic_speech import (
     _FOREIGN,
     SyntheticSpeech,
     _espeak,
+    cut_out,
     in_room,
     random_speaker,
     trim_silence,
@@ -169,6 +170,22 @@ def test_room_reverberates_and_decays():
     assert 10 * np.log10(np.sum(wet[1:] ** 2) / 20000**2) == pytest.approx(-10, abs=0.5)
     quarters = np.array_split(wet[1:-2000], 4)  # 15 dB each
     assert 10 * np.log10(np.sum(quarters[0] ** 2) / np.sum(quarters[2] ** 2)) == pytest.approx(30, abs=3)
+
+
+@pytest.mark.parametrize(("fraction", "length"), [(0.25, 5000), (0.0, 10000), (-0.3, 16000)])
+def test_word_is_cut_out_of_a_noisy_recording(fraction, length):
+    generator = np.random.default_rng(0)
+    tone = (8000 * np.sin(np.arange(10000) * 0.3)).astype(np.int16)
+    recording = cut_out(tone, (fraction, fraction), -20, generator).astype(float)
+    assert recording.size == length
+    start = round(fraction * tone.size)
+    word = tone[max(0, start) : tone.size - max(0, start)].astype(float)
+    noise = recording.copy()
+    noise[max(0, -start) :][: word.size] -= word
+    assert 20 * np.log10(np.std(tone) / np.std(noise)) == pytest.approx(20, abs=0.1)
+    spectrum = np.abs(np.fft.rfft(noise)) ** 2
+    half = len(spectrum) // 2
+    assert spectrum[:half].sum() > spectrum[half:].sum()  # between white and brown
 
 
 def test_take_does_not_depend_on_other_words_and_takes(speech):

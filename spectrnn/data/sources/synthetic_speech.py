@@ -35,9 +35,10 @@ Level0To99 = Annotated[int, Ge(0), Le(99)]
 Percent = Annotated[int, Ge(0), Le(200)]
 Decay = Annotated[float, Ge(0), Le(60)]
 Reverberation = Annotated[float, Ge(-60), Le(10)]
-TrimFraction = Annotated[float, Ge(0), Le(0.4)]
+NoiseLevel = Annotated[float, Ge(-100), Le(0)]
+TrimFraction = Annotated[float, Ge(-1), Le(0.4)]
 
-_FORMAT = 2  # of the cached folder and of the random draws
+_FORMAT = 3  # of the cached folder and of the random draws
 _PACKAGE = "espeakng-loader"
 _REMEDY = f"pip install --force-reinstall {_PACKAGE}, which ships the library and its voices"
 _MAX_PATH = 120  # bytes; the library truncates its data path at 160, and then silently searches elsewhere
@@ -60,14 +61,13 @@ _FOREIGN = {
     "r": ["R", "R2", "r/"],
     "w": ["v"],
     "I": ["i"],
-    "V": ["a"],
     "oU": ["o:", "O:"],
     "eI": ["e:", "E"],
 }
 # Constants of eSpeak NG's speak_lib.h.
 _SYNCHRONOUS, _DONT_EXIT, _UTF8, _BY_CHARACTER = 2, 0x8000, 1, 1
 _PARAMETERS = {"rate": 1, "volume": 2, "pitch": 3, "pitch_range": 4}
-_RANGES = [*_PARAMETERS, "decay", "reverberation", "trim"]
+_RANGES = [*_PARAMETERS, "decay", "reverberation", "noise", "trim"]
 
 
 @dataclass(kw_only=True)
@@ -76,7 +76,7 @@ class SyntheticSpeech(DataSource):
 
     The label is the word, the group is the voice (similar voices are one group): drawn splits are voice-disjoint.
     The voices are random speakers (`random_speaker`) and, if `shipped_voices`, those of eSpeak NG itself. Each take is
-    recorded in a room (`in_room`).
+    recorded in a room (`in_room`) and cut out of its recording (`cut_out`).
 
     Args:
         words: Words, in any script; one class each.
@@ -91,7 +91,8 @@ class SyntheticSpeech(DataSource):
         volume: Minimum and maximum volume in percent of eSpeak NG's default.
         decay: Minimum and maximum fall of the level in dB over the last part of a word.
         reverberation: Minimum and maximum level of a room's reverberation relative to the voice in dB.
-        trim: Minimum and maximum fraction of a take that is cut off at each of its ends.
+        noise: Minimum and maximum level of the background noise relative to the voice in dB.
+        trim: Minimum and maximum fraction of a take that is cut off at each of its ends; a negative one is a pause.
         seed: Seed of the random draws.
     """
 
@@ -107,6 +108,7 @@ class SyntheticSpeech(DataSource):
     volume: tuple[Percent, Percent]
     decay: tuple[Decay, Decay]
     reverberation: tuple[Reverberation, Reverberation]
+    noise: tuple[NoiseLevel, NoiseLevel]
     trim: tuple[TrimFraction, TrimFraction]
     seed: NonNegativeInt
 
@@ -177,8 +179,7 @@ class SyntheticSpeech(DataSource):
                         generator = np.random.default_rng(noise_seed)
                         decay, level = generator.uniform(*self.decay), generator.uniform(*self.reverberation)
                         samples = trim_silence(in_room(samples, espeak.sample_rate, decay, level, generator))
-                        start, end = (int(samples.size * generator.uniform(*self.trim)) for _ in range(2))
-                        samples = samples[start : samples.size - end]
+                        samples = cut_out(samples, self.trim, generator.uniform(*self.noise), generator)
                         path = temporary / voice / f"{index:05d}_{take:05d}.wav"
                         path.parent.mkdir(parents=True, exist_ok=True)
                         soundfile.write(path, samples, espeak.sample_rate, subtype="PCM_16")
@@ -399,6 +400,30 @@ def in_room(
     wet = np.fft.irfft(np.fft.rfft(voice, points) * np.fft.rfft(response, points), points)[:length]
     peak = np.abs(samples.astype(np.int32)).max()
     return np.rint(wet * (peak / np.abs(wet).max())).clip(-(2**15), 2**15 - 1).astype(np.int16)
+
+
+def cut_out(
+    samples: NDArray[np.int16], trim: tuple[float, float], level: float, generator: np.random.Generator
+) -> NDArray[np.int16]:
+    """Cuts a word out of a noisy recording, too early or too late at either end, as recorders and programs do.
+
+    Args:
+        samples: Word, int16 (samples,).
+        trim: Minimum and maximum fraction of the word that is cut off at either end; a negative one is a pause.
+        level: Level of the noise relative to the word in dB; its spectrum is between that of white and brown noise.
+        generator: Random number generator.
+
+    Returns:
+        The recording, int16 (other length,).
+    """
+    start, end = (int(samples.size * generator.uniform(*trim)) for _ in range(2))
+    padded = np.pad(samples.astype(np.float64), (max(0, -start), max(0, -end)))
+    padded = padded[max(0, start) : padded.size - max(0, end)]
+    spectrum = np.fft.rfft(generator.standard_normal(padded.size))
+    spectrum /= np.maximum(1, np.arange(spectrum.size)) ** generator.uniform(0, 1)
+    noise = np.fft.irfft(spectrum, padded.size)
+    noise *= np.std(samples) * 10 ** (level / 20) / max(np.std(noise), 1e-9)
+    return np.rint(padded + noise).clip(-(2**15), 2**15 - 1).astype(np.int16)
 
 
 def trim_silence(samples: NDArray[np.int16]) -> NDArray[np.int16]:
