@@ -18,18 +18,19 @@ _TEXT_CLASSES = 40  # maximum number of classes in the text
 
 def class_table(analysis: DatasetAnalysis) -> list[dict[str, Any]]:
     """Summarizes each class: number of clips, number per split, and quantiles of the duration in seconds."""
-    labels = np.array([clip.label for clip in analysis.clips])
+    members: dict[str, list[int]] = {}
+    for row, clip in enumerate(analysis.clips):
+        members.setdefault(clip.label, []).append(row)
     seconds = np.array([np.nan if clip.error else clip.seconds for clip in analysis.stats])
     table = []
-    for label in sorted(set(labels)):
-        rows = np.flatnonzero(labels == label)
+    for label, rows in sorted(members.items()):
         durations = seconds[rows][~np.isnan(seconds[rows])]
         quantiles = np.quantile(durations, [0, 0.5, 1]).round(3).tolist() if len(durations) else [0.0] * 3
         table.append(
             {
-                "label": str(label),
+                "label": label,
                 "clips": len(rows),
-                "splits": dict(Counter(analysis.splits[int(row)] for row in rows)),
+                "splits": dict(Counter(analysis.splits[row] for row in rows)),
                 "seconds": dict(zip(("min", "median", "max"), quantiles, strict=True)),
             }
         )

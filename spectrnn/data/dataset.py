@@ -25,6 +25,7 @@ from spectrnn.data.splits import (
 )
 from spectrnn.errors import UserError
 from spectrnn.files import atomic_write
+from spectrnn.messages import preview
 
 T = TypeVar("T")
 
@@ -160,7 +161,8 @@ def open_dataset_for_evaluation(
     counts = Counter(clip.label for clip in clips if split in (clip.split, "all"))
     if not counts:
         raise UserError(f"split={split}: the dataset has no such clips")
-    unknown = Counter({label: count for label, count in counts.items() if label not in set(labels)})
+    own = set(labels)
+    unknown = Counter({label: count for label, count in counts.items() if label not in own})
     if len(unknown) == len(counts):
         theirs, known = (preview([repr(label) for label in names], 10) for names in (list(unknown), labels))
         raise UserError(f"the model knows none of the dataset's labels ({theirs}); it knows {known}")
@@ -174,7 +176,7 @@ def _open(clips: Sequence[Clip], source: DataSource, labels: list[str], device: 
         readable = [clip for clip, length in zip(clips, cache.lengths, strict=True) if length]
         # Skipping must not remove all clips of a class, of a split, or of a class in the training split.
         if lost := sorted(_required(clips, labels, split) - _required(readable, labels, split)):
-            names = ", ".join(lost)
+            names = preview(lost, 5)
             raise UserError(f"data.on_error=skip: no clip of {names} can be read; data.on_error=fail names them")
         clips, cache = readable, cache.drop_empty()
     samples = open_samples(cache.path, source.storage, device)
@@ -183,9 +185,9 @@ def _open(clips: Sequence[Clip], source: DataSource, labels: list[str], device: 
 
 def _required(clips: Sequence[Clip], labels: list[str], split: str) -> set[str]:
     """Names all classes, splits, and classes in the training split, of the clips that a model uses."""
-    names = set()
+    names, known = set(), set(labels)
     for clip in clips:
-        if clip.label in labels and split in (clip.split, "all"):
+        if clip.label in known and split in (clip.split, "all"):
             names |= {f"label {clip.label!r}", f"split {clip.split}"}
             if clip.split == "train":
                 names.add(f"label {clip.label!r} in split train")
@@ -228,9 +230,3 @@ def _in_several_splits(keys: Sequence[T | None], clips: Sequence[Clip]) -> set[T
         if key is not None:
             splits.setdefault(key, set()).add(clip.split)
     return {key for key, names in splits.items() if len(names) > 1}
-
-
-def preview(names: Sequence[str], count: int) -> str:
-    """Joins the first names of a list, and counts the others."""
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more

@@ -14,7 +14,7 @@ import torch
 from spectrnn.data.clips import Clip, DataSource
 from spectrnn.data.dataset import open_dataset_for_evaluation
 from spectrnn.errors import UserError
-from spectrnn.evaluation.metrics import confusion_matrix
+from spectrnn.evaluation.confusion import Confusion
 from spectrnn.evaluation.report.html import media_blocks, relative_names, render_page, to_json
 from spectrnn.evaluation.report.media import MAX_AUDIO_SECONDS, render_clips
 from spectrnn.model import serialization
@@ -101,15 +101,15 @@ def _add_clips(data: dict[str, Any], comparison: Comparison, pair: Pair, max_byt
     tables = read_common_clips(pair.a, pair.b, comparison.split)[:2]
     a, b = tables
     targets, predicted = a.targets, np.stack([table.probabilities.argmax(1) for table in tables])
-    difference = confusion_matrix(b.probabilities, targets) - confusion_matrix(a.probabilities, targets)
-    size = np.abs(difference).sum(0) + np.abs(difference).sum(1)
-    shown = np.sort(np.argsort(-size, kind="stable")[:_MAX_MATRIX])
+    of_a, of_b = (Confusion.count(indices, targets, a.labels) for indices in predicted)
+    difference = of_b - of_a
+    shown = difference.largest_classes(_MAX_MATRIX, with_diagonal=True)
     right = predicted == targets
     rows = np.flatnonzero(right[0] != right[1])
     # The most confident errors first.
     confidence = np.stack([table.probabilities.max(1) for table in tables])
     rows = rows[np.argsort(-np.where(right[0], confidence[1], confidence[0])[rows], kind="stable")]
-    data |= {"labels": a.labels, "matrix": [shown.tolist(), difference[np.ix_(shown, shown)].tolist()]}
+    data |= {"labels": a.labels, "matrix": [shown.tolist(), difference.part(shown).tolist()]}
     data["pair"] = {
         "a": comparison.names[pair.a],
         "b": comparison.names[pair.b],

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from spectrnn.data.dataset import Dataset, preview
+from spectrnn.data.dataset import Dataset
 from spectrnn.evaluation.metrics import Metric
+from spectrnn.messages import preview
 
 log = logging.getLogger(__name__)
 

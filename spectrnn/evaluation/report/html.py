@@ -15,10 +15,12 @@ import numpy as np
 
 from spectrnn.data.clips import Clip, common_folder
 from spectrnn.data.dataset import Dataset
+from spectrnn.evaluation.confusion import Confusion
 from spectrnn.evaluation.metrics import Array
 from spectrnn.evaluation.report.media import MAX_AUDIO_SECONDS, render_clips
 from spectrnn.evaluation.report.tables import accuracy_by_group, accuracy_by_quantile, reliability
 from spectrnn.files import atomic_write, reporting_write_errors
+from spectrnn.inference.predictor import top_classes
 from spectrnn.model.classifier import Classifier
 from spectrnn.version import __version__
 
@@ -101,7 +103,7 @@ def build_page(result: EvaluationResult, max_bytes: int) -> bytes:
     folder, names = relative_names([result.dataset.clips[row] for row in rows])
     clips, used = [], 0
     for index in order[:_MAX_CLIPS].tolist():
-        top = np.argsort(-probabilities[index], kind="stable")[:_TOP_K].tolist()
+        top = top_classes(probabilities[index], _TOP_K).tolist()
         scores = [[label, round(float(probabilities[index, label]), 4)] for label in top]
         clip = [names[index], groups[index], int(targets[index]), seconds[index], levels[index], scores]
         used += len(to_json(clip)) + 1
@@ -119,14 +121,14 @@ def build_page(result: EvaluationResult, max_bytes: int) -> bytes:
 def _summary(result: EvaluationResult) -> dict[str, Any]:
     """The page's data on the split as a whole, and on the classifier."""
     metrics, classifier = result.metrics, result.classifier
-    counts = np.array(metrics["confusion"]["counts"])
+    confusion = Confusion.from_json(metrics["confusion"])
+    occurring = {*confusion.cells[:, :2].ravel().tolist()}
     classes = [
         [index, *(round(row[name], 4) for name in ("precision", "recall", "f1")), row["support"]]
         for index, row in enumerate(metrics["per_class"].values())
-        if row["support"] or counts[:, index].any()
+        if index in occurring
     ]
-    errors = counts.sum(0) + counts.sum(1) - 2 * np.diag(counts)
-    shown = np.sort(np.argsort(-errors, kind="stable")[:_MAX_MATRIX])
+    shown = confusion.largest_classes(_MAX_MATRIX)
     return {
         "split": result.split,
         "is_held_out": result.is_held_out,
@@ -135,14 +137,14 @@ def _summary(result: EvaluationResult) -> dict[str, Any]:
         "stages": classifier.architecture,
         "parameters": sum(p.numel() for p in classifier.parameters()),
         "count": metrics["clips"],
-        "correct": int(np.trace(counts)),
+        "correct": confusion.correct,
         "metrics": [
             {**description, "value": metrics[name], "interval": metrics["intervals_95"].get(name)}
             for name, description in metrics["metrics"].items()
         ],
         "accuracy": [metrics["accuracy"], *metrics["intervals_95"]["accuracy"]],
         "labels": classifier.labels,
-        "matrix": [shown.tolist(), counts[np.ix_(shown, shown)].tolist()],
+        "matrix": [shown.tolist(), confusion.part(shown).tolist(), confusion.actual[shown].tolist()],
         "classes": sorted(classes, key=lambda row: row[3])[:_MAX_CLASSES],
         "class_count": len(classes),
         "frequencies": [round(hertz, 1) for hertz in classifier.features.center_frequencies.tolist()],
