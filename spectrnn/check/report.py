@@ -10,6 +10,7 @@ import numpy as np
 
 from spectrnn.check.analysis import LEVELS, DatasetAnalysis, Issue
 from spectrnn.data.clips import SPLITS
+from spectrnn.messages import counted
 
 _WIDTH, _INDENT = 100, 9  # columns of the text, and of the level
 _TEXT_EXAMPLES, _JSON_EXAMPLES = 4, 1000  # maximum number of examples per issue
@@ -52,7 +53,8 @@ def text_report(analysis: DatasetAnalysis, issues: Sequence[Issue]) -> str:
     """Returns the report for the terminal: a summary, a paragraph per issue, and a table of the classes."""
     table = class_table(analysis)
     durations = np.array([clip.seconds for clip in analysis.stats if clip.error is None])
-    summary = f"{len(analysis.clips)} clips of {len(table)} classes, {durations.sum() / 60:.1f} minutes"
+    summary = f"{counted(len(analysis.clips), 'clip')} of {counted(len(table), 'class', 'classes')}"
+    summary += f", {durations.sum() / 60:.1f} minutes"
     if len(durations):
         summary += f", {durations.min():.2f} to {durations.max():.2f} s per clip (median {np.median(durations):.2f} s)"
     lines = [summary, ""]

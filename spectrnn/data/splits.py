@@ -9,7 +9,7 @@ import numpy as np
 
 from spectrnn.data.clips import SPLITS, Clip, DataSource, common_folder
 from spectrnn.errors import UserError
-from spectrnn.messages import preview
+from spectrnn.messages import counted, preview
 
 # Of fewer training groups, a disjoint validation split costs a large part, and its few groups say little.
 MIN_TRAINING_GROUPS = 10
@@ -72,7 +72,9 @@ def fold_names(clips: Sequence[Clip]) -> list[str]:
 def _deal_clips(labels: np.ndarray, scores: np.ndarray, count: int) -> np.ndarray:
     """Deals the clips of each label to the folds in turn, in the order of their scores, (clips,) -> fold (clips,)."""
     if (smallest := np.bincount(labels).min()) < count:
-        raise UserError(f"data.folds={count}: a class has {smallest} clips; at most {smallest} folds")
+        raise UserError(
+            f"data.folds={count}: a class has {counted(smallest, 'clip')}; at most {counted(smallest, 'fold')}"
+        )
     order = np.lexsort((scores, labels))
     folds = np.empty(len(labels), dtype=np.int64)
     folds[order] = np.arange(len(labels)) % count
@@ -86,7 +88,8 @@ def _deal_groups(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) 
     """
     names, group = np.unique(groups, return_inverse=True)
     if len(names) < count:
-        raise UserError(f"data.folds={count}: the clips are of {len(names)} groups; at most {len(names)} folds")
+        limit = f"at most {counted(len(names), 'fold')}"
+        raise UserError(f"data.folds={count}: the clips are of {counted(len(names), 'group')}; {limit}")
     fractions = _LabelFractions(group, labels)
     sizes = np.array([fractions.of_group(index).sum() for index in range(len(names))])
     content, folds = np.zeros((count, labels.max() + 1)), np.empty(len(names), dtype=np.int64)

@@ -33,7 +33,7 @@ from spectrnn.evaluation.plots import optional_picture
 from spectrnn.evaluation.predictions import PREDICTIONS, Predictions, write_predictions
 from spectrnn.evaluation.report.html import EvaluationResult, write_page
 from spectrnn.evaluation.report.text import MAX_ROWS, text_report, write_confusion, write_results
-from spectrnn.messages import preview
+from spectrnn.messages import counted, preview
 from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
 from spectrnn.model.header import read_header
@@ -108,7 +108,7 @@ def open_model(config: DictConfig, errors: ErrorCollector) -> OpenedModel:
     warn_about_train_overlap(now, before, path, dataset, config.split)
     notes = []
     if unknown:
-        names = preview([f"{label!r} ({count} clips)" for label, count in sorted(unknown.items())], 20)
+        names = preview([f"{label!r} ({counted(count, 'clip')})" for label, count in sorted(unknown.items())], 20)
         notes.append(f"labels that the model does not know were skipped: {names}")
         log.warning("%s", notes[0])
     is_held_out = config.split not in ("train", "all") or not is_same_dataset(now, before)

@@ -52,7 +52,9 @@ def confusion_figure(confusion: Confusion) -> "Figure":
     axes.set_ylabel("true")
     if len(shown) < total:
         others = int(confusion.cells[:, 2].sum() - matrix.sum())
-        axes.set_title(f"The {len(shown)} of {total:,} classes with the most errors; {others:,} clips are in other cells")
+        axes.set_title(
+            f"The {len(shown)} of {total:,} classes with the most errors; {others:,} clips are in other cells"
+        )
     for row, column in zip(*np.nonzero(matrix), strict=True):
         color = "white" if fraction[row, column] > 0.5 else "black"
         axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=color, fontsize=8)

@@ -99,7 +99,7 @@ def build_page(comparison: Comparison, max_bytes: int, trust: Sequence[str]) -> 
 def _add_clips(data: dict[str, Any], comparison: Comparison, pair: Pair, max_bytes: int, trust: Sequence[str]) -> bytes:
     """Adds the difference of the confusion matrices, and clips with audio, and renders the page."""
     tables = read_common_clips(pair.a, pair.b, comparison.split)[:2]
-    a, b = tables
+    a = tables[0]
     targets, predicted = a.targets, np.stack([table.probabilities.argmax(1) for table in tables])
     of_a, of_b = (Confusion.count(indices, targets, a.labels) for indices in predicted)
     difference = of_b - of_a

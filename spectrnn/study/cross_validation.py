@@ -35,6 +35,7 @@ from spectrnn.evaluation.predictions import (
 from spectrnn.evaluation.report.html import EvaluationResult, write_page
 from spectrnn.evaluation.report.text import format_table
 from spectrnn.files import write_json
+from spectrnn.messages import counted
 from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
 from spectrnn.model.ensemble import Ensemble
@@ -167,7 +168,7 @@ def _refit(
         found = distributed.broadcast_object(None if distributed.rank() else _length_and_temperature(folds))
     assert found is not None
     length, temperature = found
-    log.info("\nfinal model: %d epochs of all clips", length["trainer.epochs"])
+    log.info("\nfinal model: %s of all clips", counted(length["trainer.epochs"], "epoch"))
     changes = {"data.folds": None, "data.fold": "none", "data.val_fraction": 0, **length}
     _train_within(study, study / "final", config, changes, choices)
     if not distributed.rank():

@@ -9,7 +9,7 @@ import numpy as np
 
 from spectrnn.data.dataset import Dataset
 from spectrnn.evaluation.metrics import Metric
-from spectrnn.messages import preview
+from spectrnn.messages import counted, preview
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,8 @@ def dataset_warnings(dataset: Dataset, name: str, metric: Metric) -> list[str]:
     if 0 < clips < minimum:
         other = ", or set trainer.metric=loss" if metric.is_fraction else ""
         warnings.append(
-            f"{clips} validation clips are few to select the best epoch by {name} (less than {minimum}); add clips, "
+            f"{counted(clips, 'validation clip is', 'validation clips are')} few to select the best epoch by {name} (less "
+            f"than {minimum}); add clips, "
             f"raise data.val_fraction{other}"
         )
     return warnings

@@ -27,6 +27,7 @@ from spectrnn.evaluation.predictions import PREDICTIONS, Predictions, concatenat
 from spectrnn.evaluation.report.html import EvaluationResult, write_page
 from spectrnn.evaluation.report.text import format_table
 from spectrnn.files import write_json
+from spectrnn.messages import counted
 from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
 from spectrnn.runs import METRICS, MODEL, commit_resumed_config, original_overrides
@@ -275,11 +276,11 @@ def _log_summary(trainer: Trainer) -> None:
     plan, num_batches, config = trainer.plan, len(trainer.train), trainer.config
     settings = {"epochs": config.epochs, "batch_size": config.batch_size, "patience": config.patience}
     log.info(
-        "training: %s%d epochs of %d batches of at most %d clips (%s steps)%s",
+        "training: %s%s of %s of at most %s (%s)%s",
         "" if plan.patience is None else "up to ",
-        plan.epochs,
-        num_batches,
-        plan.batch_size,
-        f"{plan.epochs * trainer.epoch_steps:,}",
+        counted(plan.epochs, "epoch"),
+        counted(num_batches, "batch", "batches"),
+        counted(plan.batch_size, "clip"),
+        f"{plan.epochs * trainer.epoch_steps:,} step{'s' * (plan.epochs * trainer.epoch_steps > 1)}",
         "".join(f", trainer.{name}=auto" for name, value in settings.items() if value == "auto"),
     )

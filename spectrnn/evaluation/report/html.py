@@ -195,8 +195,9 @@ def _notes_on_crops(dataset: Dataset, rows: Array) -> list[str]:
     count = 0 if limit is None else (dataset.cache.lengths[rows] > round(limit * dataset.cache.sample_rate)).sum()
     if not count:
         return []
+    are = "is" if count == 1 else "are"
     return [
-        f"{count:,} of {len(rows):,} clips are longer than {limit:g} s (data.max_seconds); they are classified in "
+        f"{count:,} of {len(rows):,} clips {are} longer than {limit:g} s (data.max_seconds), and {are} classified in "
         f"overlapping crops, and the page shows the {limit:g} s in their middle."
     ]
 
@@ -205,9 +206,10 @@ def _omission_notes(clips: int, listed: int, rendered: int, max_bytes: int, seco
     limit = f"to stay under {max_bytes / 1e6:g} MB (report_max_mb)"
     notes = []
     if listed < clips:
+        are = "is" if clips - listed == 1 else "are"
         reason = limit if listed < _MAX_CLIPS else f"as a page lists at most {_MAX_CLIPS:,}"
         notes.append(
-            f"{clips - listed:,} of {clips:,} clips are omitted from the list of clips, {reason}; "
+            f"{clips - listed:,} of {clips:,} clips {are} omitted from the list of clips, {reason}; "
             "the metrics include all of them."
         )
     if rendered < listed:

@@ -7,6 +7,7 @@ from typing import Any
 from spectrnn.evaluation.confusion import Confusion
 from spectrnn.evaluation.plots import confusion_figure, optional_picture, thresholds_figure
 from spectrnn.files import atomic_write, reporting_write_errors, write_json
+from spectrnn.messages import counted
 
 MAX_ROWS = 40  # of classes on a terminal
 _MAX_CLASSES = 40  # in the confusion matrix as text
@@ -76,7 +77,7 @@ def text_report(split: str, report: dict[str, Any], max_rows: int | None = None)
         matrix += format_table(["", *map(str, range(len(labels)))], cells)
     rows, note = class_rows(report, max_rows)
     tables = (
-        format_table([f"{split}: {report['clips']} clips", "", "95 % CI"], metric_rows(report)),
+        format_table([f"{split}: {counted(report['clips'], 'clip')}", "", "95 % CI"], metric_rows(report)),
         format_table(["class", "precision", "recall", "F1", "clips"], rows),
         *([f"({note}; report.txt has all)"] if note else []),
         matrix,
@@ -89,7 +90,9 @@ def thresholds_report(result: Mapping[str, Any]) -> str:
     target, hours, per_class = result["max_false_alarms_per_hour"], result["hours"], result["per_class"]
     rows, note = [], ""
     if len(per_class) > MAX_ROWS:
-        note = f"\n\n(the {MAX_ROWS} of {len(per_class):,} classes with the highest thresholds; thresholds.json has all)"
+        note = (
+            f"\n\n(the {MAX_ROWS} of {len(per_class):,} classes with the highest thresholds; thresholds.json has all)"
+        )
         per_class = dict(sorted(per_class.items(), key=lambda item: -item[1]["threshold"])[:MAX_ROWS])
     for label, row in per_class.items():
         rates = ["-" if row[name] is None else f"{row[name]:.3f}" for name in ("recall", "confusion_rate")]
