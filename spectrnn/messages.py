@@ -1,12 +1,10 @@
 """Words of messages: counts with their nouns, lists of names, and text that a terminal shows as it is."""
 
+import logging
 import unicodedata
 from collections.abc import Sequence
 
-_KEPT = "\n\t"  # of control characters
-# Besides control characters: those that reverse or hide the text around them.
-_ESCAPED = {"Cc", "Cs"}
-_BIDIRECTIONAL = {*"\u061c\u200e\u200f", *map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
+_BIDIRECTIONAL = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}  # reverse the text around them
 
 
 def counted(count: int, singular: str, plural: str | None = None) -> str:
@@ -28,11 +26,19 @@ def preview(names: Sequence[str], count: int) -> str:
 
 def printable(text: str) -> str:
     r"""Escapes what a terminal would obey and not show, such as ``\x1b`` in a name that is not trusted."""
-    if text.isascii() and text.isprintable():
+    if text.isprintable():
         return text
-    return "".join(
-        character.encode("unicode_escape").decode()
-        if character in _BIDIRECTIONAL or (unicodedata.category(character) in _ESCAPED and character not in _KEPT)
-        else character
-        for character in text
-    )
+    escaped = {
+        ord(character): character.encode("unicode_escape").decode()
+        for character in {*text} - {"\n", "\t"}
+        if character in _BIDIRECTIONAL or unicodedata.category(character) == "Cc"
+    }
+    return text.translate(escaped)
+
+
+class PrintableFormatter(logging.Formatter):
+    """Formatter of all log messages: labels, metadata and paths in them may come from anywhere."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Formats a record as `printable` text."""
+        return printable(super().format(record))

@@ -14,7 +14,7 @@ Array = npt.NDArray[Any]
 _RESAMPLES = 1000
 _NUM_BINS = 15  # of confidence, for the calibration error
 _TINY = 1e-12
-_MAX_VALUES = 1 << 22  # of an intermediate result, which is computed in parts if it is larger
+_MAX_VALUES = 1 << 20  # of an intermediate result, which is computed in parts if it is larger
 _MAX_SQUARE = 1000  # classes up to which a metric of confusion matrices has an interval: each sample is such a matrix
 
 

@@ -58,10 +58,10 @@ def dataset_warnings(dataset: Dataset, name: str, metric: Metric) -> list[str]:
     clips, minimum = len(dataset.rows("val")), MIN_CLIPS_FRACTION if metric.is_fraction else _MIN_CLIPS
     if 0 < clips < minimum:
         other = ", or set trainer.metric=loss" if metric.is_fraction else ""
+        few = counted(clips, "validation clip is", "validation clips are")
         warnings.append(
-            f"{counted(clips, 'validation clip is', 'validation clips are')} few to select the best epoch by {name} (less "
-            f"than {minimum}); add clips, "
-            f"raise data.val_fraction{other}"
+            f"{few} few to select the best epoch by {name} (less than {minimum}); add clips, raise "
+            f"data.val_fraction{other}"
         )
     return warnings
 
