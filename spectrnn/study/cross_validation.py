@@ -224,9 +224,8 @@ def _train_within(
 
 def _pool(folder: Path, run: RunComponents, folds: Sequence[Fold], choices: Mapping[str, str]) -> dict[str, Any]:
     """Pools the folds' predictions, and writes predictions.csv and metrics.json, then the report."""
-    parts = [_held_out_predictions(fold) for fold in folds]
     results = [_read_metrics(fold.folder) for fold in folds]
-    pooled = concatenate(parts)
+    pooled = concatenate([_held_out_predictions(fold) for fold in folds])
     write_predictions(pooled, folder / PREDICTIONS)
 
     metrics = {name: {**STANDARD_METRICS, **run.metrics}[name] for name in results[0]["test"]}
@@ -269,7 +268,7 @@ def _pool(folder: Path, run: RunComponents, folds: Sequence[Fold], choices: Mapp
     _log(folder, run, content, choices)
     if run.trainer.report:
         with optional_picture("report.html"):
-            _write_report(folder, run, folds, parts, report, content["warnings"])
+            _write_report(folder, run, folds, pooled, report, content["warnings"])
     log.info("\n%s\n\nthe cross-validation is in %s", format_folds(content), folder)
     log_warnings(content["warnings"])
     return content
@@ -312,7 +311,7 @@ def _write_report(
     folder: Path,
     run: RunComponents,
     folds: Sequence[Fold],
-    parts: Sequence[Predictions],
+    pooled: Predictions,
     metrics: dict[str, Any],
     warnings: list[str],
 ) -> None:
@@ -322,15 +321,15 @@ def _write_report(
     # As in each fold's run, a clip belongs to the test split of its fold; one without a fold was always trained on.
     names = [fold.name for fold in folds]
     dataset = replace(dataset, clips=[c._replace(split="test" if c.fold in names else "train") for c in dataset.clips])
-    probabilities = np.empty((len(dataset.clips), len(dataset.labels)), dtype=np.float32)
-    for name, part in zip(names, parts, strict=True):
-        rows = [row for row, clip in enumerate(dataset.clips) if clip.fold == name]
-        probabilities[rows] = with_labels(part, labels).probabilities
+    members: dict[str | None, list[int]] = {name: [] for name in names}
+    for row, clip in enumerate(dataset.clips):
+        members.get(clip.fold, []).append(row)
+    order = np.argsort([row for name in names for row in members[name]])  # from that of the folds to that of the rows
     result = EvaluationResult(
         classifier=models[0],
         dataset=dataset,
         split="test",
-        probabilities=probabilities[dataset.rows("test")],
+        probabilities=with_labels(pooled, labels).probabilities[order],
         metrics=metrics,
         batch_size=read_config(folds[0].folder)["trainer"]["batch_size"],
         model=folder,
