@@ -157,7 +157,7 @@ class EventDetector:
             active ^= ended | starting
             self.active[..., near] = active
             self.reported[..., near] &= active
-            self.live[near] = active.reshape(-1, len(near)).any(0)
+            self.live[near] = active.any(tuple(range(active.ndim - 1)))  # over the thresholds
 
     def _long_enough(self, classes: Array | slice) -> Array:
         return self.seconds - self.start[..., classes] >= self.min_event_seconds

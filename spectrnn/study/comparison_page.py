@@ -15,7 +15,7 @@ from spectrnn.data.clips import Clip, DataSource
 from spectrnn.data.dataset import open_dataset_for_evaluation
 from spectrnn.errors import UserError
 from spectrnn.evaluation.confusion import Confusion
-from spectrnn.evaluation.report.html import media_blocks, relative_names, render_page, to_json
+from spectrnn.evaluation.report.html import media_blocks, named_labels, relative_names, render_page, to_json
 from spectrnn.evaluation.report.media import MAX_AUDIO_SECONDS, render_clips
 from spectrnn.model import serialization
 from spectrnn.runs import CHECKPOINT, MODEL
@@ -109,7 +109,8 @@ def _add_clips(data: dict[str, Any], comparison: Comparison, pair: Pair, max_byt
     # The most confident errors first.
     confidence = np.stack([table.probabilities.max(1) for table in tables])
     rows = rows[np.argsort(-np.where(right[0], confidence[1], confidence[0])[rows], kind="stable")]
-    data |= {"labels": a.labels, "matrix": [shown.tolist(), difference.part(shown).tolist()]}
+    named = {*shown.tolist()}
+    data |= {"labels": named_labels(a.labels, named), "matrix": [shown.tolist(), difference.part(shown).tolist()]}
     data["pair"] = {
         "a": comparison.names[pair.a],
         "b": comparison.names[pair.b],
@@ -130,11 +131,14 @@ def _add_clips(data: dict[str, Any], comparison: Comparison, pair: Pair, max_byt
             ]
             about = [clip_names[number], a.clips[row].group, int(targets[row]), media.seconds.get(number)]
             clip = [*about, bool(right[0, row]), *answers]
-            budget -= len(to_json(clip)) + 1
+            new = {int(targets[row]), *predicted[:, row].tolist()} - named
+            budget -= len(to_json(clip)) + 1 + sum(len(to_json(a.labels[label])) for label in new)
             if budget < reserved:
                 break
             data["pair"]["clips"].append(clip)
+            named |= new
         listed = len(data["pair"]["clips"])
+        data["labels"] = named_labels(a.labels, named)
         blocks = media_blocks(media.render(listed), budget)
     data["frequencies"] = media.frequencies
     limit = f"to stay under {max_bytes / 1e6:g} MB (report_max_mb)"

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -101,20 +101,23 @@ def build_page(result: EvaluationResult, max_bytes: int) -> bytes:
     }
     budget = max_bytes - len(_render(data, [])) - _NOTES_BYTES
     folder, names = relative_names([result.dataset.clips[row] for row in rows])
+    labels, named = result.classifier.labels, {*data["matrix"][0], *(row[0] for row in data["classes"])}
     clips, used = [], 0
     for index in order[:_MAX_CLIPS].tolist():
         top = top_classes(probabilities[index], _TOP_K).tolist()
         scores = [[label, round(float(probabilities[index, label]), 4)] for label in top]
         clip = [names[index], groups[index], int(targets[index]), seconds[index], levels[index], scores]
-        used += len(to_json(clip)) + 1
+        new = {int(targets[index]), *top} - named
+        used += len(to_json(clip)) + 1 + sum(len(to_json(labels[label])) for label in new)
         if used > _MAX_LIST_FRACTION * budget:
             break
         clips.append(clip)
+        named |= new
     media = render_clips(result.classifier_of, result.dataset, rows[order[: len(clips)]], result.batch_size)
     blocks = media_blocks(enumerate(media), budget - used)
     notes = [*result.notes, *_notes_on_crops(result.dataset, rows)]
     notes += _omission_notes(len(rows), len(clips), len(blocks), max_bytes, seconds)
-    data |= {"folder": folder, "clips": clips, "notes": notes}
+    data |= {"folder": folder, "clips": clips, "notes": notes, "labels": named_labels(labels, named)}
     return _render(data, blocks)
 
 
@@ -129,6 +132,8 @@ def _summary(result: EvaluationResult) -> dict[str, Any]:
         if index in occurring
     ]
     shown = confusion.largest_classes(_MAX_MATRIX)
+    classes = sorted(classes, key=lambda row: row[3])
+    named = {*shown.tolist(), *(row[0] for row in classes[:_MAX_CLASSES])}
     return {
         "split": result.split,
         "is_held_out": result.is_held_out,
@@ -143,12 +148,17 @@ def _summary(result: EvaluationResult) -> dict[str, Any]:
             for name, description in metrics["metrics"].items()
         ],
         "accuracy": [metrics["accuracy"], *metrics["intervals_95"]["accuracy"]],
-        "labels": classifier.labels,
+        "labels": named_labels(classifier.labels, named),
         "matrix": [shown.tolist(), confusion.part(shown).tolist(), confusion.actual[shown].tolist()],
-        "classes": sorted(classes, key=lambda row: row[3])[:_MAX_CLASSES],
+        "classes": classes[:_MAX_CLASSES],
         "class_count": len(classes),
         "frequencies": [round(hertz, 1) for hertz in classifier.features.center_frequencies.tolist()],
     }
+
+
+def named_labels(labels: Sequence[str], named: Collection[int]) -> list[str]:
+    """Returns the labels that a page names; the others, of which there may be thousands, are empty."""
+    return [label if index in named else "" for index, label in enumerate(labels)]
 
 
 def _lengths_and_levels(result: EvaluationResult) -> tuple[Array, Array]:
