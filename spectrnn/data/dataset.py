@@ -223,7 +223,7 @@ def _warn_about_duplicates(clips: Sequence[Clip], hashes: np.ndarray) -> None:
     if shared := _in_several_splits(digests, clips):
         paths = [repr(clip.path) for digest, clip in zip(digests, clips, strict=True) if digest in shared]
         message = "%s in more than one split, so test metrics may be optimistic: %s; "
-        message += "spectrnn check out=clean.csv writes a manifest without such clips"
+        message += "spectrnn check out=clean.csv writes a manifest without them"
         log.warning(message, counted(len(shared), "recording is", "recordings are"), preview(paths, 2))
 
 

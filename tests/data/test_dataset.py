@@ -129,7 +129,7 @@ def test_groups_in_several_splits_are_reported(
     (tmp_path / "table.csv").write_text("\n".join(rows))
     open_dataset(source("manifest", path=tmp_path / "table.csv"), CPU)
     assert [message for message in caplog.messages if "decoded" not in message] == [
-        "1 of 3 groups are in the test split and another one, so test metrics may be optimistic: 'ann'",
+        "1 of 3 groups is in the test split and another one, so test metrics may be optimistic: 'ann'",
         "2 classes have fewer than 10 clips, so their metrics are unreliable: 'cat', 'dog'",
     ]
 

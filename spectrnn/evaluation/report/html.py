@@ -205,10 +205,10 @@ def _notes_on_crops(dataset: Dataset, rows: Array) -> list[str]:
     count = 0 if limit is None else (dataset.cache.lengths[rows] > round(limit * dataset.cache.sample_rate)).sum()
     if not count:
         return []
-    are = "is" if count == 1 else "are"
+    they, are = ("it", "is") if count == 1 else ("they", "are")
     return [
-        f"{count:,} of {len(rows):,} clips {are} longer than {limit:g} s (data.max_seconds), and {are} classified in "
-        f"overlapping crops, and the page shows the {limit:g} s in their middle."
+        f"{count:,} of {len(rows):,} clips {are} longer than {limit:g} s (data.max_seconds); {they} {are} classified "
+        f"in overlapping crops, and the page shows the {limit:g} s in their middle."
     ]
 
 
