@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from spectrnn.errors import UserError
+from spectrnn.messages import counted
 
 log = logging.getLogger(__name__)
 
@@ -244,9 +245,13 @@ def _best_run(folder: Path, run: str, is_one_corpus: bool) -> Path:
         and (not is_one_corpus or _corpus(summary.folder) == corpus)
     ]
     best = min(compared, key=lambda summary: summary.rank)
-    others = f"; {len(runs) - len(compared)} others are not comparable" if len(compared) < len(runs) else ""
+    others = (
+        f"; {counted(len(runs) - len(compared), 'other is', 'others are')} not comparable"
+        if len(compared) < len(runs)
+        else ""
+    )
     measured = f"{best.split} {best.metric} {best.value:.4f}"
-    log.info("run=%s is %s: %s, the best of %d runs%s", run, best.folder, measured, len(compared), others)
+    log.info("run=%s is %s: %s, the best of %s%s", run, best.folder, measured, counted(len(compared), "run"), others)
     return best.folder
 
 

@@ -27,6 +27,7 @@ STAGES = [
 LAYERS = [
     "version",
     "errors",
+    "messages",
     "files",
     "progress",
     "native",

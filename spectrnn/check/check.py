@@ -18,6 +18,7 @@ from spectrnn.config.instantiate import instantiate, to_container, validate_kwar
 from spectrnn.data.clips import SPLITS, DataSource
 from spectrnn.errors import UserError
 from spectrnn.files import reporting_write_errors, write_json
+from spectrnn.messages import counted, printable
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def check_dataset(config: DictConfig) -> list[Issue]:
     source: DataSource = instantiate(config.data, "data", DataSource)
     analysis = analyze_dataset(source)
     issues = find_issues(analysis, limits, source.sample_rate)
-    print(text_report(analysis, issues))
+    print(printable(text_report(analysis, issues)))
     if settings.report is not None:
         path = Path(settings.report).expanduser()
         with reporting_write_errors(f"report={path}"):
@@ -72,7 +73,7 @@ def check_dataset(config: DictConfig) -> list[Issue]:
         clips, dropped = clean_table(analysis.clips, unusable, duplicates, related, source)
         write_manifest(clips, out)
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "none"
-        log.info("wrote %s with %d clips; dropped: %s", out, len(clips), reasons)
+        log.info("wrote %s with %s; dropped: %s", out, counted(len(clips), "clip"), reasons)
     print(summary(issues))
     return issues
 

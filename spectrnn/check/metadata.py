@@ -41,8 +41,9 @@ def metadata_issues(labels: Sequence[str], stats: Sequence[ClipStats]) -> list[I
         bins = [_bin(np.array(column, dtype=np.float64)) for column in values]
         bins = [indices for indices in bins if indices.max(initial=0)]  # a constant predicts nothing
         found = []
+        sizes = np.bincount(label, minlength=len(names))
         for number, name in enumerate(names):
-            if bins and _MIN_CLIPS <= np.count_nonzero(label == number) < len(label):
+            if bins and _MIN_CLIPS <= sizes[number] < len(label):
                 accuracy, error = _cross_validated_accuracy(bins, label == number)
                 if accuracy - _SIGMAS * error > threshold:
                     found.append((accuracy, str(name)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from spectrnn.check.analysis import DatasetAnalysis, Issue
 from spectrnn.check.measure import ClipStats
 from spectrnn.config.types import Fraction, PositiveFloat, PositiveInt, Probability
+from spectrnn.messages import counted
 
 
 @dataclass(kw_only=True)
@@ -56,7 +57,7 @@ def quality_issues(analysis: DatasetAnalysis, limits: Limits, sample_rate: int) 
     rates = Counter(clip.rate for clip in analysis.stats if clip.error is None)
     if len(rates) > 1:
         text = f"clips with {len(rates)} different sample rates, which are resampled to {sample_rate} Hz for training"
-        examples = [f"{rate} Hz: {count} clips" for rate, count in rates.most_common()]
+        examples = [f"{rate} Hz: {counted(count, 'clip')}" for rate, count in rates.most_common()]
         return [*issues, Issue("note", "sample rates", text, rates.total(), examples)]
     upsampled = sum(count for rate, count in rates.items() if rate < sample_rate)
     rate = f"{min(rates, default=0)} Hz, below data.sample_rate={sample_rate}"

@@ -10,6 +10,7 @@ import numpy as np
 
 from spectrnn.check.analysis import LEVELS, DatasetAnalysis, Issue
 from spectrnn.data.clips import SPLITS
+from spectrnn.messages import counted
 
 _WIDTH, _INDENT = 100, 9  # columns of the text, and of the level
 _TEXT_EXAMPLES, _JSON_EXAMPLES = 4, 1000  # maximum number of examples per issue
@@ -18,18 +19,19 @@ _TEXT_CLASSES = 40  # maximum number of classes in the text
 
 def class_table(analysis: DatasetAnalysis) -> list[dict[str, Any]]:
     """Summarizes each class: number of clips, number per split, and quantiles of the duration in seconds."""
-    labels = np.array([clip.label for clip in analysis.clips])
+    members: dict[str, list[int]] = {}
+    for row, clip in enumerate(analysis.clips):
+        members.setdefault(clip.label, []).append(row)
     seconds = np.array([np.nan if clip.error else clip.seconds for clip in analysis.stats])
     table = []
-    for label in sorted(set(labels)):
-        rows = np.flatnonzero(labels == label)
+    for label, rows in sorted(members.items()):
         durations = seconds[rows][~np.isnan(seconds[rows])]
         quantiles = np.quantile(durations, [0, 0.5, 1]).round(3).tolist() if len(durations) else [0.0] * 3
         table.append(
             {
-                "label": str(label),
+                "label": label,
                 "clips": len(rows),
-                "splits": dict(Counter(analysis.splits[int(row)] for row in rows)),
+                "splits": dict(Counter(analysis.splits[row] for row in rows)),
                 "seconds": dict(zip(("min", "median", "max"), quantiles, strict=True)),
             }
         )
@@ -51,7 +53,8 @@ def text_report(analysis: DatasetAnalysis, issues: Sequence[Issue]) -> str:
     """Returns the report for the terminal: a summary, a paragraph per issue, and a table of the classes."""
     table = class_table(analysis)
     durations = np.array([clip.seconds for clip in analysis.stats if clip.error is None])
-    summary = f"{len(analysis.clips)} clips of {len(table)} classes, {durations.sum() / 60:.1f} minutes"
+    summary = f"{counted(len(analysis.clips), 'clip')} of {counted(len(table), 'class', 'classes')}"
+    summary += f", {durations.sum() / 60:.1f} minutes"
     if len(durations):
         summary += f", {durations.min():.2f} to {durations.max():.2f} s per clip (median {np.median(durations):.2f} s)"
     lines = [summary, ""]

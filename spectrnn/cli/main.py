@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from spectrnn.config.paths import config_dirs
 from spectrnn.errors import UserError
+from spectrnn.messages import PrintableFormatter, printable
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -199,7 +200,7 @@ def _run_task(name: str, command: Command, overrides: list[str], dirs: list[Path
 
     config = compose(name, overrides, dirs).config
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(PrintableFormatter("%(message)s"))
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(logging.INFO)
     _call(command.task, config)
@@ -340,5 +341,6 @@ def _fail(text: str, code: int = 1) -> NoReturn:
 
 
 def _print_error(text: str) -> None:
+    text = printable(text)
     is_several = sum(not line.startswith(" ") for line in text.splitlines()) > 1
     print("spectrnn:", "several errors\n" + indent(text, "  ") if is_several else text, file=sys.stderr)

@@ -15,9 +15,11 @@ from omegaconf import Container, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from spectrnn.errors import SettingError, UserError
+from spectrnn.messages import preview
 
 MISSING = "???"
 
+_MAX_NAMES = 20  # in a message
 _MAX_VALUE_LENGTH = 200  # characters of a value in a message
 
 
@@ -156,10 +158,10 @@ def validate_kwargs(
 
 
 def unknown_name(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """Returns a remedy for an unknown name: the closest known one, or all of them."""
+    """Returns a remedy for an unknown name: the closest known one, or all of them, as far as they are few."""
     known = list(known)
     near = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(sorted(known))}"
+    return f"did you mean {prefix}{near[0]}?" if near else f"known here: {preview(sorted(known), _MAX_NAMES)}"
 
 
 def unknown_key(key: str, known: Collection[str], groups: Collection[str]) -> str:

@@ -18,6 +18,7 @@ from spectrnn.data.clips import Clip
 from spectrnn.data.parallel import parallel_map
 from spectrnn.errors import UserError
 from spectrnn.files import atomic_directory, remove_stale_temporaries, write_json
+from spectrnn.messages import counted
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +150,7 @@ def _build(clips: Sequence[Clip], sample_rate: int, folder: Path, on_error: str)
         np.save(temporary / "hashes.npy", np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, HASH_SIZE))
         write_json({"errors": errors}, temporary / "errors.json")
     minutes, size = sum(lengths) / sample_rate / 60, sum(lengths) * 2 / 1e6
-    log.info("decoded %d clips, %.1f minutes, %.0f MB", len(clips), minutes, size)
+    log.info("decoded %s, %.1f minutes, %.0f MB", counted(len(clips), "clip"), minutes, size)
 
 
 def _decode(clips: Sequence[Clip], sample_rate: int) -> tuple[Samples, list[int], list[bytes], list[str]]:
@@ -169,7 +170,7 @@ def _raise_on_errors(errors: Sequence[str], clips: int, on_error: str) -> None:
     if errors and on_error == "fail":
         raise UserError("\n".join(dict.fromkeys(errors)))  # clips of the same file have the same error
     if len(errors) == clips:
-        raise UserError(f"data.on_error=skip: none of the {clips} clips can be read, such as {errors[0]}")
+        raise UserError(f"data.on_error=skip: none of {counted(clips, 'clip')} can be read, such as {errors[0]}")
 
 
 def _open_existing(folder: Path, sample_rate: int) -> WaveformCache:

@@ -25,6 +25,7 @@ from spectrnn.data.splits import (
 )
 from spectrnn.errors import UserError
 from spectrnn.files import atomic_write
+from spectrnn.messages import counted, preview
 
 T = TypeVar("T")
 
@@ -99,7 +100,8 @@ class Dataset:
         splits = ", ".join(f"{counts[name]} {name}" for name in SPLITS if counts[name])
         minutes = int(self.cache.offsets[-1]) / self.cache.sample_rate / 60
         return (
-            f"{len(self.clips)} clips ({splits or 'no splits'}) of {len(self.labels)} classes, "
+            f"{counted(len(self.clips), 'clip')} ({splits or 'no splits'}) of "
+            f"{counted(len(self.labels), 'class', 'classes')}, "
             f"{minutes:.1f} minutes at {self.cache.sample_rate} Hz"
         )
 
@@ -111,7 +113,8 @@ class Dataset:
             with atomic_write(path) as temporary:
                 temporary.write_text("\n".join(self.skipped) + "\n", encoding="utf-8", errors="surrogateescape")
             total = len(self.skipped) + len(self.clips)
-            log.warning("%d of %d clips cannot be read and were skipped; see %s", len(self.skipped), total, path)
+            were = f"of {total} clips cannot be read and"
+            log.warning("%s skipped; see %s", counted(len(self.skipped), f"{were} was", f"{were} were"), path)
 
 
 def open_dataset(source: DataSource, device: torch.device) -> Dataset:
@@ -160,7 +163,8 @@ def open_dataset_for_evaluation(
     counts = Counter(clip.label for clip in clips if split in (clip.split, "all"))
     if not counts:
         raise UserError(f"split={split}: the dataset has no such clips")
-    unknown = Counter({label: count for label, count in counts.items() if label not in set(labels)})
+    own = set(labels)
+    unknown = Counter({label: count for label, count in counts.items() if label not in own})
     if len(unknown) == len(counts):
         theirs, known = (preview([repr(label) for label in names], 10) for names in (list(unknown), labels))
         raise UserError(f"the model knows none of the dataset's labels ({theirs}); it knows {known}")
@@ -174,7 +178,7 @@ def _open(clips: Sequence[Clip], source: DataSource, labels: list[str], device: 
         readable = [clip for clip, length in zip(clips, cache.lengths, strict=True) if length]
         # Skipping must not remove all clips of a class, of a split, or of a class in the training split.
         if lost := sorted(_required(clips, labels, split) - _required(readable, labels, split)):
-            names = ", ".join(lost)
+            names = preview(lost, 5)
             raise UserError(f"data.on_error=skip: no clip of {names} can be read; data.on_error=fail names them")
         clips, cache = readable, cache.drop_empty()
     samples = open_samples(cache.path, source.storage, device)
@@ -183,9 +187,9 @@ def _open(clips: Sequence[Clip], source: DataSource, labels: list[str], device: 
 
 def _required(clips: Sequence[Clip], labels: list[str], split: str) -> set[str]:
     """Names all classes, splits, and classes in the training split, of the clips that a model uses."""
-    names = set()
+    names, known = set(), set(labels)
     for clip in clips:
-        if clip.label in labels and split in (clip.split, "all"):
+        if clip.label in known and split in (clip.split, "all"):
             names |= {f"label {clip.label!r}", f"split {clip.split}"}
             if clip.split == "train":
                 names.add(f"label {clip.label!r} in split train")
@@ -197,18 +201,20 @@ def _report_groups(clips: Sequence[Clip], source: DataSource) -> None:
     groups = {split: {clip.group for clip in clips if clip.split == split} - {None} for split in SPLITS}
     if tested := sorted(map(str, groups["test"] & (groups["train"] | groups["val"]))):
         total, names = len(set.union(*groups.values())), preview([repr(group) for group in tested], 5)
-        message = "%d of %d groups are in the test split and another one, so test metrics may be optimistic: %s"
-        log.warning(message, len(tested), total, names)
+        which = counted(len(tested), f"of {total} groups is", f"of {total} groups are")
+        log.warning("%s in the test split and another one, so test metrics may be optimistic: %s", which, names)
     if shared := groups["val"] & groups["train"]:
         total, count = len(groups["train"]), sum(clip.split == "val" for clip in clips)
         is_same = shared == groups["val"]
-        which = f"the same {total} groups as" if is_same else f"{len(groups['val'])} groups, {len(shared)} of them in"
+        which = f"{counted(len(groups['val']), 'group')}, {len(shared)} of them in"
+        which = f"the same {counted(total, 'group')} as" if is_same else which
         few = ", too few to hold some out" if source.val_groups == "auto" and total < MIN_TRAINING_GROUPS else ""
-        log.info("validation: %d clips of %s training%s; its scores are optimistic", count, which, few)
+        log.info("validation: %s of %s training%s; its scores are optimistic", counted(count, "clip"), which, few)
     small = [repr(label) for label, count in Counter(clip.label for clip in clips).items() if count < _MIN_CLIPS]
     if small:
-        message = "%d classes have fewer than %d clips, so their metrics are unreliable: %s"
-        log.warning(message, len(small), _MIN_CLIPS, preview(small, 5))
+        few = f"fewer than {_MIN_CLIPS} clips, so"
+        which = counted(len(small), f"class has {few} its", f"classes have {few} their")
+        log.warning("%s metrics are unreliable: %s", which, preview(small, 5))
 
 
 def _warn_about_duplicates(clips: Sequence[Clip], hashes: np.ndarray) -> None:
@@ -216,9 +222,9 @@ def _warn_about_duplicates(clips: Sequence[Clip], hashes: np.ndarray) -> None:
     digests = [digest if any(digest) else None for digest in map(bytes, hashes)]  # None for digital silence
     if shared := _in_several_splits(digests, clips):
         paths = [repr(clip.path) for digest, clip in zip(digests, clips, strict=True) if digest in shared]
-        message = "%d recordings are in more than one split, so test metrics may be optimistic: %s; "
+        message = "%s in more than one split, so test metrics may be optimistic: %s; "
         message += "spectrnn check out=clean.csv writes a manifest without them"
-        log.warning(message, len(shared), preview(paths, 2))
+        log.warning(message, counted(len(shared), "recording is", "recordings are"), preview(paths, 2))
 
 
 def _in_several_splits(keys: Sequence[T | None], clips: Sequence[Clip]) -> set[T]:
@@ -228,9 +234,3 @@ def _in_several_splits(keys: Sequence[T | None], clips: Sequence[Clip]) -> set[T
         if key is not None:
             splits.setdefault(key, set()).add(clip.split)
     return {key for key, names in splits.items() if len(names) > 1}
-
-
-def preview(names: Sequence[str], count: int) -> str:
-    """Joins the first names of a list, and counts the others."""
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more

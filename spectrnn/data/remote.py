@@ -15,6 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from spectrnn.errors import UserError
+from spectrnn.messages import counted
 from spectrnn.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ def _fetch_all(addresses: Sequence[str], cache: Path, scratch: Path) -> list[str
                     progress.update()
         finally:
             stop.set()  # after an error or Ctrl-C, threads would continue
-    log.info("fetched %d recordings into %s", len(addresses) - len(missing), cache / "remote")
+    log.info("fetched %s into %s", counted(len(addresses) - len(missing), "recording"), cache / "remote")
     return missing
 
 

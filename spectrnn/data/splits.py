@@ -9,6 +9,7 @@ import numpy as np
 
 from spectrnn.data.clips import SPLITS, Clip, DataSource, common_folder
 from spectrnn.errors import UserError
+from spectrnn.messages import counted, preview
 
 # Of fewer training groups, a disjoint validation split costs a large part, and its few groups say little.
 MIN_TRAINING_GROUPS = 10
@@ -71,7 +72,9 @@ def fold_names(clips: Sequence[Clip]) -> list[str]:
 def _deal_clips(labels: np.ndarray, scores: np.ndarray, count: int) -> np.ndarray:
     """Deals the clips of each label to the folds in turn, in the order of their scores, (clips,) -> fold (clips,)."""
     if (smallest := np.bincount(labels).min()) < count:
-        raise UserError(f"data.folds={count}: a class has {smallest} clips; at most {smallest} folds")
+        raise UserError(
+            f"data.folds={count}: a class has {counted(smallest, 'clip')}; at most {counted(smallest, 'fold')}"
+        )
     order = np.lexsort((scores, labels))
     folds = np.empty(len(labels), dtype=np.int64)
     folds[order] = np.arange(len(labels)) % count
@@ -85,20 +88,47 @@ def _deal_groups(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) 
     """
     names, group = np.unique(groups, return_inverse=True)
     if len(names) < count:
-        raise UserError(f"data.folds={count}: the clips are of {len(names)} groups; at most {len(names)} folds")
-    clips = np.zeros((len(names), labels.max() + 1))
-    np.add.at(clips, (group, labels), 1)
-    fractions = clips / clips.sum(0)  # of each label's clips that are in each group
-    content, folds = np.zeros((count, fractions.shape[1])), np.empty(len(names), dtype=np.int64)
+        limit = f"at most {counted(len(names), 'fold')}"
+        raise UserError(f"data.folds={count}: the clips are of {counted(len(names), 'group')}; {limit}")
+    fractions = _LabelFractions(group, labels)
+    sizes = np.array([fractions.of_group(index).sum() for index in range(len(names))])
+    content, folds = np.zeros((count, labels.max() + 1)), np.empty(len(names), dtype=np.int64)
     shuffled = np.random.default_rng(seed).permutation(len(names))
-    for number, index in enumerate(shuffled[np.argsort(-fractions.sum(1)[shuffled], kind="stable")].tolist()):
+    for number, index in enumerate(shuffled[np.argsort(-sizes[shuffled], kind="stable")].tolist()):
         # A fold may be empty if the rest of the groups is larger than its share: the last groups fill empty folds.
         empty = np.flatnonzero(~content.any(1))
         candidates = empty if len(names) - number <= len(empty) else np.arange(count)
-        overlap = content[candidates] @ fractions[index]
+        own = fractions.of_group(index)
+        overlap = content[candidates] @ own
         folds[index] = candidates[np.lexsort((content[candidates].sum(1), overlap.round(12)))[0]]
-        content[folds[index]] += fractions[index]
+        content[folds[index]] += own
     return folds[group]
+
+
+class _LabelFractions:
+    """Fractions of each label's clips that are in each group. Most are 0, so only the others are stored.
+
+    Args:
+        groups: Group of each clip, (clips,).
+        labels: Label of each clip, (clips,).
+
+    Attributes:
+        labels: Label of each fraction, in the order of the groups.
+        values: Fractions.
+    """
+
+    def __init__(self, groups: np.ndarray, labels: np.ndarray) -> None:
+        clips = np.bincount(labels)
+        self._size = len(clips)
+        pairs, counts = np.unique(groups * self._size + labels, return_counts=True)
+        self.labels, self.values = pairs % self._size, counts / clips[pairs % self._size]
+        self._starts = np.searchsorted(pairs, np.arange(groups.max() + 2) * self._size)
+
+    def of_group(self, group: int) -> np.ndarray:
+        """Returns the fractions of all labels in a group, (labels,)."""
+        fractions, own = np.zeros(self._size), slice(self._starts[group], self._starts[group + 1])
+        fractions[self.labels[own]] = self.values[own]
+        return fractions
 
 
 def _group_names(clips: Sequence[Clip]) -> np.ndarray:
@@ -172,18 +202,18 @@ def split_checksums(clips: Sequence[Clip]) -> dict[str, str]:
     return checksums
 
 
-def _draw_clips(labels: np.ndarray, scores: np.ndarray, fraction: float, name: str) -> np.ndarray:
+def _draw_clips(labels: np.ndarray, scores: np.ndarray, fraction: float, split: str) -> np.ndarray:
     """Draws the clips with the lowest scores: at least one of each label, and as close to the fraction as possible."""
     chosen = []
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
+    names, label = np.unique(labels, return_inverse=True)
+    order = np.lexsort((scores, label))
+    for name, rows in zip(names, np.split(order, np.cumsum(np.bincount(label))[:-1]), strict=True):
         if len(rows) < 2:
             raise UserError(
-                f"label {str(label)!r}: too few clips to draw a {name} split; every split needs one, so record more, "
-                f"remove the label, or set data.{name}_fraction=0"
+                f"label {str(name)!r}: too few clips to draw a {split} split; every split needs one, so record more, "
+                f"remove the label, or set data.{split}_fraction=0"
             )
-        count = min(max(1, round(fraction * len(rows))), len(rows) - 1)
-        chosen.append(rows[np.argsort(scores[rows], kind="stable")[:count]])
+        chosen.append(rows[: min(max(1, round(fraction * len(rows))), len(rows) - 1)])
     return np.concatenate(chosen)
 
 
@@ -196,15 +226,15 @@ def _draw_groups(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: 
     classes, label = np.unique(labels, return_inverse=True)
     if len(names) < 2:
         raise UserError(f"data.{name}_fraction: all clips are of one group, so no group-disjoint {name} split exists")
-    fractions = np.zeros((len(names), len(classes)))  # of each label's clips that are in each group
-    np.add.at(fractions, (group, label), 1)
-    fractions /= fractions.sum(0)
-    smallest = np.where(fractions > 0, fractions, 1).min(0)
-    is_divisible = (fractions > 0).sum(0) > 1  # a label with a single group remains in training
+    fractions = _LabelFractions(group, label)
+    smallest = np.ones(len(classes))
+    np.minimum.at(smallest, fractions.labels, fractions.values)
+    is_divisible = np.bincount(fractions.labels) > 1  # a label with a single group remains in training
     missing = np.where(is_divisible, np.maximum(fraction, smallest), 0)
     drawn = np.zeros(len(names), dtype=bool)
     for index in np.tile(np.random.default_rng(seed).permutation(len(names)), 3):
-        toggled = missing + (fractions[index] if drawn[index] else -fractions[index])
+        own = fractions.of_group(index)
+        toggled = missing + (own if drawn[index] else -own)
         if np.square(toggled).sum() < np.square(missing).sum():
             missing, drawn[index] = toggled, not drawn[index]
     if not drawn.any():
@@ -227,4 +257,4 @@ def require_training_clips(clips: Sequence[Clip]) -> None:
     """Rejects a clip table with a label that has no training clips."""
     missing = sorted({clip.label for clip in clips} - {clip.label for clip in clips if clip.split == "train"})
     if missing:
-        raise UserError(f"no training clips of {', '.join(map(repr, missing))}: all are in other splits")
+        raise UserError(f"no training clips of {preview(list(map(repr, missing)), 5)}: all are in other splits")

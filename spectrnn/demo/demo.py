@@ -26,6 +26,7 @@ from spectrnn.export.onnx_model import OnnxModel
 from spectrnn.export.parity import max_abs_differences, parity_cases, require_parity
 from spectrnn.files import atomic_directory, reporting_write_errors
 from spectrnn.inference.predictor import load
+from spectrnn.messages import counted
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def write(config: DemoConfig, folder: Path) -> None:
     classifier = predictor.classifier
     examples = load_examples(config.data, predictor.labels, config.num_examples)
     if examples:
-        log.info("the page includes %d clips of the dataset, such as %s", len(examples), examples[0].path)
+        log.info("the page includes %s of the dataset, such as %s", counted(len(examples), "clip"), examples[0].path)
     runtime = runtime_dir(Path(config.cache).expanduser())
     with tempfile.TemporaryDirectory() as temporary:
         onnx = Path(temporary) / "model.onnx"

@@ -42,8 +42,9 @@ def load_examples(data: Any, labels: Sequence[str], count: int) -> list[Example]
     try:
         source: DataSource = instantiate(data, "data", DataSource)
         chosen: dict[str, Clip] = {}
+        known = set(labels)
         for clip in assign_splits(source.clips(), source):
-            if clip.split == "test" and clip.label in labels:
+            if clip.split == "test" and clip.label in known:
                 chosen.setdefault(clip.label, clip)
         examples = []
         for clip in [chosen[label] for label in labels if label in chosen][:count]:

@@ -87,11 +87,13 @@ class EventDetector:
         min_event_seconds: float,
     ) -> None:
         self.labels, self.onset, self.offset = labels, thresholds, thresholds * offset_ratio
+        self.lowest = thresholds.reshape(-1, thresholds.shape[-1]).min(0)
         self.min_event_seconds, self.average = min_event_seconds, MovingAverage(smoothing_windows)
         self.spans: deque[tuple[float, float]] = deque()
         self.seconds = 0.0
         self.active, self.reported = np.zeros(thresholds.shape, bool), np.zeros(thresholds.shape, bool)
         self.start, self.peak = np.zeros(thresholds.shape), np.zeros(thresholds.shape)
+        self.live = np.zeros(thresholds.shape[-1], bool)  # classes that are active at any threshold
 
     def push(self, spans: Array, probabilities: Array) -> list[Event]:
         """Processes the next steps.
@@ -103,17 +105,18 @@ class EventDetector:
         Returns:
             The events that have ended, in the order of their ends.
         """
-        return [event for ended in self._push(spans, probabilities) for event in self._events(ended)]
+        ended = self._push(spans, probabilities)
+        return [event for classes, is_event in ended for event in self._events(classes[is_event])]
 
     def finish(self) -> list[Event]:
         """Returns the remaining events at the end of the recording."""
-        return [event for ended in self._finish() for event in self._events(ended)]
+        return [event for classes, is_event in self._finish() for event in self._events(classes[is_event])]
 
     def new_onsets(self) -> list[Event]:
         """Returns the events in progress that are long enough, each once."""
-        new = self.active & self._long_enough() & ~self.reported
+        new = self.active & self._long_enough(slice(None)) & ~self.reported
         self.reported |= new
-        return self._events(new)
+        return self._events(np.flatnonzero(new))
 
     def count(self, windows: Iterable[tuple[Array, Array]]) -> Array:
         """Processes a whole recording, spans and probabilities as for `push`.
@@ -123,37 +126,43 @@ class EventDetector:
         """
         counts = np.zeros(self.onset.shape, np.int64)
         for spans, probabilities in windows:
-            for ended in self._push(spans, probabilities):
-                counts += ended
-        for ended in self._finish():
-            counts += ended
+            for classes, is_event in self._push(spans, probabilities):
+                counts[..., classes] += is_event
+        for classes, is_event in self._finish():
+            counts[..., classes] += is_event
         return counts
 
-    def _push(self, spans: Array, probabilities: Array) -> Iterator[Array]:
+    def _push(self, spans: Array, probabilities: Array) -> Iterator[tuple[Array, Array]]:
         self.spans.extend(map(tuple, spans.tolist()))
         return self._process(self.average.push(probabilities))
 
-    def _finish(self) -> Iterator[Array]:
+    def _finish(self) -> Iterator[tuple[Array, Array]]:
         yield from self._process(self.average.finish())
-        yield self.active & self._long_enough()
-        self.active[:] = False
+        near = np.flatnonzero(self.live)
+        yield near, self.active[..., near] & self._long_enough(near)
+        self.active[:] = self.live[:] = False
 
-    def _process(self, averages: Array) -> Iterator[Array]:
-        """Yields before each step the valid events that it ends, bool (..., classes)."""
+    def _process(self, averages: Array) -> Iterator[tuple[Array, Array]]:
+        """Yields before each step some classes (n,), and which of their valid events it ends, bool (..., n)."""
         for average in averages:
-            ended = self.active & (average < self.offset)
-            yield ended & self._long_enough()
+            # Of many classes few are probable, and no others change.
+            near = np.flatnonzero(self.live | (average >= self.lowest))
+            values, active = average[near], self.active[..., near]
+            ended = active & (values < self.offset[..., near])
+            yield near, ended & self._long_enough(near)
             start, self.seconds = self.spans.popleft()
-            starting = ~self.active & (average >= self.onset)
-            self.start[starting], self.peak[starting] = start, 0.0
-            np.maximum(self.peak, average, out=self.peak)
-            self.active ^= ended | starting
-            self.reported &= self.active
+            starting = ~active & (values >= self.onset[..., near])
+            self.start[..., near] = np.where(starting, start, self.start[..., near])
+            self.peak[..., near] = np.maximum(np.where(starting, 0.0, self.peak[..., near]), values)
+            active ^= ended | starting
+            self.active[..., near] = active
+            self.reported[..., near] &= active
+            self.live[near] = active.any(tuple(range(active.ndim - 1)))  # over the thresholds
 
-    def _long_enough(self) -> Array:
-        return self.seconds - self.start >= self.min_event_seconds
+    def _long_enough(self, classes: Array | slice) -> Array:
+        return self.seconds - self.start[..., classes] >= self.min_event_seconds
 
-    def _events(self, mask: Array) -> list[Event]:
-        """The events of a mask (classes,), in the order of their starts."""
-        indices = sorted(np.flatnonzero(mask), key=lambda index: self.start[index])
+    def _events(self, classes: Array) -> list[Event]:
+        """The events of some classes (n,), in the order of their starts."""
+        indices = sorted(classes, key=lambda index: self.start[index])
         return [Event(float(self.start[i]), self.seconds, self.labels[i], float(self.peak[i])) for i in indices]

@@ -15,23 +15,25 @@ from spectrnn.config.instantiate import instantiate, to_container, validate_kwar
 from spectrnn.config.types import PositiveInt, ReportMegabytes
 from spectrnn.data.batches import BucketedBatches
 from spectrnn.data.clips import DataSource
-from spectrnn.data.dataset import Dataset, open_dataset_for_evaluation, preview
+from spectrnn.data.dataset import Dataset, open_dataset_for_evaluation
 from spectrnn.devices import log_device, pick_device, reporting_out_of_memory
 from spectrnn.errors import ErrorCollector, UserError
-from spectrnn.evaluation.calibration import apply_temperature
+from spectrnn.evaluation.calibration import calibration_error_at
+from spectrnn.evaluation.confusion import Confusion
 from spectrnn.evaluation.metrics import (
     Array,
     Metric,
     bootstrap_intervals,
+    class_counts,
     classification_metrics,
-    confusion_matrix,
-    expected_calibration_error,
     metrics_of,
     per_class_metrics,
 )
+from spectrnn.evaluation.plots import optional_picture
 from spectrnn.evaluation.predictions import PREDICTIONS, Predictions, write_predictions
 from spectrnn.evaluation.report.html import EvaluationResult, write_page
-from spectrnn.evaluation.report.text import text_report, write_report
+from spectrnn.evaluation.report.text import MAX_ROWS, text_report, write_confusion, write_results
+from spectrnn.messages import counted, preview
 from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
 from spectrnn.model.header import read_header
@@ -106,7 +108,7 @@ def open_model(config: DictConfig, errors: ErrorCollector) -> OpenedModel:
     warn_about_train_overlap(now, before, path, dataset, config.split)
     notes = []
     if unknown:
-        names = preview([f"{label!r} ({count} clips)" for label, count in sorted(unknown.items())], 20)
+        names = preview([f"{label!r} ({counted(count, 'clip')})" for label, count in sorted(unknown.items())], 20)
         notes.append(f"labels that the model does not know were skipped: {names}")
         log.warning("%s", notes[0])
     is_held_out = config.split not in ("train", "all") or not is_same_dataset(now, before)
@@ -136,14 +138,14 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     metrics = metrics_of(classifier.task, custom)
     probabilities, targets = predict_batches(classifier, model.batches, progress=True)
     report = compute_metrics(probabilities, targets, classifier.labels, metrics)
-    uncalibrated = apply_temperature(probabilities, 1 / float(classifier.temperature))
-    report["ece_uncalibrated"] = expected_calibration_error(uncalibrated, targets)
+    report["ece_uncalibrated"] = calibration_error_at(probabilities, targets, 1 / float(classifier.temperature))
     folder = Path(config.out or model.path.parent / "eval" / split).expanduser()
     content = {split: report, "model": str(model.path), "unknown_labels": model.unknown_labels}
-    write_report(split, content, folder)
+    write_results(split, content, folder)
     clips = [model.dataset.clips[row] for row in model.dataset.rows(split)]
     write_predictions(Predictions(clips, probabilities, classifier.labels), folder / PREDICTIONS)
     model.dataset.list_skipped(folder)
+    write_confusion(report, folder)
     if config.report:
         log.info("writing %s", folder / "report.html")
         result = EvaluationResult(
@@ -157,8 +159,9 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
             notes=model.notes,
             is_held_out=model.is_held_out,
         )
-        write_page(result, folder / "report.html", config.report_max_mb)
-    log.info("%s\n\nthe report is in %s", text_report(split, report), folder)
+        with optional_picture("report.html"):
+            write_page(result, folder / "report.html", config.report_max_mb)
+    log.info("%s\n\nthe report is in %s", text_report(split, report, MAX_ROWS), folder)
     return content
 
 
@@ -217,20 +220,25 @@ def predict_batches(classifier: Classifier, batches: BucketedBatches, progress: 
     """
     training = classifier.training
     classifier.eval()
-    probabilities, rows, weights = [], [], []
-    done = 0.0
+    rows, weights = [], []
+    # Memory that is not written is not taken; a rank has at most all crops, and one more in each batch.
+    probabilities = np.empty((len(batches.lengths) + len(batches), len(classifier.labels)), np.float32)
+    count, done = 0, 0.0
     with progress_bar(len(batches.rows), "evaluating", "clip", disable=not progress) as bar:
         for batch in batches.epoch():
-            probabilities.append(classifier.probabilities(batch.waveform, batch.lengths))
+            crops = classifier.probabilities(batch.waveform, batch.lengths)
+            probabilities[count : count + len(crops)] = crops.cpu().numpy()
+            count += len(crops)
             rows.append(batch.rows)
             weights.append(batch.weights)
             done += float(batch.weights.sum())
             bar.update(round(done) - bar.n)
     classifier.train(training)
-    own = torch.cat(probabilities).cpu().numpy(), torch.cat(rows).numpy(), torch.cat(weights).numpy()
-    shards = distributed.all_gather(own) if batches.shard[1] > 1 else [own]
-    columns = (np.concatenate(column) for column in zip(*shards, strict=True))
-    return mean_over_crops(classifier.task, *columns), batches.targets
+    own = probabilities[:count], torch.cat(rows).numpy(), torch.cat(weights).numpy()
+    if batches.shard[1] > 1:
+        shards = distributed.all_gather(own)
+        own = tuple(np.concatenate(column) for column in zip(*shards, strict=True))
+    return mean_over_crops(classifier.task, *own), batches.targets
 
 
 def mean_over_crops(task: Task, probabilities: Array, rows: Array, weights: Array) -> Array:
@@ -249,8 +257,9 @@ def mean_over_crops(task: Task, probabilities: Array, rows: Array, weights: Arra
         Probabilities float32 (clips, classes), in ascending order of the rows.
     """
     used = rows >= 0
-    probabilities, weights = probabilities[used], weights[used]
-    _, firsts, clips, counts = np.unique(rows[used], return_index=True, return_inverse=True, return_counts=True)
+    if not used.all():
+        probabilities, rows, weights = probabilities[used], rows[used], weights[used]
+    _, firsts, clips, counts = np.unique(rows, return_index=True, return_inverse=True, return_counts=True)
     means, several = probabilities[firsts], counts > 1
     if several.any():
         crops = several[clips]
@@ -273,7 +282,7 @@ def compute_metrics(
         metrics: Metrics by name.
         **resampling: Groups and folds, as for `bootstrap_intervals`.
     """
-    matrix = confusion_matrix(probabilities, targets)
+    predicted = probabilities.argmax(1)
     return {
         **classification_metrics(probabilities, targets, metrics),
         "clips": len(targets),
@@ -282,6 +291,6 @@ def compute_metrics(
             for name, m in metrics.items()
         },
         "intervals_95": bootstrap_intervals(probabilities, targets, metrics, **resampling),
-        "per_class": per_class_metrics(matrix, labels),
-        "confusion": {"labels": labels, "counts": matrix.tolist()},
+        "per_class": per_class_metrics(class_counts(predicted, targets, len(labels)), labels),
+        "confusion": Confusion.count(predicted, targets, labels).to_json(),
     }

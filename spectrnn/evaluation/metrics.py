@@ -1,6 +1,6 @@
 """Classification metrics with bootstrap confidence intervals."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,10 +14,26 @@ Array = npt.NDArray[Any]
 _RESAMPLES = 1000
 _NUM_BINS = 15  # of confidence, for the calibration error
 _TINY = 1e-12
+_MAX_VALUES = 1 << 20  # of an intermediate result, which is computed in parts if it is larger
+_MAX_SQUARE = 1000  # classes up to which a metric of confusion matrices has an interval: each sample is such a matrix
+
+
+class ClassCounts(NamedTuple):
+    """Numbers of clips per class, for one or several samples of a split; a clip may count several times.
+
+    Attributes:
+        correct: Clips of the class that are classified correctly, (samples, classes).
+        actual: Clips of the class, (samples, classes).
+        predicted: Clips that are classified as the class, (samples, classes).
+    """
+
+    correct: Array
+    actual: Array
+    predicted: Array
 
 
 class Metric(NamedTuple):
-    """A metric of a split. One of `from_confusion` and `per_clip` gives it a confidence interval.
+    """A metric of a split. One of `from_counts`, `from_confusion` and `per_clip` gives it a confidence interval.
 
     Attributes:
         function: Function of probabilities (clips, classes) and target classes (clips,) that returns the value.
@@ -25,7 +41,9 @@ class Metric(NamedTuple):
         higher_is_better: Whether a higher value is better.
         is_fraction: Whether values are fractions, which pages show as percentages.
         min_classes: Minimum number of classes for which the metric is meaningful.
+        from_counts: Function of `ClassCounts` that returns the values (samples,).
         from_confusion: Function of confusion matrices (samples, classes, classes) that returns the values (samples,).
+            With more than 1,000 classes there is no interval.
         per_clip: Function with the arguments of `function` that returns values (clips,), whose mean is the metric.
     """
 
@@ -34,8 +52,18 @@ class Metric(NamedTuple):
     higher_is_better: bool = True
     is_fraction: bool = True
     min_classes: int = 1
+    from_counts: Callable[[ClassCounts], Array] | None = None
     from_confusion: Callable[[Array], Array] | None = None
     per_clip: Callable[[Array, Array], Array] | None = None
+
+    @classmethod
+    def of_counts(cls, function: Callable[[ClassCounts], Array], title: str, **settings: Any) -> "Metric":
+        """Makes a metric from its `from_counts`."""
+
+        def value(probabilities: Array, targets: Array) -> float:
+            return float(function(class_counts(probabilities.argmax(1), targets, probabilities.shape[1]))[0])
+
+        return cls(value, title, from_counts=function, **settings)
 
     @classmethod
     def of_confusion(cls, function: Callable[[Array], Array], title: str, **settings: Any) -> "Metric":
@@ -52,6 +80,25 @@ class Metric(NamedTuple):
         return cls(lambda *arguments: float(function(*arguments).mean()), title, per_clip=function, **settings)
 
 
+def class_counts(predicted: Array, targets: Array, classes: int, weights: Array | None = None) -> ClassCounts:
+    """Counts clips by class.
+
+    Args:
+        predicted: Predicted classes (clips,).
+        targets: True classes (clips,).
+        classes: Number of classes.
+        weights: How often each clip counts in each sample, (samples, clips); None for one sample, in which each clip
+            counts once.
+    """
+    correct = np.flatnonzero(predicted == targets)
+
+    def count(indices: Array, clips: Array | slice) -> Array:
+        rows = [None] if weights is None else [row[clips] for row in weights]
+        return np.array([np.bincount(indices, row, classes) for row in rows])
+
+    return ClassCounts(count(targets[correct], correct), count(targets, slice(None)), count(predicted, slice(None)))
+
+
 def confusion_matrix(probabilities: Array, targets: Array) -> Array:
     """Counts clips by true class (rows) and predicted class (columns), (classes, classes)."""
     classes = probabilities.shape[1]
@@ -59,21 +106,26 @@ def confusion_matrix(probabilities: Array, targets: Array) -> Array:
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
-def accuracy(matrices: Array) -> Array:
-    """Fraction of correct clips, (samples,), from confusion matrices (samples, classes, classes)."""
-    return np.trace(matrices, axis1=1, axis2=2) / matrices.sum((1, 2))
+def row_parts(x: Array) -> Iterator[slice]:
+    """Yields slices of the rows of x (rows, columns) with few enough values each for an intermediate result."""
+    size = max(1, _MAX_VALUES // max(1, x.shape[1]))
+    return (slice(start, start + size) for start in range(0, len(x), size))
 
 
-def balanced_accuracy(matrices: Array) -> Array:
-    """Mean recall over the classes with clips, (samples,), from confusion matrices (samples, classes, classes)."""
-    correct, actual = np.diagonal(matrices, axis1=1, axis2=2), matrices.sum(2)
-    return (correct / np.maximum(actual, 1)).sum(1) / (actual > 0).sum(1)
+def accuracy(counts: ClassCounts) -> Array:
+    """Fraction of correct clips, (samples,)."""
+    return counts.correct.sum(1) / counts.actual.sum(1)
 
 
-def macro_f1(matrices: Array) -> Array:
-    """Mean F1 score over the classes that occur, (samples,), from confusion matrices (samples, classes, classes)."""
-    correct, occurrences = np.diagonal(matrices, axis1=1, axis2=2), matrices.sum(2) + matrices.sum(1)
-    return (2 * correct / np.maximum(occurrences, 1)).sum(1) / (occurrences > 0).sum(1)
+def balanced_accuracy(counts: ClassCounts) -> Array:
+    """Mean recall over the classes with clips, (samples,)."""
+    return (counts.correct / np.maximum(counts.actual, 1)).sum(1) / (counts.actual > 0).sum(1)
+
+
+def macro_f1(counts: ClassCounts) -> Array:
+    """Mean F1 score over the classes that occur, (samples,)."""
+    occurrences = counts.actual + counts.predicted
+    return (2 * counts.correct / np.maximum(occurrences, 1)).sum(1) / (occurrences > 0).sum(1)
 
 
 def cross_entropy(probabilities: Array, targets: Array) -> Array:
@@ -83,23 +135,30 @@ def cross_entropy(probabilities: Array, targets: Array) -> Array:
 
 def is_in_top_3(probabilities: Array, targets: Array) -> Array:
     """Whether the true class of each clip is among the three most probable ones, bool (clips,)."""
-    top = np.argpartition(-probabilities, 2, axis=1)[:, :3]
-    return (top == targets[:, None]).any(1)
+    hits = np.empty(len(targets), bool)
+    for part in row_parts(probabilities):
+        top = np.argpartition(-probabilities[part], 2, axis=1)[:, :3]
+        hits[part] = (top == targets[part, None]).any(1)
+    return hits
 
 
 def expected_calibration_error(probabilities: Array, targets: Array) -> float:
     """Expected calibration error (Guo et al., 2017): mean distance of confidence and accuracy over equal-width bins."""
-    confidence, correct = probabilities.max(1), probabilities.argmax(1) == targets
+    return gap_of_confidence(probabilities.max(1), probabilities.argmax(1) == targets)
+
+
+def gap_of_confidence(confidence: Array, correct: Array) -> float:
+    """`expected_calibration_error` from confidence (clips,), and whether each clip is correct, bool (clips,)."""
     bins = np.minimum((confidence * _NUM_BINS).astype(int), _NUM_BINS - 1)
     gaps = np.bincount(bins, confidence - correct, minlength=_NUM_BINS)
-    return float(np.abs(gaps).sum() / len(targets))
+    return float(np.abs(gaps).sum() / len(confidence))
 
 
 # The only list of metrics: the trainer, tables, loggers, the model card and the report read it.
 METRICS: dict[str, Metric] = {
-    "accuracy": Metric.of_confusion(accuracy, "accuracy"),
-    "balanced_accuracy": Metric.of_confusion(balanced_accuracy, "balanced accuracy"),
-    "macro_f1": Metric.of_confusion(macro_f1, "macro F1"),
+    "accuracy": Metric.of_counts(accuracy, "accuracy"),
+    "balanced_accuracy": Metric.of_counts(balanced_accuracy, "balanced accuracy"),
+    "macro_f1": Metric.of_counts(macro_f1, "macro F1"),
     "loss": Metric.mean_over_clips(cross_entropy, "loss", higher_is_better=False, is_fraction=False),
     "top_3_accuracy": Metric.mean_over_clips(is_in_top_3, "top-3 accuracy", min_classes=4),
     "ece": Metric(expected_calibration_error, "calibration error", higher_is_better=False),
@@ -136,7 +195,8 @@ def bootstrap_intervals(
     Args:
         probabilities: Probabilities (clips, classes).
         targets: Class indices (clips,).
-        metrics: Metrics by name; those with neither `from_confusion` nor `per_clip` get no interval.
+        metrics: Metrics by name; those with none of the functions of `Metric` that give one get no
+            interval.
         seed: Seed of the resampling.
         groups: Group of each clip, such as a speaker, (clips,); None to resample clips.
         folds: Fold of each clip, within which clips or groups are resampled, (clips,); None for a single one.
@@ -145,29 +205,45 @@ def bootstrap_intervals(
         Interval [low, high] by name.
     """
     generator = np.random.default_rng(seed)
-    classes, clips = probabilities.shape[1], np.arange(len(targets))
-    cells = targets * classes + probabilities.argmax(1)
+    classes, clips, predicted = probabilities.shape[1], np.arange(len(targets)), probabilities.argmax(1)
     _, first, group = np.unique(clips if groups is None else groups, return_index=True, return_inverse=True)
     fold = np.zeros_like(first) if folds is None else folds[first]  # of each group
     strata = [np.flatnonzero(fold == name) for name in np.unique(fold)]
     values = {
         name: metric.per_clip(probabilities, targets) * 1.0 for name, metric in metrics.items() if metric.per_clip
     }
-    matrices = np.empty((_RESAMPLES, classes, classes))
-    samples = {name: np.empty(_RESAMPLES) for name in values}
-    for index in range(_RESAMPLES):
-        drawn = np.concatenate([stratum[generator.integers(len(stratum), size=len(stratum))] for stratum in strata])
-        weights = np.bincount(drawn, minlength=len(first))[group] * 1.0  # how often each clip was drawn
-        matrices[index] = np.bincount(cells, weights, minlength=classes**2).reshape(classes, classes)
-        for name, value in values.items():
-            samples[name][index] = weights @ value / weights.sum()
-    samples |= {name: metric.from_confusion(matrices) for name, metric in metrics.items() if metric.from_confusion}
+    of_counts = {name: metric.from_counts for name, metric in metrics.items() if metric.from_counts}
+    of_matrices = {
+        name: metric.from_confusion
+        for name, metric in metrics.items()
+        if metric.from_confusion and classes <= _MAX_SQUARE
+    }
+    samples = {name: np.empty(_RESAMPLES) for name in [*values, *of_counts, *of_matrices]}
+    size = max(1, _MAX_VALUES // max(len(targets), classes**2 if of_matrices else classes))
+    for start in range(0, _RESAMPLES, size):
+        part = range(start, min(start + size, _RESAMPLES))
+        weights = np.empty((len(part), len(targets)))  # how often each clip was drawn
+        for index, row in zip(part, weights, strict=True):
+            drawn = np.concatenate([stratum[generator.integers(len(stratum), size=len(stratum))] for stratum in strata])
+            row[:] = np.bincount(drawn, minlength=len(first))[group]
+            for name, value in values.items():
+                samples[name][index] = row @ value / row.sum()
+        if of_counts:
+            counts = class_counts(predicted, targets, classes, weights)
+            for name, from_counts in of_counts.items():
+                samples[name][part] = from_counts(counts)
+        if of_matrices:
+            cells = targets * classes + predicted
+            rows = [np.bincount(cells, row, classes**2) for row in weights]
+            matrices = np.reshape(rows, (len(part), classes, classes))
+            for name, from_confusion in of_matrices.items():
+                samples[name][part] = from_confusion(matrices)
     return {name: np.percentile(samples[name], [2.5, 97.5]).tolist() for name in metrics if name in samples}
 
 
-def per_class_metrics(matrix: Array, labels: list[str]) -> dict[str, dict[str, float]]:
-    """Computes precision, recall, F1 and support of each class from the confusion matrix (classes, classes)."""
-    correct, actual, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+def per_class_metrics(counts: ClassCounts, labels: list[str]) -> dict[str, dict[str, float]]:
+    """Computes precision, recall, F1 and support of each class from the counts of one sample."""
+    correct, actual, predicted = (values[0].tolist() for values in counts)
     return {
         label: {
             "precision": float(correct[index] / max(predicted[index], 1)),

@@ -24,6 +24,7 @@ from spectrnn.evaluation.report.text import thresholds_report, write_thresholds
 from spectrnn.inference.pipeline import audio_paths
 from spectrnn.inference.predictor import Chunk, Predictor
 from spectrnn.inference.sliding_window import sliding_window_predict
+from spectrnn.messages import preview
 from spectrnn.model import serialization
 from spectrnn.progress import progress_bar
 
@@ -124,6 +125,7 @@ class ThresholdTuner:
                 errors.by_key[path] = f"negatives: {error}"
         errors.raise_if_any()
         self.is_event = np.isfinite(self.settings.thresholds)
+        self.candidates = np.where(self.is_event, CANDIDATE_THRESHOLDS[:, None], np.inf)  # (thresholds, classes)
 
     def run(self, batches: BucketedBatches) -> tuple[TunedThresholds, dict[str, Any]]:
         """Detects events in the recordings, and in each clip of a split embedded in silence, at all thresholds.
@@ -188,18 +190,18 @@ class ThresholdTuner:
         """
         silence = np.zeros(round(self.settings.window * self.predictor.sample_rate), np.int16)
         sums = np.zeros((2, len(CANDIDATE_THRESHOLDS), len(self.labels)))
-        clips = np.zeros((2, len(self.labels)))
+        own_clips = np.zeros(len(self.labels))
         with progress_bar(len(batches.rows), "scanning", "clip") as bar:
             for batch in batches.epoch():
                 waveforms, targets = batch.waveform.cpu().numpy(), batch.targets.tolist()
                 for waveform, length, target in zip(waveforms, batch.lengths.tolist(), targets, strict=True):
                     clip = np.rint(waveform[:length] * FULL_SCALE).astype(np.int16)
                     counts, _ = self._count_events([silence, clip, silence])
-                    is_own = np.arange(len(self.labels)) == target
-                    masks = np.stack([is_own, ~is_own])
-                    sums += (counts > 0) & masks[:, None]
-                    clips += masks
+                    for index in np.flatnonzero(counts.any(0)):  # of many classes, few are detected
+                        sums[int(index != target), :, index] += counts[:, index] > 0
+                    own_clips[target] += 1
                 bar.update(len(waveforms))
+        clips = np.stack([own_clips, own_clips.sum() - own_clips])
         with np.errstate(invalid="ignore"):
             recall, confusion_rate = sums / clips[:, None]
         return recall, confusion_rate
@@ -207,9 +209,8 @@ class ThresholdTuner:
     def _count_events(self, blocks: Iterable[Chunk]) -> tuple[Array, float]:
         """Number of events in a recording, int64 (thresholds, classes), and its length in s."""
         settings = self.settings
-        thresholds = np.where(self.is_event, CANDIDATE_THRESHOLDS[:, None], np.inf)
         detector = EventDetector(
-            self.labels, thresholds, settings.smoothing_windows, settings.offset_ratio, settings.min_event_seconds
+            self.labels, self.candidates, settings.smoothing_windows, settings.offset_ratio, settings.min_event_seconds
         )
         windows = sliding_window_predict(self.predictor, blocks, settings.window, settings.hop, self.config.batch_size)
         return detector.count(windows), detector.seconds
@@ -225,7 +226,7 @@ class ThresholdTuner:
                 3 / hours,
             )
         if not_reached:
-            log.warning("no threshold up to 1 reaches %g false alarms per hour for %s", rate, ", ".join(not_reached))
+            log.warning("no threshold up to 1 reaches %g false alarms per hour for %s", rate, preview(not_reached, 20))
 
 
 def _first_feasible(feasible: Array) -> tuple[int, bool]:

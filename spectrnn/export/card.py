@@ -21,9 +21,12 @@ from spectrnn.detection.thresholds import TunedThresholds
 from spectrnn.evaluation.evaluate import is_same_dataset
 from spectrnn.evaluation.report.text import class_rows, metric_rows
 from spectrnn.export.parity import TOLERANCE
+from spectrnn.messages import counted, preview
 from spectrnn.model.classifier import STAGES, Classifier
 from spectrnn.model.ensemble import Ensemble
 from spectrnn.version import __version__
+
+_MAX_CLASSES = 100  # listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +87,12 @@ def write_card(
     ]
     splits = [[name, f"{counts[name]:,}"] for name in SPLITS if counts[name]] or [["none", f"{len(dataset.clips):,}"]]
     metrics = [
-        [f"{name} ({report['clips']:,} clips)", *row]
+        [f"{name} ({report['clips']:,} clip{'s' * (report['clips'] != 1)})", *row]
         for name, report in exported.reports.items()
         for row in metric_rows(report)
     ]
-    classes = [[_escape(label), *row] for label, *row in class_rows(exported.reports[split])]
+    rows, note = class_rows(exported.reports[split], _MAX_CLASSES)
+    classes = [[_escape(label), *row] for label, *row in rows]
     files = []
     for name, measured in stats.items():
         accuracy, loss = (f"{measured.reports[split][metric]:.4f}" for metric in ("accuracy", "loss"))
@@ -102,7 +106,7 @@ def write_card(
         "sample_rate": classifier.sample_rate,
         "max_frequency": classifier.sample_rate // 2,
         "max_seconds": max_seconds,
-        "labels": ", ".join(map(_escape, classifier.labels)),
+        "labels": preview([*map(_escape, classifier.labels)], _MAX_CLASSES),
         "ensemble": f", an ensemble of {classifier.num_members} models" if isinstance(classifier, Ensemble) else "",
         "parameters": f"{sum(parameter.numel() for parameter in classifier.parameters()):,}",
         "stages": _table(["stage", "class", "settings"], stages),
@@ -115,7 +119,8 @@ def write_card(
         "split_method": " ".join(_split_method(source, dataset, split)),
         "metrics": _table(["split", "metric", "value", "95 % interval"], metrics),
         "split": split,
-        "per_class": _table(["class", "precision", "recall", "F1", "clips"], classes),
+        "per_class": f"{note[:1].upper()}{note[1:]}.\n\n" * bool(note)
+        + _table(["class", "precision", "recall", "F1", "clips"], classes),
         "thresholds": _thresholds(classifier, tuned_thresholds),
         "weights": weights,
         "files": _table(["weights", "size", f"accuracy ({split})", "loss", "difference", "speed"], files),
@@ -199,14 +204,16 @@ def _thresholds(classifier: Classifier, tuned: TunedThresholds | None) -> str:
     )
     if tuned is None:
         return f"No thresholds were tuned; the predicted class is the most probable one. {calibration}"
-    background = ", ".join(map(_escape, tuned.background)) or "none"
+    background = preview([*map(_escape, tuned.background)], _MAX_CLASSES) or "none"
+    listed = list(tuned.by_label.items())[:_MAX_CLASSES]
     return (
         f"{calibration}\n\nDetection thresholds for long recordings were tuned on {tuned.hours:.2f} hours, for at most "
         f"{tuned.max_false_alarms_per_hour:g} false alarms per hour and class: windows of {tuned.window:g} s, a hop "
-        f"of {tuned.hop:g} s, probabilities averaged over {tuned.smoothing_windows} windows; an event ends below "
-        f"{tuned.offset_ratio:.0%} of its threshold and lasts at least {tuned.min_event_seconds:g} s. Background "
+        f"of {tuned.hop:g} s, probabilities averaged over {counted(tuned.smoothing_windows, 'window')}; an event ends "
+        f"below {tuned.offset_ratio:.0%} of its threshold and lasts at least {tuned.min_event_seconds:g} s. Background "
         f"classes: {background}.\n\n"
-        + _table(["class", "threshold"], ([_escape(label), f"{value:.3f}"] for label, value in tuned.by_label.items()))
+        + _table(["class", "threshold"], ([_escape(label), f"{value:.3f}"] for label, value in listed))
+        + f"\n\nThe file has those of all {len(tuned.by_label):,} classes." * (len(listed) < len(tuned.by_label))
     )
 
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from spectrnn.config.instantiate import to_container, validate_kwargs
 from spectrnn.errors import UserError
 from spectrnn.export.onnx_model import Array, load_onnx
+from spectrnn.messages import counted
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,12 @@ def verify(node: DictConfig) -> float:
                 f"{tolerance:g}"
             )
         largest = max(largest, difference)
-    log.info("%s: verified with %d golden clips, largest difference of a probability %.1e", path, len(clips), largest)
+    log.info(
+        "%s: verified with %s, largest difference of a probability %.1e",
+        path,
+        counted(len(clips), "golden clip"),
+        largest,
+    )
     return largest
 
 

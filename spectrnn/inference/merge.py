@@ -13,6 +13,7 @@ from spectrnn.files import atomic_write, reporting_write_errors
 from spectrnn.inference.formats import RowFormat
 from spectrnn.inference.shards import Shard
 from spectrnn.inference.writers import ResumeJournal, hidden
+from spectrnn.messages import counted
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +35,11 @@ def merge(out: Path, row_format: RowFormat, settings: Mapping[str, Any], shard: 
         journals = [ResumeJournal(part, settings) for part in shard.all_paths(out)]
         missing = sum(journal.failed is None for journal in journals)
         if missing:
-            log.info("shard %d/%d is complete; %d others are not", *shard, missing)
+            log.info("shard %d/%d is complete; %s not", *shard, counted(missing, "other is", "others are"))
         else:
             if any(journal.done for journal in journals):  # otherwise a previous table is kept
                 _concatenate(journals, out, row_format)
-                log.info("%s: merged from %d shards", out, shard.total)
+                log.info("%s: merged from %s", out, counted(shard.total, "shard"))
             for journal in journals:
                 journal.out.unlink()
                 journal.delete()

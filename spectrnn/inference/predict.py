@@ -136,7 +136,7 @@ def _task_and_format(config: PredictConfig, predictor: Predictor) -> tuple[Predi
     if config.window is None:
         thresholds = resolve_thresholds(config, labels, tuned)
         row_format = label_format(config.format, min(config.top_k, len(labels)), thresholds is not None)
-        return ClipTask(predictor, thresholds), row_format
+        return ClipTask(predictor, thresholds, config.top_k), row_format
     settings = DetectionSettings.resolve(config, labels, tuned, predictor.window / predictor.sample_rate)
     return DetectionTask(predictor, settings), event_format(config.format, predictor.sample_rate / 2)
 

@@ -119,11 +119,20 @@ class Predictor:
             row[: len(waveform)] = torch.from_numpy(waveform)
         return self.classifier.probabilities(batch.to(self.device), lengths.to(self.device)).cpu().numpy()
 
-    def to_prediction(self, probabilities: npt.NDArray[np.float64]) -> Prediction:
-        """Ranks the classes by their probabilities (classes,)."""
-        ranked = {self.labels[index]: float(probabilities[index]) for index in (-probabilities).argsort(kind="stable")}
+    def to_prediction(self, probabilities: npt.NDArray[np.float64], count: int | None = None) -> Prediction:
+        """Ranks the classes by their probabilities (classes,); a count limits the result to the most probable ones."""
+        ranking = top_classes(probabilities, len(self.labels) if count is None else count)
+        ranked = {self.labels[index]: float(probabilities[index]) for index in ranking}
         label = next(iter(ranked))
         return Prediction(label, ranked[label], ranked)
+
+
+def top_classes(probabilities: npt.NDArray[Any], count: int) -> npt.NDArray[np.int64]:
+    """Returns the most probable classes, most probable first and the first of equal ones, (classes,) -> (count,)."""
+    count = min(count, len(probabilities))
+    smallest = np.partition(probabilities, -count)[-count]  # sorting all classes would take longer
+    candidates = np.flatnonzero(probabilities >= smallest)
+    return candidates[np.argsort(-probabilities[candidates], kind="stable")[:count]]
 
 
 class LogitMean:

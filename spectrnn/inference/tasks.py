@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
 from spectrnn.data.crops import crop_hop
 from spectrnn.detection.events import Array, Event, MovingAverage
 from spectrnn.detection.settings import DetectionSettings
@@ -50,10 +52,11 @@ class ClipTask:
     Args:
         predictor: Predictor that classifies the parts.
         thresholds: Detection threshold per class, (classes,), for a decision; None for no decision.
+        top_k: Number of most probable classes in a row; None for all.
     """
 
-    def __init__(self, predictor: Predictor, thresholds: Array | None) -> None:
-        self.predictor, self.thresholds = predictor, thresholds
+    def __init__(self, predictor: Predictor, thresholds: Array | None, top_k: int | None = None) -> None:
+        self.predictor, self.thresholds, self.top_k = predictor, thresholds, top_k
 
     def split(self, blocks: Iterable[Chunk]) -> Iterator[Window]:
         """Yields the parts of a recording, given as blocks int16 (samples,)."""
@@ -69,14 +72,14 @@ class ClipTask:
 
     def aggregator(self) -> Aggregator:
         """Returns an aggregator for the next recording."""
-        return _PartMean(self.predictor, self.thresholds)
+        return _PartMean(self.predictor, self.thresholds, self.top_k)
 
 
 class _PartMean:
     """Mean over the parts of a recording, weighted by the lengths of their spans."""
 
-    def __init__(self, predictor: Predictor, thresholds: Array | None) -> None:
-        self.predictor, self.thresholds = predictor, thresholds
+    def __init__(self, predictor: Predictor, thresholds: Array | None, top_k: int | None) -> None:
+        self.predictor, self.thresholds, self.top_k = predictor, thresholds, top_k
         self.mean = LogitMean(predictor.classifier.task)
 
     def push(self, spans: Array, probabilities: Array) -> Sequence[PredictionRow]:
@@ -84,12 +87,12 @@ class _PartMean:
         return []
 
     def finish(self) -> Sequence[PredictionRow]:
-        prediction = self.predictor.to_prediction(self.mean.finish())
-        if self.thresholds is None:
-            return [ClipPrediction(prediction, None)]
-        thresholds = dict(zip(self.predictor.labels, self.thresholds, strict=True))
-        reached = (label for label, value in prediction.probabilities.items() if value >= thresholds[label])
-        return [ClipPrediction(prediction, next(reached, None))]
+        probabilities, decision = self.mean.finish(), None
+        if self.thresholds is not None:
+            reached = np.flatnonzero(probabilities >= self.thresholds)
+            if len(reached):
+                decision = self.predictor.labels[reached[probabilities[reached].argmax()]]
+        return [ClipPrediction(self.predictor.to_prediction(probabilities, self.top_k), decision)]
 
 
 class DetectionTask:

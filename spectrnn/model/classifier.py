@@ -17,7 +17,7 @@ from spectrnn.model.pooling import Pooling
 from spectrnn.model.rnn import Encoder
 from spectrnn.model.task import Task
 
-_MAX_LABELS, _MAX_LABEL_LENGTH = 10_000, 255  # classes, as an evaluation stores their square; characters
+_MAX_LABELS, _MAX_LABEL_LENGTH = 10_000, 255  # classes, as a header is limited to a few MB; characters
 
 
 class Head(nn.Sequential):

@@ -7,6 +7,7 @@ import numpy as np
 
 from spectrnn.detection.events import Event, EventDetector
 from spectrnn.inference.formats import csv_line, event_cells, event_values, json_line
+from spectrnn.messages import printable
 from spectrnn.streaming.rolling import StreamPrediction
 
 
@@ -57,13 +58,13 @@ class StreamDecoder:
         """The most probable class, for a terminal."""
         probability, best = prediction.probabilities.max(0)
         bar = "█" * round(20 * float(probability))
-        return f"{prediction.end / self.sample_rate:8.1f} s  {bar:<20} {self.labels[int(best)]}"
+        return f"{prediction.end / self.sample_rate:8.1f} s  {bar:<20} {printable(self.labels[int(best)])}"
 
 
 def _text_line(update: EventUpdate) -> str:
     event = update.event
     time, sign = (event.end, "-") if update.is_final else (event.start, "+")
-    return f"{time:10.2f} s  {sign} {event.probability:.2f}  {event.label}\n"
+    return f"{time:10.2f} s  {sign} {event.probability:.2f}  {printable(event.label)}\n"
 
 
 def _csv_line(update: EventUpdate) -> str:

@@ -13,6 +13,7 @@ from spectrnn.config.instantiate import to_container, validate_kwargs
 from spectrnn.config.types import ReportMegabytes
 from spectrnn.errors import UserError
 from spectrnn.files import atomic_write, reporting_write_errors
+from spectrnn.messages import printable
 from spectrnn.runs import find_runs
 from spectrnn.study.comparison import compare_runs
 from spectrnn.study.comparison_formats import FORMATS
@@ -55,7 +56,8 @@ def compare(node: DictConfig) -> None:
 
         content = build_page(comparison, round(config.report_max_mb * 1e6), config.trust)
     else:
-        content = (FORMATS[kind](comparison) + "\n").encode("utf-8", "surrogateescape")
+        text = FORMATS[kind](comparison) + "\n"
+        content = (printable(text) if kind == "table" else text).encode("utf-8", "surrogateescape")
     if config.out is None:
         sys.stdout.buffer.write(content)
         sys.stdout.flush()

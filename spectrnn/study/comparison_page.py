@@ -14,8 +14,8 @@ import torch
 from spectrnn.data.clips import Clip, DataSource
 from spectrnn.data.dataset import open_dataset_for_evaluation
 from spectrnn.errors import UserError
-from spectrnn.evaluation.metrics import confusion_matrix
-from spectrnn.evaluation.report.html import media_blocks, relative_names, render_page, to_json
+from spectrnn.evaluation.confusion import Confusion
+from spectrnn.evaluation.report.html import media_blocks, named_labels, relative_names, render_page, to_json
 from spectrnn.evaluation.report.media import MAX_AUDIO_SECONDS, render_clips
 from spectrnn.model import serialization
 from spectrnn.runs import CHECKPOINT, MODEL
@@ -99,17 +99,18 @@ def build_page(comparison: Comparison, max_bytes: int, trust: Sequence[str]) -> 
 def _add_clips(data: dict[str, Any], comparison: Comparison, pair: Pair, max_bytes: int, trust: Sequence[str]) -> bytes:
     """Adds the difference of the confusion matrices, and clips with audio, and renders the page."""
     tables = read_common_clips(pair.a, pair.b, comparison.split)[:2]
-    a, b = tables
+    a = tables[0]
     targets, predicted = a.targets, np.stack([table.probabilities.argmax(1) for table in tables])
-    difference = confusion_matrix(b.probabilities, targets) - confusion_matrix(a.probabilities, targets)
-    size = np.abs(difference).sum(0) + np.abs(difference).sum(1)
-    shown = np.sort(np.argsort(-size, kind="stable")[:_MAX_MATRIX])
+    of_a, of_b = (Confusion.count(indices, targets, a.labels) for indices in predicted)
+    difference = of_b - of_a
+    shown = difference.largest_classes(_MAX_MATRIX, with_diagonal=True)
     right = predicted == targets
     rows = np.flatnonzero(right[0] != right[1])
     # The most confident errors first.
     confidence = np.stack([table.probabilities.max(1) for table in tables])
     rows = rows[np.argsort(-np.where(right[0], confidence[1], confidence[0])[rows], kind="stable")]
-    data |= {"labels": a.labels, "matrix": [shown.tolist(), difference[np.ix_(shown, shown)].tolist()]}
+    named = {*shown.tolist()}
+    data |= {"labels": named_labels(a.labels, named), "matrix": [shown.tolist(), difference.part(shown).tolist()]}
     data["pair"] = {
         "a": comparison.names[pair.a],
         "b": comparison.names[pair.b],
@@ -130,11 +131,14 @@ def _add_clips(data: dict[str, Any], comparison: Comparison, pair: Pair, max_byt
             ]
             about = [clip_names[number], a.clips[row].group, int(targets[row]), media.seconds.get(number)]
             clip = [*about, bool(right[0, row]), *answers]
-            budget -= len(to_json(clip)) + 1
+            new = {int(targets[row]), *predicted[:, row].tolist()} - named
+            budget -= len(to_json(clip)) + 1 + sum(len(to_json(a.labels[label])) for label in new)
             if budget < reserved:
                 break
             data["pair"]["clips"].append(clip)
+            named |= new
         listed = len(data["pair"]["clips"])
+        data["labels"] = named_labels(a.labels, named)
         blocks = media_blocks(media.render(listed), budget)
     data["frequencies"] = media.frequencies
     limit = f"to stay under {max_bytes / 1e6:g} MB (report_max_mb)"

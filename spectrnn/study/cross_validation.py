@@ -20,12 +20,22 @@ from spectrnn.data.clips import DataSource
 from spectrnn.data.dataset import list_clips, open_dataset_for_evaluation
 from spectrnn.data.splits import fold_names
 from spectrnn.errors import TrainingInterrupted, UserError
+from spectrnn.evaluation.confusion import Confusion
 from spectrnn.evaluation.evaluate import compute_metrics
 from spectrnn.evaluation.metrics import METRICS as STANDARD_METRICS
-from spectrnn.evaluation.predictions import PREDICTIONS, Predictions, concatenate, read_predictions, write_predictions
+from spectrnn.evaluation.plots import optional_picture
+from spectrnn.evaluation.predictions import (
+    PREDICTIONS,
+    Predictions,
+    concatenate,
+    read_predictions,
+    with_labels,
+    write_predictions,
+)
 from spectrnn.evaluation.report.html import EvaluationResult, write_page
 from spectrnn.evaluation.report.text import format_table
 from spectrnn.files import write_json
+from spectrnn.messages import counted
 from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
 from spectrnn.model.ensemble import Ensemble
@@ -158,7 +168,7 @@ def _refit(
         found = distributed.broadcast_object(None if distributed.rank() else _length_and_temperature(folds))
     assert found is not None
     length, temperature = found
-    log.info("\nfinal model: %d epochs of all clips", length["trainer.epochs"])
+    log.info("\nfinal model: %s of all clips", counted(length["trainer.epochs"], "epoch"))
     changes = {"data.folds": None, "data.fold": "none", "data.val_fraction": 0, **length}
     _train_within(study, study / "final", config, changes, choices)
     if not distributed.rank():
@@ -213,10 +223,9 @@ def _train_within(
 
 
 def _pool(folder: Path, run: RunComponents, folds: Sequence[Fold], choices: Mapping[str, str]) -> dict[str, Any]:
-    """Pools the folds' predictions, and writes predictions.csv, report.html and, last, metrics.json."""
-    parts = [_held_out_predictions(fold) for fold in folds]
+    """Pools the folds' predictions, and writes predictions.csv and metrics.json, then the report."""
     results = [_read_metrics(fold.folder) for fold in folds]
-    pooled = concatenate(parts)
+    pooled = concatenate([_held_out_predictions(fold) for fold in folds])
     write_predictions(pooled, folder / PREDICTIONS)
 
     metrics = {name: {**STANDARD_METRICS, **run.metrics}[name] for name in results[0]["test"]}
@@ -255,10 +264,11 @@ def _pool(folder: Path, run: RunComponents, folds: Sequence[Fold], choices: Mapp
         },
         "warnings": summarize_warnings({f.name: r.get("warnings", []) for f, r in zip(folds, results, strict=True)}),
     }
+    write_json(content, folder / METRICS)
     _log(folder, run, content, choices)
     if run.trainer.report:
-        _write_report(folder, run, folds, parts, report, content["warnings"])
-    write_json(content, folder / METRICS)
+        with optional_picture("report.html"):
+            _write_report(folder, run, folds, pooled, report, content["warnings"])
     log.info("\n%s\n\nthe cross-validation is in %s", format_folds(content), folder)
     log_warnings(content["warnings"])
     return content
@@ -270,9 +280,9 @@ def _log(folder: Path, run: RunComponents, content: Mapping[str, Any], choices: 
     with RunLogger(run.loggers, run.trainer.metric) as logger:
         # Resumed at 0: what was logged before, by a process that was killed then, is replaced.
         logger.start(folder, hyperparameters(run.config, choices, original_overrides(folder) or []), 0)
-        matrix = np.array(content["confusion"]["counts"])
-        logger.log_confusion("pooled", matrix, content["confusion"]["labels"], 1)
         logger.finish(values, 1)
+        with optional_picture("the confusion matrix of all folds"):
+            logger.log_confusion("pooled", Confusion.from_json(content["confusion"]), 1)
 
 
 def format_folds(content: Mapping[str, Any]) -> str:
@@ -301,24 +311,25 @@ def _write_report(
     folder: Path,
     run: RunComponents,
     folds: Sequence[Fold],
-    parts: Sequence[Predictions],
+    pooled: Predictions,
     metrics: dict[str, Any],
     warnings: list[str],
 ) -> None:
     models = _load_models(run, folds)
-    dataset, _ = open_dataset_for_evaluation(run.source, "all", parts[0].labels, run.device)
+    labels = models[0].labels
+    dataset, _ = open_dataset_for_evaluation(run.source, "all", labels, run.device)
     # As in each fold's run, a clip belongs to the test split of its fold; one without a fold was always trained on.
     names = [fold.name for fold in folds]
     dataset = replace(dataset, clips=[c._replace(split="test" if c.fold in names else "train") for c in dataset.clips])
-    probabilities = np.empty((len(dataset.clips), len(dataset.labels)), dtype=np.float32)
-    for name, part in zip(names, parts, strict=True):
-        rows = [row for row, clip in enumerate(dataset.clips) if clip.fold == name]
-        probabilities[rows] = part.probabilities
+    members: dict[str | None, list[int]] = {name: [] for name in names}
+    for row, clip in enumerate(dataset.clips):
+        members.get(clip.fold, []).append(row)
+    order = np.argsort([row for name in names for row in members[name]])  # from that of the folds to that of the rows
     result = EvaluationResult(
         classifier=models[0],
         dataset=dataset,
         split="test",
-        probabilities=probabilities[dataset.rows("test")],
+        probabilities=with_labels(pooled, labels).probabilities[order],
         metrics=metrics,
         batch_size=read_config(folds[0].folder)["trainer"]["batch_size"],
         model=folder,

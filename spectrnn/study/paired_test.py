@@ -7,13 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from spectrnn.data.clips import Clip
-from spectrnn.data.dataset import preview
 from spectrnn.data.splits import clip_keys
 from spectrnn.errors import UserError
-from spectrnn.evaluation.metrics import METRICS, Array, accuracy, balanced_accuracy, macro_f1
-from spectrnn.evaluation.predictions import Predictions
+from spectrnn.evaluation.metrics import METRICS, Array, accuracy, balanced_accuracy, class_counts, macro_f1
+from spectrnn.evaluation.predictions import Predictions, with_labels
+from spectrnn.messages import preview
 
-_OF_CONFUSION = {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "macro_f1": macro_f1}
+_OF_COUNTS = {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "macro_f1": macro_f1}
 _RESAMPLES = 1000
 
 
@@ -101,7 +101,8 @@ def common_clips(a: Predictions, b: Predictions, split: str) -> tuple[Prediction
     Raises:
         UserError: Other labels, or no common clips.
     """
-    if different := sorted({*a.labels} ^ {*b.labels}):
+    different = sorted({*a.labels} ^ {*b.labels})
+    if different and not (a.is_partial or b.is_partial):
         raise UserError(f"their labels differ: only one of them has {preview(list(map(repr, different)), 5)}")
     for keys_of in (_absolute_keys, clip_keys):
         rows_a, rows_b = (
@@ -116,12 +117,12 @@ def common_clips(a: Predictions, b: Predictions, split: str) -> tuple[Prediction
             break
     else:
         raise UserError(f"they have no common clips of the {split} split")
-    columns = [b.labels.index(label) for label in a.labels]
+    labels = sorted({*a.labels, *b.labels}) if different else a.labels
     rows = [rows_a[key] for key in common], [rows_b[key] for key in common]
     clips = [a.clips[row] for row in rows[0]]
     return (
-        Predictions(clips, a.probabilities[rows[0]], a.labels),
-        Predictions(clips, b.probabilities[rows[1]][:, columns], a.labels),
+        with_labels(Predictions(clips, a.probabilities[rows[0]], a.labels), labels),
+        with_labels(Predictions(clips, b.probabilities[rows[1]], b.labels), labels),
     )
 
 
@@ -144,13 +145,11 @@ def paired_test(a: Predictions, b: Predictions, seed: int = 0) -> PairedTest:
     has_groups = len(names) > 1 and "" not in names
     units = groups if has_groups else np.arange(len(targets))  # of resampling
     size = len(names) if has_groups else len(targets)
-    cells = [targets * classes + indices for indices in predicted]
 
     def values(weights: Array) -> Array:
         """Metrics of A and B, (metrics, 2), with a weight per clip, (clips,)."""
-        counts = [np.bincount(cell, weights, classes * classes) for cell in cells]
-        matrices = np.reshape(counts, (2, classes, classes))
-        return np.array([of_confusion(matrices) for of_confusion in _OF_CONFUSION.values()])
+        counts = [class_counts(indices, targets, classes, weights[None]) for indices in predicted]
+        return np.array([[of_counts(part)[0] for part in counts] for of_counts in _OF_COUNTS.values()])
 
     generator = np.random.default_rng(seed)
     draws = (np.bincount(generator.integers(size, size=size), minlength=size) for _ in range(_RESAMPLES))
@@ -159,7 +158,7 @@ def paired_test(a: Predictions, b: Predictions, seed: int = 0) -> PairedTest:
     metrics = {
         name: PairedMetric(METRICS[name].title, before, after, after - before, interval)
         for name, (before, after), interval in zip(
-            _OF_CONFUSION, values(np.ones(len(targets))).tolist(), intervals, strict=True
+            _OF_COUNTS, values(np.ones(len(targets))).tolist(), intervals, strict=True
         )
     }
     p_value = mcnemar(only_a, only_b)

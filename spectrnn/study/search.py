@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from spectrnn.errors import StorageError, UserError
 from spectrnn.files import atomic_write, remove_stale_temporaries
+from spectrnn.messages import counted
 from spectrnn.runs import METRICS
 from spectrnn.study.logs import logging_to, write_overrides
 from spectrnn.study.space import Space
@@ -247,7 +248,7 @@ class Search:
             live.set_user_attr("result", result)
             self.study.tell(number, value)
             is_best = self.ranked()[0].number == number
-            text += f"{metric} {value:.4f}  {metrics['epochs']} epochs in {format_seconds(seconds)}"
+            text += f"{metric} {value:.4f}  {counted(metrics['epochs'], 'epoch')} in {format_seconds(seconds)}"
             text += "  (best)" if is_best else ""
         log.info("%s\n%s", text, wrapped(drawn))
 

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 
 from spectrnn import distributed
 from spectrnn.errors import TrainingInterrupted, UserError
+from spectrnn.messages import printable
 from spectrnn.runs import LOCK, find_runs, read_run
 from spectrnn.study.summary import format_runs
 
@@ -173,7 +174,7 @@ def finish_sweep(folder: Path, problem: str = "") -> None:
     """
     runs = [read_run(run) for run in find_runs(folder)]
     if runs:
-        print(f"\n{format_runs(runs)}\n", file=sys.stderr)
+        print(printable(f"\n{format_runs(runs)}\n"), file=sys.stderr)
     unfinished = sum(not run.is_finished for run in runs)
     if problem:
         print(f"spectrnn: {problem}; spectrnn train resume={folder} continues the sweep", file=sys.stderr)

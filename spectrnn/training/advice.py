@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from spectrnn.data.dataset import Dataset, preview
+from spectrnn.data.dataset import Dataset
 from spectrnn.evaluation.metrics import Metric
+from spectrnn.messages import counted, preview
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +60,10 @@ def dataset_warnings(dataset: Dataset, name: str, metric: Metric | None) -> list
     clips, minimum = len(dataset.rows("val")), MIN_CLIPS_FRACTION if metric.is_fraction else _MIN_CLIPS
     if 0 < clips < minimum:
         other = ", or set trainer.metric=loss" if metric.is_fraction else ""
+        few = counted(clips, "validation clip is", "validation clips are")
         warnings.append(
-            f"{clips} validation clips are few to select the best epoch by {name} (less than {minimum}); add clips, "
-            f"raise data.val_fraction{other}"
+            f"{few} few to select the best epoch by {name} (less than {minimum}); add clips, raise "
+            f"data.val_fraction{other}"
         )
     return warnings
 

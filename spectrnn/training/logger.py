@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from spectrnn.data.batches import Batch
+from spectrnn.evaluation.confusion import Confusion
 from spectrnn.evaluation.metrics import Array
 from spectrnn.evaluation.plots import confusion_figure, spectrogram_figure
 from spectrnn.model.classifier import Classifier
@@ -125,10 +126,10 @@ class RunLogger:
             figure = spectrogram_figure(features, titles, classifier.features, weights)
             self._log_figure("train_clips/attention", figure, step)
 
-    def log_confusion(self, split: str, matrix: Array, labels: list[str], step: int) -> None:
-        """Logs the confusion matrix (classes, classes) of a split."""
+    def log_confusion(self, split: str, confusion: Confusion, step: int) -> None:
+        """Logs the confusion matrix of a split."""
         if self.started:
-            self._log_figure(f"{split}/confusion", confusion_figure(matrix, labels), step)
+            self._log_figure(f"{split}/confusion", confusion_figure(confusion), step)
 
     def finish(self, metrics: Mapping[str, float], step: int) -> None:
         """Logs the final metrics of the best classifier."""

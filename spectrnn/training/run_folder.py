@@ -13,19 +13,21 @@ from omegaconf import OmegaConf
 from safetensors import SafetensorError
 
 from spectrnn import distributed
-from spectrnn.evaluation.calibration import apply_temperature, fit_temperature
+from spectrnn.evaluation.calibration import calibration_error_at, fit_temperature
+from spectrnn.evaluation.confusion import Confusion
 from spectrnn.evaluation.evaluate import compute_metrics, predict_batches
 from spectrnn.evaluation.metrics import (
     Array,
     bootstrap_intervals,
     classification_metrics,
-    confusion_matrix,
     expected_calibration_error,
 )
+from spectrnn.evaluation.plots import optional_picture
 from spectrnn.evaluation.predictions import PREDICTIONS, Predictions, concatenate, write_predictions
 from spectrnn.evaluation.report.html import EvaluationResult, write_page
 from spectrnn.evaluation.report.text import format_table
 from spectrnn.files import write_json
+from spectrnn.messages import counted
 from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
 from spectrnn.runs import METRICS, MODEL, commit_resumed_config, original_overrides
@@ -93,7 +95,7 @@ class RunFolder:
         checkpoint.save(trainer.state_dict(), self.config, self.path)
 
     def finish(self, splits: Sequence[str]) -> dict[str, Any]:
-        """Calibrates and evaluates the best classifier, writes predictions.csv, report.html and, last, metrics.json.
+        """Calibrates and evaluates the best classifier, writes predictions.csv and metrics.json, then the report.
 
         Args:
             splits: Splits to evaluate on, of those that have clips.
@@ -108,16 +110,10 @@ class RunFolder:
         # A step beyond any checkpoint: if the run is killed here and resumed, these events are dropped.
         step = trainer.clips_seen + 1
         best = self._calibrated_model()
-        batch = max(islice(trainer.train.epoch(0), 8), key=lambda batch: len(batch.rows))  # the largest of some
-        titles = [self.dataset.clips[int(row)].label for row in batch.rows]
-        seed_generators(trainer.device, trainer.seed, 0)  # of the augmentation
-        self.logger.log_batch(self.classifier, batch, titles, step)
-        self.logger.log_attention(best, batch, titles, step)
         results: dict[str, tuple[Array, Array]] = {}
         for split in splits:
             if len(self.dataset.rows(split)):
                 results[split] = self._predict(best, split)
-                self.logger.log_confusion(split, confusion_matrix(*results[split]), best.labels, step)
         scores = {split: classification_metrics(*result, trainer.metrics) for split, result in results.items()}
         intervals = {split: bootstrap_intervals(*result, trainer.metrics) for split, result in results.items()}
         accuracy = self._training_accuracy(best)
@@ -151,18 +147,19 @@ class RunFolder:
         names = {"val": "val/best_", "test": "test/"}
         final = {names[split] + name: value for split, score in scores.items() for name, value in score.items()}
         self.logger.finish(final, step)
-        self.logger.flush()
         if results:
             tables = [
                 Predictions([self.dataset.clips[row] for row in self.dataset.rows(split)], result[0], best.labels)
                 for split, result in results.items()
             ]
             write_predictions(concatenate(tables), self.path / PREDICTIONS)
+        write_json(metrics, self.path / METRICS)
+        # All results are there: a picture that fails, or a process that is killed for lack of memory, leaves them.
+        self._log_pictures(best, results, step)
         if trainer.config.report and results:
-            with trainer.clock.measure("report"):
+            with trainer.clock.measure("report"), optional_picture("report.html"):
                 split = list(results)[-1]
                 self._write_report(best, split, *results[split], warnings)
-        write_json(metrics, self.path / METRICS)
         log.info("\ntime breakdown\n%s", trainer.clock.table())
         head = ["", *(trainer.metrics[name].title for name in trainer.metrics)]
         rows = [[split, *(f"{value:.4f}" for value in score.values())] for split, score in scores.items()]
@@ -171,6 +168,21 @@ class RunFolder:
         log.info("%.0f clips/s; the run is in %s", speed, self.path)
         log_warnings(warnings)  # again, and last, so that they are seen
         return metrics
+
+    def _log_pictures(self, classifier: Classifier, results: Mapping[str, tuple[Array, Array]], step: int) -> None:
+        """Logs clips of a training batch, with attention weights if there are any, and confusion matrices."""
+        trainer = self.trainer
+        with optional_picture("the log of training clips"):
+            batch = max(islice(trainer.train.epoch(0), 8), key=lambda batch: len(batch.rows))  # the largest of some
+            titles = [self.dataset.clips[int(row)].label for row in batch.rows]
+            seed_generators(trainer.device, trainer.seed, 0)  # of the augmentation
+            self.logger.log_batch(self.classifier, batch, titles, step)
+            self.logger.log_attention(classifier, batch, titles, step)
+        for split, (probabilities, targets) in results.items():
+            with optional_picture(f"the confusion matrix of the {split} split"):
+                confusion = Confusion.count(probabilities.argmax(1), targets, classifier.labels)
+                self.logger.log_confusion(split, confusion, step)
+        self.logger.flush()
 
     def _training_accuracy(self, classifier: Classifier) -> float:
         """Accuracy on some training clips without augmentation."""
@@ -207,7 +219,7 @@ class RunFolder:
         if temperature != saved:
             self._save_model(best)
         before = expected_calibration_error(probabilities, targets)
-        after = expected_calibration_error(apply_temperature(probabilities, temperature), targets)
+        after = calibration_error_at(probabilities, targets, temperature)
         log.info("temperature %.2f: calibration error of val %.3f -> %.3f", temperature, before, after)
         return best
 
@@ -265,11 +277,11 @@ def _log_summary(trainer: Trainer) -> None:
     plan, num_batches, config = trainer.plan, len(trainer.train), trainer.config
     settings = {"epochs": config.epochs, "batch_size": config.batch_size, "patience": config.patience}
     log.info(
-        "training: %s%d epochs of %d batches of at most %d clips (%s steps)%s",
+        "training: %s%s of %s of at most %s (%s)%s",
         "" if plan.patience is None else "up to ",
-        plan.epochs,
-        num_batches,
-        plan.batch_size,
-        f"{plan.epochs * trainer.epoch_steps:,}",
+        counted(plan.epochs, "epoch"),
+        counted(num_batches, "batch", "batches"),
+        counted(plan.batch_size, "clip"),
+        f"{plan.epochs * trainer.epoch_steps:,} step{'s' * (plan.epochs * trainer.epoch_steps > 1)}",
         "".join(f", trainer.{name}=auto" for name, value in settings.items() if value == "auto"),
     )

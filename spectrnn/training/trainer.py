@@ -21,6 +21,7 @@ from spectrnn.data.dataset import Dataset
 from spectrnn.errors import TrainingInterrupted, UserError
 from spectrnn.evaluation.evaluate import predict_batches
 from spectrnn.evaluation.metrics import Metric, classification_metrics, metrics_of
+from spectrnn.messages import counted
 from spectrnn.model.classifier import Classifier
 from spectrnn.progress import Stopwatch
 from spectrnn.runs import CHECKPOINT
@@ -310,7 +311,9 @@ class Trainer:
         if stop_epoch < self.num_epochs:  # otherwise the rate decays already, or training ends now
             self.stop_epoch = stop_epoch
             decay = "the learning rate decays from now on, and " if remaining else ""
-            log.info("no improvement for %d epochs: %straining ends with epoch %d", patience, decay, stop_epoch)
+            log.info(
+                "no improvement for %s: %straining ends with epoch %d", counted(patience, "epoch"), decay, stop_epoch
+            )
 
     def _save(self, save: Callable[[bool], None], is_best: bool) -> None:
         with self.clock.measure("saving"):

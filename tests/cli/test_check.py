@@ -53,5 +53,5 @@ def test_training_warns_about_duplicates_in_another_split(spectrnn, tiny, tones,
     overrides = [override for override in tiny if override != "data=folder"]
     run = spectrnn("train", *overrides, "data=manifest", "data.path=table.csv", "trainer.epochs=1")
     assert run.code == 0, run
-    assert "1 recordings are in more than one split, so test metrics may be optimistic: " in run.err
+    assert "1 recording is in more than one split, so test metrics may be optimistic: " in run.err
     assert "spectrnn check" in run.err

@@ -110,3 +110,16 @@ def test_model_file_without_split_checksums_is_reported(spectrnn, trained_run, t
 def test_report_states_whether_clips_are_held_out(spectrnn, trained_run, tmp_path, split, is_held_out):
     assert spectrnn("eval", f"run={trained_run}", f"split={split}", f"out={tmp_path}").code == 0
     assert f'"is_held_out":{is_held_out}' in (tmp_path / "report.html").read_text()
+
+
+def test_pictures_that_cannot_be_drawn_are_warnings(spectrnn, trained_run, tones, tmp_path, monkeypatch):
+    def fail(*_):
+        raise MemoryError("cannot allocate")
+
+    monkeypatch.setattr("spectrnn.evaluation.report.text.confusion_figure", fail)
+    monkeypatch.setattr("spectrnn.evaluation.evaluate.write_page", fail)
+    outcome = spectrnn("eval", f"run={trained_run}", f"data.root={tones}", f"out={tmp_path / 'out'}", "report=true")
+    assert outcome.code == 0, outcome.err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"metrics.json", "report.txt", "predictions.csv"}
+    for name in ("confusion.png", "report.html"):
+        assert f"warning: {name} cannot be drawn (MemoryError: cannot allocate)" in outcome.err

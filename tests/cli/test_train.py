@@ -100,6 +100,25 @@ def test_metrics_equal_those_of_the_predictions(trained_run):
         assert low < metrics[split]["loss"] < high
 
 
+def test_results_are_complete_before_anything_is_drawn(spectrnn, tones, tiny_logged, tmp_path, monkeypatch):
+    found = []
+
+    def fail(*_):
+        found.append({path.name for path in (tmp_path / "run").iterdir()})
+        raise MemoryError("cannot allocate")
+
+    monkeypatch.setattr("spectrnn.training.logger.confusion_figure", fail)
+    monkeypatch.setattr("spectrnn.training.run_folder.write_page", fail)
+    arguments = ("trainer.epochs=1", "trainer.report=true", f"data.root={tones}", f"hydra.run.dir={tmp_path / 'run'}")
+    outcome = spectrnn("train", *tiny_logged, *arguments)
+    assert outcome.code == 0, outcome.err
+    assert len(found) == 3
+    assert all({"metrics.json", "predictions.csv", "model.safetensors"} <= names for names in found)
+    for name in ("the confusion matrix of the val split", "the confusion matrix of the test split", "report.html"):
+        assert f"warning: {name} cannot be drawn (MemoryError: cannot allocate)" in outcome.err
+    assert "val/best_accuracy" in EventAccumulator(str(tmp_path / "run")).Reload().Tags()["scalars"]
+
+
 def test_tensorboard_has_curves_figures_audio_and_hyperparameters(trained_run):
     events = EventAccumulator(str(trained_run)).Reload()
     tags = events.Tags()

@@ -129,7 +129,7 @@ def test_groups_in_several_splits_are_reported(
     (tmp_path / "table.csv").write_text("\n".join(rows))
     open_dataset(source("manifest", path=tmp_path / "table.csv"), CPU)
     assert [message for message in caplog.messages if "decoded" not in message] == [
-        "1 of 3 groups are in the test split and another one, so test metrics may be optimistic: 'ann'",
+        "1 of 3 groups is in the test split and another one, so test metrics may be optimistic: 'ann'",
         "2 classes have fewer than 10 clips, so their metrics are unreliable: 'cat', 'dog'",
     ]
 
@@ -153,7 +153,7 @@ def test_groups_that_training_and_validation_share_are_logged(
 def test_recordings_in_several_splits_are_reported(manifest: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture):
     open_dataset(manifest("train cat", "train dog", "test cat", "val dog"), CPU)  # all have the same samples
     assert caplog.messages[-1] == (
-        "1 recordings are in more than one split, so test metrics may be optimistic: "
+        "1 recording is in more than one split, so test metrics may be optimistic: "
         f"'{tmp_path}/0.wav', '{tmp_path}/1.wav' and 2 more; "
         "spectrnn check out=clean.csv writes a manifest without them"
     )

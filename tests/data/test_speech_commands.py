@@ -111,7 +111,7 @@ def test_root_of_the_other_version_is_reported(dataset: Build, commands: Path):
 def test_missing_files_are_reported(dataset: Build, commands: Path):
     missing = commands / "wow" / f"{9:08x}_nohash_0.wav"
     missing.unlink()
-    with pytest.raises(UserError, match=rf"1 files of its own lists are missing, such as wow/{missing.name}$"):
+    with pytest.raises(UserError, match=rf"1 file of its own lists is missing, such as wow/{missing.name}$"):
         dataset("speech_commands", commands).clips()
     (commands / "testing_list.txt").unlink()
     with pytest.raises(

@@ -1,5 +1,6 @@
 """Splits: predefined ones are kept, drawn ones are seeded, stratified and group-disjoint, if groups suffice."""
 
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -397,3 +398,17 @@ def test_folds_that_cannot_be_drawn_are_rejected(assign, folds, clips, message):
 
 def test_folds_are_in_the_order_of_their_numbers():
     assert fold_names([Clip("a", "a", fold=name) for name in ("10", "2", "b", "1", "a")]) == ["1", "2", "10", "a", "b"]
+
+
+def test_memory_of_drawn_groups_is_not_that_of_groups_times_labels(assign):
+    clips = [Clip(f"{number}.wav", f"species {number // 3}", group=str(number % 2250)) for number in range(9000)]
+    tracemalloc.start()
+    assigned = assign(clips, test_fraction=0.2, val_fraction=0.2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2250 * 3000 * 8 / 2
+    splits: dict[str | None, set[str | None]] = {}
+    for clip in assigned:
+        splits.setdefault(clip.group, set()).add(clip.split)
+    assert all(len(names) == 1 for names in splits.values())
+    assert 0.15 < len([clip for clip in assigned if clip.split == "test"]) / len(clips) < 0.4

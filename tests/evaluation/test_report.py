@@ -287,3 +287,14 @@ def test_text_report_contains_all_tables(evaluation):
     assert text_report("all", evaluation.metrics | {"confusion": large}).splitlines()[-1] == (
         "(the confusion matrix of 41 classes is in confusion.png and metrics.json)"
     )
+
+
+def test_page_has_the_labels_that_it_names(evaluation, monkeypatch):
+    whole = blocks(build_page(evaluation, 30_000_000))["report"]
+    for name in ("_MAX_MATRIX", "_MAX_CLASSES", "_MAX_CLIPS", "_TOP_K"):
+        monkeypatch.setattr(report_page, name, 1)
+    report = blocks(build_page(evaluation, 30_000_000))["report"]
+    ((_, _, actual, *_, top),) = report["clips"]
+    named = {*report["matrix"][0], report["classes"][0][0], actual, top[0][0]}
+    assert len(named) < len(HOSTILE)
+    assert report["labels"] == [label if index in named else "" for index, label in enumerate(whole["labels"])]

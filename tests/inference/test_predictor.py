@@ -5,7 +5,7 @@ import pytest
 
 from spectrnn.errors import UserError
 from spectrnn.inference.pipeline import group_windows
-from spectrnn.inference.predictor import split_into_chunks
+from spectrnn.inference.predictor import split_into_chunks, top_classes
 from spectrnn.inference.sliding_window import Window
 from spectrnn.inference.tasks import Marker
 
@@ -51,3 +51,13 @@ def test_groups_after_the_end_of_a_recording_are_independent_of_earlier_ones():
     for index in starts:
         rest = [item for group in groups[index:] for item in group]
         assert list(group_windows(rest, 8, 1e9)) == groups[index:]
+
+
+@pytest.mark.parametrize("digits", [1, 2, 9])
+def test_top_classes_are_those_of_a_stable_sort(digits):
+    generator = np.random.default_rng(0)
+    for size in (1, 5, 200):
+        probabilities = generator.dirichlet(np.ones(size)).round(digits)
+        for count in (1, 3, 300):
+            expected = np.argsort(-probabilities, kind="stable")[:count]
+            assert top_classes(probabilities, count).tolist() == expected.tolist()

@@ -16,6 +16,7 @@ from spectrnn.data.audio import EXTENSIONS
 from spectrnn.data.clips import SPLITS, Clip, DataSource
 from spectrnn.data.remote import absent, fetch, is_address, local_copy
 from spectrnn.errors import UserError, reject_settings
+from spectrnn.messages import counted
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +136,10 @@ class ManifestDataset(DataSource):
         if outside:  # by an absolute path or .., which are invalid on another machine
             names = ", ".join(f"{file} (line {lines[file]})" for file in outside[:3])
             names += ", ..." if len(outside) > 3 else ""
-            log.warning("%s: %d of its %d files are outside its folder: %s", manifest, len(outside), len(files), names)
+            of = f"of its {len(files)} files"
+            log.warning(
+                "%s: %s outside its folder: %s", manifest, counted(len(outside), f"{of} is", f"{of} are"), names
+            )
         return clips
 
 

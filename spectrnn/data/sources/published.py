@@ -14,6 +14,7 @@ from spectrnn.data.clips import SPLITS, Clip, DataSource
 from spectrnn.data.sources.download import Archive, fetch
 from spectrnn.data.sources.local import require_columns, subfolders
 from spectrnn.errors import UserError, reject_settings
+from spectrnn.messages import counted
 
 # v1.0.10 adds a sixth speaker, lucas; the checksum of v1.0.9 is published (TensorFlow Datasets, spoken_digit).
 _FSDD_ARCHIVE = Archive(
@@ -168,7 +169,8 @@ class SpeechCommands(PublishedDataset):
                     raise UserError(f"{root / word / name}: the name should be <speaker>_nohash_<number>.wav")
                 clips.append(Clip(str(root / word / name), word, listed.pop(f"{word}/{name}", "train"), group=speaker))
         if listed:
-            missing = f"{len(listed)} files of its own lists are missing, such as {min(listed)}"
+            of = "of its own lists"
+            missing = f"{counted(len(listed), f'file {of} is', f'files {of} are')} missing, such as {min(listed)}"
             raise UserError(f"data.root={self.root}: {missing}")
         return _twelve_class_task(clips, sorted(root.glob(noises[0])), self.split_seed) if noises else clips
 

@@ -6,6 +6,7 @@ const FONT = "13px system-ui, sans-serif";
 
 export class Timeline {
   #canvas; #labels; #starts = []; #window = 0; #seconds = 0; #results = [];
+  #labelWidth = null; #peaks = []; #shown = null; // computed once, as there may be thousands of classes
   cursor = 0; // playback position in s
 
   constructor(canvas, labels) {
@@ -17,6 +18,7 @@ export class Timeline {
   /** Starts a recording: `starts` of its windows, length of a `window`, and of the recording, all in s. */
   reset(starts, window, seconds) {
     [this.#starts, this.#window, this.#seconds, this.#results] = [starts, window, seconds, []];
+    [this.#peaks, this.#shown] = [this.#labels.map(() => 0), null];
     this.#canvas.style.height = `${ROW_HEIGHT * Math.min(MAX_ROWS, this.#labels.length) + AXIS_HEIGHT}px`;
     this.draw();
   }
@@ -24,6 +26,8 @@ export class Timeline {
   /** Appends the probabilities (classes,) of the next window. */
   append(probabilities) {
     this.#results.push(probabilities);
+    this.#peaks = this.#peaks.map((peak, label) => Math.max(peak, probabilities[label]));
+    this.#shown = null;
   }
 
   /** Time in the recording in s at a horizontal position in pixels. */
@@ -61,17 +65,15 @@ export class Timeline {
   #plotArea() {
     const context = this.#canvas.getContext("2d");
     context.font = FONT;
-    const labelWidth = Math.max(...this.#labels.map((label) => context.measureText(label).width));
-    const left = Math.min(0.3 * this.#canvas.clientWidth, labelWidth + 16);
+    this.#labelWidth ??= Math.max(...this.#labels.map((label) => context.measureText(label).width));
+    const left = Math.min(0.3 * this.#canvas.clientWidth, this.#labelWidth + 16);
     return { left, width: this.#canvas.clientWidth - left - 4 };
   }
 
   /** Indices of the classes with the highest maximum probability. */
   #shownClasses() {
-    const peaks = this.#labels.map((_, label) =>
-      this.#results.reduce((peak, probabilities) => Math.max(peak, probabilities[label]), 0));
-    const ranked = [...peaks.keys()].sort((a, b) => peaks[b] - peaks[a]).slice(0, MAX_ROWS);
-    return ranked.sort((a, b) => a - b);
+    const ranked = () => [...this.#peaks.keys()].sort((a, b) => this.#peaks[b] - this.#peaks[a]);
+    return (this.#shown ??= ranked().slice(0, MAX_ROWS).sort((a, b) => a - b));
   }
 
   /** Interval that a window colors, as fractions of the recording: around its center, halfway to its neighbors. */

@@ -5,7 +5,7 @@ const COUNTS = {
 };
 
 function drawMatrix(open, { cell: makeCell, order, caption } = COUNTS) {
-  const [classes, counts] = report.matrix;
+  const [classes, counts, sizes] = report.matrix;
   const rotated = classes.length > 6 || classes.some((label) => report.labels[label].length > 8);
   const size = classes.length > 24 ? 20 : classes.length > 14 ? 30 : 42;
   const table = element("table", { class: "matrix", role: "grid", "aria-label": "Confusion matrix" });
@@ -17,7 +17,7 @@ function drawMatrix(open, { cell: makeCell, order, caption } = COUNTS) {
   const body = element("tbody");
   classes.forEach((actual, row) => {
     const tableRow = element("tr", {}, element("th", { scope: "row" }, name(actual)));
-    const total = Math.max(1, counts[row].reduce((sum, count) => sum + count, 0));
+    const total = Math.max(1, sizes?.[row] ?? 1);
     classes.forEach((predicted, column) => tableRow.append(makeCell(actual, predicted, counts[row][column], total, size)));
     body.append(tableRow);
   });
@@ -28,7 +28,7 @@ function drawMatrix(open, { cell: makeCell, order, caption } = COUNTS) {
   table.addEventListener("keydown", (event) => cellOf(event) && moveInMatrix(event, cellOf(event), open));
   byId("matrix").append(table);
   byId("matrix").closest(".pair").classList.toggle("broad", classes.length > 24);
-  const part = classes.length < report.labels.length ? ` Shown: the ${classes.length} of ${report.labels.length} classes with ${order}.` : "";
+  const part = classes.length < report.labels.length ? ` Shown: the ${classes.length} of ${formatCount(report.labels.length)} classes with ${order}.` : "";
   byId("matrix-caption").textContent = `${caption} Select a cell to see its clips.${part}`;
 }
 
@@ -114,7 +114,7 @@ function drawClasses(open) {
   heads.forEach((head, column) => head.firstChild.addEventListener("click", () => sortBy(column)));
   sortBy(3);
   byId("classes").append(element("table", { class: "list" }, element("thead", {}, element("tr", {}, ...heads)), body));
-  const part = rows.length < report.class_count ? `The ${rows.length} of ${report.class_count} classes with the lowest F1. ` : "";
+  const part = rows.length < report.class_count ? `The ${formatCount(rows.length)} of ${formatCount(report.class_count)} classes with the lowest F1. ` : "";
   byId("classes-caption").textContent = `${part}Precision: correct fraction of the clips classified as the class. Recall: correct fraction of its clips. `
     + "Select a class to see its clips.";
 }

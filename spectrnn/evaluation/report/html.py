@@ -4,7 +4,7 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -15,10 +15,12 @@ import numpy as np
 
 from spectrnn.data.clips import Clip, common_folder
 from spectrnn.data.dataset import Dataset
+from spectrnn.evaluation.confusion import Confusion
 from spectrnn.evaluation.metrics import Array
 from spectrnn.evaluation.report.media import MAX_AUDIO_SECONDS, render_clips
 from spectrnn.evaluation.report.tables import accuracy_by_group, accuracy_by_quantile, reliability
 from spectrnn.files import atomic_write, reporting_write_errors
+from spectrnn.inference.predictor import top_classes
 from spectrnn.model.classifier import Classifier
 from spectrnn.version import __version__
 
@@ -99,34 +101,39 @@ def build_page(result: EvaluationResult, max_bytes: int) -> bytes:
     }
     budget = max_bytes - len(_render(data, [])) - _NOTES_BYTES
     folder, names = relative_names([result.dataset.clips[row] for row in rows])
+    labels, named = result.classifier.labels, {*data["matrix"][0], *(row[0] for row in data["classes"])}
     clips, used = [], 0
     for index in order[:_MAX_CLIPS].tolist():
-        top = np.argsort(-probabilities[index], kind="stable")[:_TOP_K].tolist()
+        top = top_classes(probabilities[index], _TOP_K).tolist()
         scores = [[label, round(float(probabilities[index, label]), 4)] for label in top]
         clip = [names[index], groups[index], int(targets[index]), seconds[index], levels[index], scores]
-        used += len(to_json(clip)) + 1
+        new = {int(targets[index]), *top} - named
+        used += len(to_json(clip)) + 1 + sum(len(to_json(labels[label])) for label in new)
         if used > _MAX_LIST_FRACTION * budget:
             break
         clips.append(clip)
+        named |= new
     media = render_clips(result.classifier_of, result.dataset, rows[order[: len(clips)]], result.batch_size)
     blocks = media_blocks(enumerate(media), budget - used)
     notes = [*result.notes, *_notes_on_crops(result.dataset, rows)]
     notes += _omission_notes(len(rows), len(clips), len(blocks), max_bytes, seconds)
-    data |= {"folder": folder, "clips": clips, "notes": notes}
+    data |= {"folder": folder, "clips": clips, "notes": notes, "labels": named_labels(labels, named)}
     return _render(data, blocks)
 
 
 def _summary(result: EvaluationResult) -> dict[str, Any]:
     """The page's data on the split as a whole, and on the classifier."""
     metrics, classifier = result.metrics, result.classifier
-    counts = np.array(metrics["confusion"]["counts"])
+    confusion = Confusion.from_json(metrics["confusion"])
+    occurring = {*confusion.cells[:, :2].ravel().tolist()}
     classes = [
         [index, *(round(row[name], 4) for name in ("precision", "recall", "f1")), row["support"]]
         for index, row in enumerate(metrics["per_class"].values())
-        if row["support"] or counts[:, index].any()
+        if index in occurring
     ]
-    errors = counts.sum(0) + counts.sum(1) - 2 * np.diag(counts)
-    shown = np.sort(np.argsort(-errors, kind="stable")[:_MAX_MATRIX])
+    shown = confusion.largest_classes(_MAX_MATRIX)
+    classes = sorted(classes, key=lambda row: row[3])
+    named = {*shown.tolist(), *(row[0] for row in classes[:_MAX_CLASSES])}
     return {
         "split": result.split,
         "is_held_out": result.is_held_out,
@@ -135,18 +142,23 @@ def _summary(result: EvaluationResult) -> dict[str, Any]:
         "stages": classifier.architecture,
         "parameters": sum(p.numel() for p in classifier.parameters()),
         "count": metrics["clips"],
-        "correct": int(np.trace(counts)),
+        "correct": confusion.correct,
         "metrics": [
             {**description, "value": metrics[name], "interval": metrics["intervals_95"].get(name)}
             for name, description in metrics["metrics"].items()
         ],
         "accuracy": [metrics["accuracy"], *metrics["intervals_95"]["accuracy"]],
-        "labels": classifier.labels,
-        "matrix": [shown.tolist(), counts[np.ix_(shown, shown)].tolist()],
-        "classes": sorted(classes, key=lambda row: row[3])[:_MAX_CLASSES],
+        "labels": named_labels(classifier.labels, named),
+        "matrix": [shown.tolist(), confusion.part(shown).tolist(), confusion.actual[shown].tolist()],
+        "classes": classes[:_MAX_CLASSES],
         "class_count": len(classes),
         "frequencies": [round(hertz, 1) for hertz in classifier.features.center_frequencies.tolist()],
     }
+
+
+def named_labels(labels: Sequence[str], named: Collection[int]) -> list[str]:
+    """Returns the labels that a page names; the others, of which there may be thousands, are empty."""
+    return [label if index in named else "" for index, label in enumerate(labels)]
 
 
 def _lengths_and_levels(result: EvaluationResult) -> tuple[Array, Array]:
@@ -193,9 +205,10 @@ def _notes_on_crops(dataset: Dataset, rows: Array) -> list[str]:
     count = 0 if limit is None else (dataset.cache.lengths[rows] > round(limit * dataset.cache.sample_rate)).sum()
     if not count:
         return []
+    they, are = ("it", "is") if count == 1 else ("they", "are")
     return [
-        f"{count:,} of {len(rows):,} clips are longer than {limit:g} s (data.max_seconds); they are classified in "
-        f"overlapping crops, and the page shows the {limit:g} s in their middle."
+        f"{count:,} of {len(rows):,} clips {are} longer than {limit:g} s (data.max_seconds); {they} {are} classified "
+        f"in overlapping crops, and the page shows the {limit:g} s in their middle."
     ]
 
 
@@ -203,9 +216,10 @@ def _omission_notes(clips: int, listed: int, rendered: int, max_bytes: int, seco
     limit = f"to stay under {max_bytes / 1e6:g} MB (report_max_mb)"
     notes = []
     if listed < clips:
+        are = "is" if clips - listed == 1 else "are"
         reason = limit if listed < _MAX_CLIPS else f"as a page lists at most {_MAX_CLIPS:,}"
         notes.append(
-            f"{clips - listed:,} of {clips:,} clips are omitted from the list of clips, {reason}; "
+            f"{clips - listed:,} of {clips:,} clips {are} omitted from the list of clips, {reason}; "
             "the metrics include all of them."
         )
     if rendered < listed:

@@ -1,0 +1,90 @@
+"""Confusion matrices of any number of classes, stored as the cells that have clips."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from spectrnn.evaluation.metrics import Array
+
+_MAX_ROWS = 100  # classes up to which JSON has the whole matrix
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """A confusion matrix, whose size is proportional to the clips: 10,000 classes have 100 million cells, most empty.
+
+    Args:
+        labels: Class names.
+        cells: True class, predicted class, and a number of clips other than 0, for each cell in the order of the
+            classes, int64 (cells, 3).
+    """
+
+    labels: list[str]
+    cells: Array
+
+    @classmethod
+    def count(cls, predicted: Array, targets: Array, labels: list[str]) -> "Confusion":
+        """Counts clips by their predicted classes (clips,) and their true classes (clips,)."""
+        return cls._of_pairs(targets, predicted, np.ones(len(targets), np.int64), labels)
+
+    @classmethod
+    def from_json(cls, node: Mapping[str, Any]) -> "Confusion":
+        """Restores the result of `to_json`."""
+        if "cells" in node:
+            return cls(node["labels"], np.array(node["cells"], np.int64).reshape(-1, 3))
+        counts = np.array(node["counts"])
+        rows, columns = np.nonzero(counts)
+        return cls(node["labels"], np.stack([rows, columns, counts[rows, columns]], axis=1))
+
+    @classmethod
+    def _of_pairs(cls, actual: Array, predicted: Array, clips: Array, labels: list[str]) -> "Confusion":
+        pairs, inverse = np.unique(actual * len(labels) + predicted, return_inverse=True)
+        sums = np.zeros(len(pairs), np.int64)
+        np.add.at(sums, inverse, clips)
+        cells = np.stack([pairs // len(labels), pairs % len(labels), sums], axis=1)
+        return cls(labels, cells[sums != 0])
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns ``labels`` and ``counts``, the matrix, with many classes ``cells`` in its place, for JSON."""
+        if len(self.labels) > _MAX_ROWS:
+            return {"labels": self.labels, "cells": self.cells.tolist()}
+        return {"labels": self.labels, "counts": self.part(np.arange(len(self.labels))).tolist()}
+
+    def __sub__(self, other: "Confusion") -> "Confusion":
+        """The difference of two matrices with the same labels."""
+        signed = other.cells * [1, 1, -1]
+        return self._of_pairs(*np.concatenate([self.cells, signed]).T, self.labels)
+
+    def part(self, classes: Array) -> Array:
+        """Returns the cells of some classes, ascending (n,), as a matrix int64 (n, n)."""
+        position = np.full(len(self.labels), -1)
+        position[classes] = np.arange(len(classes))
+        rows, columns = position[self.cells[:, 0]], position[self.cells[:, 1]]
+        inside = (rows >= 0) & (columns >= 0)
+        matrix = np.zeros((len(classes), len(classes)), np.int64)
+        matrix[rows[inside], columns[inside]] = self.cells[inside, 2]
+        return matrix
+
+    def largest_classes(self, count: int, with_diagonal: bool = False) -> Array:
+        """Returns the classes with the largest sums of absolute values in row and column, ascending, (n,).
+
+        Args:
+            count: Maximum number of classes.
+            with_diagonal: Whether the cells of the diagonal count, too; else only errors do.
+        """
+        actual, predicted, clips = self.cells.T
+        sizes = np.abs(clips) * (1 if with_diagonal else actual != predicted)
+        sums = sum(np.bincount(classes, sizes, len(self.labels)) for classes in (actual, predicted))
+        return np.sort(np.argsort(-np.asarray(sums), kind="stable")[:count])
+
+    @property
+    def actual(self) -> Array:
+        """Number of clips of each class, (classes,)."""
+        return np.bincount(self.cells[:, 0], self.cells[:, 2], len(self.labels)).astype(np.int64)
+
+    @property
+    def correct(self) -> int:
+        """Number of correct clips."""
+        return int(self.cells[self.cells[:, 0] == self.cells[:, 1], 2].sum())

@@ -1,0 +1,44 @@
+"""Words of messages: counts with their nouns, lists of names, and text that a terminal shows as it is."""
+
+import logging
+import unicodedata
+from collections.abc import Sequence
+
+_BIDIRECTIONAL = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}  # reverse the text around them
+
+
+def counted(count: int, singular: str, plural: str | None = None) -> str:
+    """Formats a count with its noun: ``1 clip``, ``2 clips``, ``3 classes``.
+
+    Args:
+        count: Number.
+        singular: Noun in the singular, with what belongs to it.
+        plural: Noun in the plural; None to append an s.
+    """
+    return f"{count} {singular if count == 1 else plural or f'{singular}s'}"
+
+
+def preview(names: Sequence[str], count: int) -> str:
+    """Joins the first names of a list, and counts the others."""
+    more = f" and {len(names) - count:,} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
+
+
+def printable(text: str) -> str:
+    r"""Escapes what a terminal would obey and not show, such as ``\x1b`` in a name that is not trusted."""
+    if text.isprintable():
+        return text
+    escaped = {
+        ord(character): character.encode("unicode_escape").decode()
+        for character in {*text} - {"\n", "\t"}
+        if character in _BIDIRECTIONAL or unicodedata.category(character) == "Cc"
+    }
+    return text.translate(escaped)
+
+
+class PrintableFormatter(logging.Formatter):
+    """Formatter of all log messages: labels, metadata and paths in them may come from anywhere."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Formats a record as `printable` text."""
+        return printable(super().format(record))
