@@ -24,6 +24,7 @@ from spectrnn.runs import (
     is_cross_validation,
     original_overrides,
     sweep_overrides,
+    with_run_paths,
 )
 
 # Not in train.yaml, which tune.yaml includes: Hydra allows the first only in the config of the command itself, and the
@@ -152,10 +153,11 @@ def evaluation_overrides(overrides: Sequence[str]) -> list[str]:
 
     path = find_model(str(value_of("run", overrides, "latest")))
     trust = value_of("trust", overrides, [])
+    trust = trust if isinstance(trust, list) else []
     config = read_header(path)["config"]
     try:
         is_given = any(override.startswith("data=") for override in overrides)
-        own = [] if is_given else _data_overrides(config.get("data"), trust if isinstance(trust, list) else [])
+        own = [] if is_given else _data_overrides(config.get("data"), path.parent, trust)
         features = config.get("features")
         rate = features.get("sample_rate") if isinstance(features, dict) else None
         if type(rate) is not int:
@@ -165,15 +167,15 @@ def evaluation_overrides(overrides: Sequence[str]) -> list[str]:
     return [*own, *overrides, f"data.sample_rate={rate}"]
 
 
-def _data_overrides(data: Any, trust: Sequence[str]) -> list[str]:
-    """Returns the overrides for the dataset that a model file names.
+def _data_overrides(data: Any, run: Path, trust: Sequence[str]) -> list[str]:
+    """Returns the overrides for the dataset that a model file in a run folder names.
 
     Files are not trusted. The source must be an option in configs/data, with its keys only, or a class of a trusted
     package; values must be plain; and the file sets neither where this machine writes nor whether it downloads.
     """
     remedy = "name a dataset, as in data=folder data.root=..."
     nodes = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in (CONFIG_DIR / "data").glob("*.yaml")}
-    data = data if isinstance(data, dict) else {}
+    data = with_run_paths(data if isinstance(data, dict) else {}, run)
     target = data.get("_target_")
     option = next((name for name, node in nodes.items() if target and node.get("_target_") == target), None)
     package, _, name = str(target).partition(".")
@@ -184,7 +186,9 @@ def _data_overrides(data: Any, trust: Sequence[str]) -> list[str]:
     settings = {name: value for name, value in data.items() if name not in ("_target_", *_MACHINE_LOCAL_KEYS)}
     known = settings.keys() if option is None else nodes["_common"].keys() | nodes[option].keys()
     for name, value in settings.items():
-        is_plain = all(map(_is_plain, value if isinstance(value, list) else [value]))
+        names = list(value) if isinstance(value, dict) else []
+        items = [*value.values()] if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        is_plain = all(map(_is_plain, items)) and all(isinstance(name, str) and name.isidentifier() for name in names)
         if name not in known or not name.isidentifier() or not is_plain:
             raise UserError(f"its data.{name:.40} is not a key of its source, or not a plain value; {remedy}")
     values = {name: quote_override(value) for name, value in settings.items()}
