@@ -150,11 +150,12 @@ def with_run_paths(data: Any, run: Path) -> Any:
 
 
 def _start_folder(run: Path) -> str | None:
-    """The working directory of the command that has started a run, a fold or a trial; None if it is unknown."""
+    """The working directory of the command that has started a run, fold, trial or sweep; None if it is unknown."""
     run = run.absolute()
-    for folder in (run, run.parent, run.parent.parent):
+    folders = (run, run.parent, run.parent.parent)
+    for file in [folder / name for folder in folders for name in (".hydra/hydra.yaml", SWEEP)]:
         with suppress(OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
-            content = yaml.safe_load((folder / ".hydra" / "hydra.yaml").read_text(encoding="utf-8"))
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
             return str(content["hydra"]["runtime"]["cwd"])
     return None
 

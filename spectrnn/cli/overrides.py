@@ -137,7 +137,20 @@ def resumed_overrides(resume: str, folder: Path, overrides: Iterable[str]) -> li
     # Hydra writes its files before the checkpoint is read: a rejected command must not change the run's own.
     place = [f"hydra.{'sweep' if is_sweep else 'run'}.dir={quote_override(str(folder))}"]
     continued = [] if is_sweep else [f"resume={quote_override(str(folder))}"]  # the jobs of a sweep continue anyway
+    kept = [_with_run_path(override, folder) for override in kept]
     return [*kept, *new, *continued, *place, f"hydra.output_subdir={RESUMED}"]
+
+
+def _with_run_path(override: str, run: Path) -> str:
+    """Returns an override of a run's data whose path leads to where it led from the folder the run was started in."""
+    match = re.fullmatch(r"\+*(?:data\.(?:root|path)|augment\.background_noise\.path)=.*", override, re.DOTALL)
+    if not match:
+        return override
+    key = override.partition("=")[0]
+    name = key.rpartition(".")[2]
+    value = value_of(key.lstrip("+"), [override], None)
+    moved = with_run_paths({name: value}, run)[name]
+    return override if moved == value else f"{key}={quote_override(moved)}"
 
 
 def evaluation_overrides(overrides: Sequence[str]) -> list[str]:

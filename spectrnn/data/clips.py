@@ -53,7 +53,7 @@ def similar_labels(labels: Iterable[str]) -> list[str]:
         looks_same = len({" ".join(unicodedata.normalize("NFKC", name).split()) for name in names}) < len(names)
         quoted = [ascii(name) if looks_same and not name.isascii() else repr(name) for name in names]
         if len(names) > 1:
-            shown = f"{unicodedata.normalize('NFC', names[0]).strip()}: " if looks_same else ""
+            shown = f"{' '.join(unicodedata.normalize('NFC', names[0]).split())}: " if looks_same else ""
             lines.append(f"{shown}{' and '.join(quoted)}")
     return lines
 

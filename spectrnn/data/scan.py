@@ -3,6 +3,7 @@
 import heapq
 import logging
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,14 +13,14 @@ from spectrnn.data.audio import EXTENSIONS
 
 log = logging.getLogger(__name__)
 
-# What operating systems, file servers, version control and notebooks leave in folders; files "._*" are of macOS, too.
-_SYSTEM_NAMES = frozenset(
-    """
-    __MACOSX .DS_Store .Spotlight-V100 .Trashes .Trash .fseventsd .TemporaryItems .DocumentRevisions-V100 .apdisk
-    .localized .AppleDouble Thumbs.db ehthumbs.db desktop.ini Desktop.ini $RECYCLE.BIN @eaDir #recycle lost+found
-    .directory .git .gitignore .gitattributes .gitkeep .svn .hg .dvc .ipynb_checkpoints __pycache__
-    """.split()
-) | {"System Volume Information"}
+# What operating systems, file servers, version control and notebooks leave in folders.
+_SYSTEM_NAME = re.compile(
+    r"__MACOSX|\.DS_Store|\._.*|\.Spotlight-V100|\.Trash(es)?|\.fseventsd|\.TemporaryItems|\.DocumentRevisions-V100"
+    r"|\.apdisk|\.localized|\.AppleDouble|(eh)?Thumbs\.db|desktop\.ini|\$RECYCLE\.BIN|System Volume Information"
+    r"|@eaDir|#recycle|lost\+found|\.directory|\.git(ignore|attributes|keep)?|\.svn|\.hg|\.dvc|\.ipynb_checkpoints"
+    r"|__pycache__",
+    re.IGNORECASE,
+)
 # How the formats that decoders recognise by their content start, besides MP3 without a tag.
 _SIGNATURES = (
     (b"RIFF", 8, b"WAVE"),
@@ -127,7 +128,7 @@ def scan_folder(root: str | Path) -> FolderScan:
         folders.append(folder)
         prefix = "" if folder == os.curdir else os.path.join(folder, "")
         for entry in found:
-            if entry.name in _SYSTEM_NAMES or entry.name.startswith("._"):
+            if _SYSTEM_NAME.fullmatch(entry.name):
                 continue
             path = prefix + entry.name
             kind, reason = _classify(entry)

@@ -128,8 +128,10 @@ class BackgroundNoise(AddNoise):
             scan = scan_folder(path)
             files = scan.files
             warn_about_ignored(scan.ignored, path)
-        except OSError as error:
-            problem = f"{problem} ({error.strerror})".lower()
+        except PermissionError:
+            problem = "permission denied"
+        except OSError:
+            pass  # no such folder
         reject_settings(
             ("path", not files, problem),
             ("max_snr_db", max_snr_db < min_snr_db, f"below min_snr_db={min_snr_db:g}; at least that"),

@@ -11,7 +11,7 @@ import torch
 
 from spectrnn.data.clips import DataSource
 from spectrnn.data.dataset import Dataset, open_dataset, open_dataset_for_evaluation
-from spectrnn.errors import UserError
+from spectrnn.errors import FileErrors, UserError
 
 Build = Callable[..., DataSource]
 CPU = torch.device("cpu")
@@ -69,7 +69,10 @@ def test_fail_reports_all_files_and_keeps_nothing(opened: Callable[..., Dataset]
     paths = damage(root, *(f"{label}/{number:02d}.wav" for label in LABELS for number in range(8)))
     with pytest.raises(UserError) as error:
         opened("fail")
-    assert str(error.value).splitlines() == [f"{path}: cannot be read as audio ({REASON})" for path in paths]
+    lines = [f"{path}: cannot be read as audio ({REASON})" for path in paths]
+    assert isinstance(error.value, FileErrors)
+    assert error.value.errors == lines
+    assert str(error.value).splitlines() == [*lines[:9], "... and 15 more files"]
     assert list((tmp_path / "cache" / "datasets").iterdir()) == []
 
 

@@ -119,10 +119,16 @@ class ManifestDataset(DataSource):
         """Returns the clip table, in the order of the manifest."""
         manifest, cache = Path(self.path).expanduser(), Path(self.cache).expanduser()
         table = Table(manifest, self.columns)
+        foreign: list[str] = []  # paths as another system writes them
 
         @functools.cache  # a manifest may contain many clips of a file
         def resolve(path: str) -> tuple[str, str | None]:
-            return (path, local_copy(path, cache)) if is_address(path) else (_find_file(manifest.parent, path), None)
+            if is_address(path):
+                return path, local_copy(path, cache)
+            found = _find_file(manifest.parent, path)
+            if found != os.path.normpath(os.path.join(manifest.parent, path)):
+                foreign.append(path)
+            return found, None
 
         lines: dict[str, int] = {}  # the first one of each file
         clips = []
@@ -136,6 +142,8 @@ class ManifestDataset(DataSource):
             raise UserError(f"{manifest}: contains no clips")
         if notes := table.describe():
             log.info("%s: read with %s", manifest, notes)
+        if foreign:
+            log.info("%s: %d paths are as another system writes them, such as %s", manifest, len(foreign), foreign[0])
         addresses = [path for path in lines if is_address(path)]
         files = [path for path in lines if not is_address(path)]
         unknown = fetch(addresses, cache) if self.download else absent(addresses, cache)
