@@ -109,7 +109,7 @@ def test_trust_names_packages_whose_code_is_executed(spectrnn, write_model, exec
     [
         ("os.system", "os"),
         ("subprocess.run", "subprocess"),
-        ("spectrnn.data.sources.local.subfolders", None),
+        ("spectrnn.data.sources.tables.require_columns", None),
         ("spectrnn.data.clips.DataSource", None),
         (None, None),
         (5, None),
