@@ -199,9 +199,10 @@ def _data_overrides(data: Any, run: Path, trust: Sequence[str]) -> list[str]:
     settings = {name: value for name, value in data.items() if name not in ("_target_", *_MACHINE_LOCAL_KEYS)}
     known = settings.keys() if option is None else nodes["_common"].keys() | nodes[option].keys()
     for name, value in settings.items():
-        names = list(value) if isinstance(value, dict) else []
-        items = [*value.values()] if isinstance(value, dict) else value if isinstance(value, list) else [value]
-        is_plain = all(map(_is_plain, items)) and all(isinstance(name, str) and name.isidentifier() for name in names)
+        items = value if isinstance(value, list) else [value]
+        if name == "columns" and isinstance(value, dict):
+            items = [item if str(column).isidentifier() else value for column, item in value.items()]
+        is_plain = all(map(_is_plain, items))
         if name not in known or not name.isidentifier() or not is_plain:
             raise UserError(f"its data.{name:.40} is not a key of its source, or not a plain value; {remedy}")
     values = {name: quote_override(value) for name, value in settings.items()}

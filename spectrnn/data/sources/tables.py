@@ -51,7 +51,8 @@ class Table:
     """
 
     def __init__(self, path: Path, columns: Mapping[Column, str | None] | None) -> None:
-        self.path, self._given = path, dict(columns or {})
+        self.path = path
+        self._given: Mapping[str, str | None] = {**(columns or {})}
         self.separator = ENDINGS[path.suffix.lower()]
         self.columns: dict[str, str] = {}
         with self._reporting_errors():
