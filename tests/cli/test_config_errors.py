@@ -81,9 +81,9 @@ def test_unreadable_file_is_reported(train_error, dataset, damage, message):
 
 
 def test_manifest_without_the_required_columns_is_reported(train_error, tmp_path):
-    (tmp_path / "clips.csv").write_text("file,class\na.wav,x\n")
+    (tmp_path / "clips.csv").write_text("x,y\na.wav,x\n")
     message = train_error("data=manifest", f"data.path={tmp_path / 'clips.csv'}")
-    assert "clips.csv: no column path and no column label (found: file, class)" in message
+    assert "clips.csv: no column path and no column label (found: x, y)" in message
 
 
 MANY = {
