@@ -52,7 +52,7 @@ class Table:
 
     def __init__(self, path: Path, columns: Mapping[Column, str | None] | None) -> None:
         self.path = path
-        self._given: Mapping[str, str | None] = {**(columns or {})}
+        self._given: dict[str, str | None] = {str(name): own for name, own in (columns or {}).items()}
         self.separator = ENDINGS[path.suffix.lower()]
         self.columns: dict[str, str] = {}
         with self._reporting_errors():
