@@ -1,8 +1,9 @@
 """Errors that a user can cause and correct, and the interruption of a training run."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 
@@ -42,6 +43,36 @@ def reject_settings(*checks: tuple[str, Any, str]) -> None:
             problems.setdefault(setting, message)
     if problems:
         raise SettingError(problems)
+
+
+class FileErrors(UserError):
+    """Errors in many files: the message has the first ones, and the number of all others.
+
+    Args:
+        errors: A sentence per file, which names it.
+    """
+
+    MAX_LINES = 10  # of the message
+
+    def __init__(self, errors: Sequence[str]) -> None:
+        self.errors = list(errors)
+        super().__init__("\n".join(self._first_lines("")))
+
+    @property
+    def is_shortened(self) -> bool:
+        """Whether the message lacks some of the errors."""
+        return len(self.errors) > self.MAX_LINES
+
+    def list_in(self, path: Path) -> None:
+        """Writes all errors to a file, which the message names from now on."""
+        path.write_text("\n".join(self.errors) + "\n", encoding="utf-8", errors="surrogateescape")
+        self.args = ("\n".join(self._first_lines(f"; all are listed in {path}")),)
+
+    def _first_lines(self, place: str) -> list[str]:
+        if not self.is_shortened:
+            return self.errors
+        shown = self.errors[: self.MAX_LINES - 1]
+        return [*shown, f"... and {len(self.errors) - len(shown)} more files{place}"]
 
 
 class StorageError(UserError):

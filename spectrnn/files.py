@@ -4,6 +4,7 @@ import glob
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,6 +78,19 @@ def reporting_write_errors(name: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{name}: cannot be written ({error.strerror})") from error
+
+
+def why_unreadable(path: str | Path) -> str:
+    """Returns why a path is not that of a file that can be opened, in a few words; "" if it is."""
+    try:
+        is_file = stat.S_ISREG(os.stat(path).st_mode)
+    except PermissionError:
+        return "permission denied"
+    except (OSError, ValueError):  # a name with a null character
+        return "broken link" if os.path.islink(path) else "no such file"
+    if not is_file:
+        return "no such file"
+    return "" if os.access(path, os.R_OK) else "permission denied"
 
 
 def make_unique_directory(path: str) -> str:

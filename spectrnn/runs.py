@@ -3,6 +3,8 @@
 import json
 import logging
 import math
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +23,7 @@ METRICS = "metrics.json"  # the last file that a training writes: a run that has
 SWEEP = "multirun.yaml"  # Hydra's description of a sweep
 CONFIG = "config.yaml"
 ERROR = "error.txt"  # why a job of a sweep failed; a new attempt removes it
+UNREADABLE = "unreadable.txt"  # the files that stopped a run; the next attempt removes it
 LOCK = ".hydra/lock"  # held by the process that uses a run folder
 RESUMED = ".hydra/resumed"  # where Hydra describes a resumed run, until its checkpoint has accepted the new config
 
@@ -122,6 +125,40 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: is not the config of a run")
     return content
+
+
+def with_run_paths(data: Any, run: Path) -> Any:
+    """Returns a config node ``data`` with paths that lead from the working directory to where they led in a run.
+
+    Relative paths are stored as they were given, and Hydra stores the folder that the run was started in. A path is
+    left as it is if that folder is unknown, or no longer contains it, as after a run was moved to another machine.
+
+    Args:
+        data: Config node ``data`` of the run, which is not trusted; what is not a mapping is returned.
+        run: Folder of the run.
+    """
+    if not isinstance(data, dict):
+        return data
+    resolved = dict(data)
+    start = _start_folder(run)
+    for key in ("root", "path"):
+        value = data.get(key)
+        if start is not None and isinstance(value, str) and not os.path.isabs(os.path.expanduser(value)):
+            moved = os.path.join(start, value)
+            if os.path.exists(moved) and os.path.abspath(value) != os.path.abspath(moved):
+                resolved[key] = os.path.normpath(moved)
+    return resolved
+
+
+def _start_folder(run: Path) -> str | None:
+    """The working directory of the command that has started a run, fold, trial or sweep; None if it is unknown."""
+    run = run.absolute()
+    folders = (run, run.parent, run.parent.parent)
+    for file in [folder / name for folder in folders for name in (".hydra/hydra.yaml", SWEEP)]:
+        with suppress(OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            return str(content["hydra"]["runtime"]["cwd"])
+    return None
 
 
 def find_runs(folder: Path) -> list[Path]:

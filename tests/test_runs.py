@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from spectrnn.errors import UserError
-from spectrnn.runs import find_model, find_runs, read_run
+from spectrnn.runs import find_model, find_runs, read_run, with_run_paths
 
 
 @pytest.fixture
@@ -121,3 +121,22 @@ def test_damaged_configs_are_reported(make_run):
         config.write_text(text)
         with pytest.raises(UserError, match=r"outputs/a/config\.yaml: "):
             find_model("best")
+
+
+@pytest.mark.parametrize(
+    ("file", "run"), [("run/.hydra/hydra.yaml", "run/fold-1"), ("sweep/multirun.yaml", "sweep"), (None, "run")]
+)
+def test_relative_paths_of_a_run_lead_to_where_they_led(tmp_path, monkeypatch, file, run):
+    start, run = tmp_path / "start", tmp_path / run
+    (start / "tones").mkdir(parents=True)
+    run.mkdir(parents=True)
+    if file:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(yaml.safe_dump({"hydra": {"runtime": {"cwd": str(start)}}}))
+    data = {"root": "tones", "path": "gone.csv", "cache": "cache"}
+    monkeypatch.chdir(tmp_path)
+    assert with_run_paths(data, run) == data | ({"root": str(start / "tones")} if file else {})
+    monkeypatch.chdir(start)
+    assert with_run_paths(data, run) == data
+    for other in ({"root": str(tmp_path)}, {"root": None, "path": 5}, None, "data"):
+        assert with_run_paths(other, run) == other

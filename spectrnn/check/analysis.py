@@ -14,6 +14,7 @@ import numpy as np
 from spectrnn.check.measure import ClipStats, measure_clips
 from spectrnn.check.near_duplicates import Pair, connected_components, exact_duplicates, near_duplicates
 from spectrnn.data.clips import Clip, DataSource, common_folder
+from spectrnn.data.scan import Ignored
 from spectrnn.data.splits import assign_splits, require_classes, require_training_clips
 from spectrnn.errors import UserError
 
@@ -62,6 +63,7 @@ class DatasetAnalysis:
         unverified: Number of candidate pairs that were not compared.
         cut_recordings: Numbered series in several splits that are one recording, cut into clips.
         numbered_series: Other numbered series in several splits.
+        ignored: Files and folders that the source has passed over.
     """
 
     clips: Sequence[Clip]
@@ -75,6 +77,7 @@ class DatasetAnalysis:
     unverified: int
     cut_recordings: list[list[int]]
     numbered_series: list[list[int]]
+    ignored: list[Ignored]
 
 
 def analyze_dataset(source: DataSource) -> DatasetAnalysis:
@@ -120,6 +123,7 @@ def analyze_dataset(source: DataSource) -> DatasetAnalysis:
         unverified=unverified,
         cut_recordings=cut,
         numbered_series=numbered,
+        ignored=source.ignored,
     )
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from spectrnn.check.metadata import metadata_issues
 from spectrnn.check.quality import Limits, quality_issues
 from spectrnn.check.report import json_report, summary, text_report
 from spectrnn.config.instantiate import instantiate, to_container, validate_kwargs
-from spectrnn.data.clips import SPLITS, DataSource
+from spectrnn.data.clips import SPLITS, DataSource, similar_labels
+from spectrnn.data.scan import KINDS, Ignored, summarize
 from spectrnn.errors import UserError
 from spectrnn.files import reporting_write_errors, write_json
 from spectrnn.messages import counted, printable
@@ -64,7 +66,7 @@ def check_dataset(config: DictConfig) -> list[Issue]:
         with reporting_write_errors(f"report={path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(json_report(analysis, issues), path)
-        log.info("wrote %s, with all issues and up to 1,000 examples of each", path)
+        log.info("wrote %s, with all issues", path)
     if settings.out is not None:
         out = Path(settings.out).expanduser()
         unusable = [row for row, clip in enumerate(analysis.stats) if clip.error or limits.is_silent(clip)]
@@ -87,8 +89,17 @@ def find_issues(analysis: DatasetAnalysis, limits: Limits, sample_rate: int) -> 
         *leak_issues(analysis),
         *metadata_issues([clip.label for clip in analysis.clips], analysis.stats),
         *_class_size_issues(analysis, limits.min_clips_per_class),
+        *_ignored_issues(analysis.ignored),
     ]
     return sorted((issue for issue in issues if issue.count), key=lambda issue: LEVELS.index(issue.level))
+
+
+def _ignored_issues(ignored: Sequence[Ignored]) -> list[Issue]:
+    lines: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    for item in ignored:
+        lines[item.kind].append(str(item))
+    texts = summarize(ignored)
+    return [Issue("warning", kind, texts[kind], len(lines[kind]), lines[kind]) for kind in texts]
 
 
 def _class_size_issues(analysis: DatasetAnalysis, min_clips: int) -> list[Issue]:
@@ -97,8 +108,16 @@ def _class_size_issues(analysis: DatasetAnalysis, min_clips: int) -> list[Issue]
     small = [f"{label}: {count}" for label, count in reversed(counts.most_common()) if count < min_clips]
     present = [split for split in SPLITS if split in set(analysis.splits)]
     empty = [split for split in SPLITS if split not in present] if present else []
+    similar = similar_labels(counts)
     missing = [f"{label}: none in {split}" for label in counts for split in present if (label, split) not in pairs]
     return [
+        Issue(
+            "warning",
+            "similar labels",
+            "sets of labels that differ in case, blanks or Unicode form only, and are different classes",
+            len(similar),
+            similar,
+        ),
         Issue("warning", "small classes", f"classes with fewer than {min_clips} clips", len(small), small),
         Issue("warning", "empty splits", "splits without clips", len(empty), empty),
         Issue("warning", "missing classes", "classes without clips in a split", len(missing), missing),

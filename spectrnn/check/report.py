@@ -13,7 +13,7 @@ from spectrnn.data.clips import SPLITS
 from spectrnn.messages import counted
 
 _WIDTH, _INDENT = 100, 9  # columns of the text, and of the level
-_TEXT_EXAMPLES, _JSON_EXAMPLES = 4, 1000  # maximum number of examples per issue
+_TEXT_EXAMPLES = 4  # maximum number of examples per issue in the text
 _TEXT_CLASSES = 40  # maximum number of classes in the text
 
 
@@ -44,7 +44,7 @@ def json_report(analysis: DatasetAnalysis, issues: Sequence[Issue]) -> dict[str,
         "clips": len(analysis.clips),
         "hours": round(sum(clip.seconds for clip in analysis.stats) / 3600, 4),
         **{f"{level}s": sum(issue.level == level for issue in issues) for level in LEVELS},
-        "issues": [{**asdict(issue), "examples": list(issue.examples[:_JSON_EXAMPLES])} for issue in issues],
+        "issues": [{**asdict(issue), "examples": list(issue.examples)} for issue in issues],
         "classes": class_table(analysis),
     }
 

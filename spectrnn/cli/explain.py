@@ -250,6 +250,8 @@ def describe_type(annotation: Any) -> str:
     if origin in (Union, UnionType):
         kinds = [kind for arg in args if arg is not NoneType and (kind := describe_type(arg))]
         return " or ".join(dict.fromkeys(kinds)) + (", or null" if NoneType in args else "")
+    if origin is dict:
+        return f"a mapping from {describe_type(args[0])} to ({describe_type(args[1])})"
     if origin is tuple:
         return f"a list of {len(args)}, each {describe_type(args[0])}"
     if isinstance(origin, type) and issubclass(origin, Sequence):

@@ -24,6 +24,7 @@ from spectrnn.runs import (
     is_cross_validation,
     original_overrides,
     sweep_overrides,
+    with_run_paths,
 )
 
 # Not in train.yaml, which tune.yaml includes: Hydra allows the first only in the config of the command itself, and the
@@ -136,7 +137,20 @@ def resumed_overrides(resume: str, folder: Path, overrides: Iterable[str]) -> li
     # Hydra writes its files before the checkpoint is read: a rejected command must not change the run's own.
     place = [f"hydra.{'sweep' if is_sweep else 'run'}.dir={quote_override(str(folder))}"]
     continued = [] if is_sweep else [f"resume={quote_override(str(folder))}"]  # the jobs of a sweep continue anyway
+    kept = [_with_run_path(override, folder) for override in kept]
     return [*kept, *new, *continued, *place, f"hydra.output_subdir={RESUMED}"]
+
+
+def _with_run_path(override: str, run: Path) -> str:
+    """Returns an override of a run's data whose path leads to where it led from the folder the run was started in."""
+    match = re.fullmatch(r"\+*(?:data\.(?:root|path)|augment\.background_noise\.path)=.*", override, re.DOTALL)
+    if not match:
+        return override
+    key = override.partition("=")[0]
+    name = key.rpartition(".")[2]
+    value = value_of(key.lstrip("+"), [override], None)
+    moved = with_run_paths({name: value}, run)[name]
+    return override if moved == value else f"{key}={quote_override(moved)}"
 
 
 def evaluation_overrides(overrides: Sequence[str]) -> list[str]:
@@ -152,10 +166,11 @@ def evaluation_overrides(overrides: Sequence[str]) -> list[str]:
 
     path = find_model(str(value_of("run", overrides, "latest")))
     trust = value_of("trust", overrides, [])
+    trust = trust if isinstance(trust, list) else []
     config = read_header(path)["config"]
     try:
         is_given = any(override.startswith("data=") for override in overrides)
-        own = [] if is_given else _data_overrides(config.get("data"), trust if isinstance(trust, list) else [])
+        own = [] if is_given else _data_overrides(config.get("data"), path.parent, trust)
         features = config.get("features")
         rate = features.get("sample_rate") if isinstance(features, dict) else None
         if type(rate) is not int:
@@ -165,15 +180,15 @@ def evaluation_overrides(overrides: Sequence[str]) -> list[str]:
     return [*own, *overrides, f"data.sample_rate={rate}"]
 
 
-def _data_overrides(data: Any, trust: Sequence[str]) -> list[str]:
-    """Returns the overrides for the dataset that a model file names.
+def _data_overrides(data: Any, run: Path, trust: Sequence[str]) -> list[str]:
+    """Returns the overrides for the dataset that a model file in a run folder names.
 
     Files are not trusted. The source must be an option in configs/data, with its keys only, or a class of a trusted
     package; values must be plain; and the file sets neither where this machine writes nor whether it downloads.
     """
     remedy = "name a dataset, as in data=folder data.root=..."
     nodes = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in (CONFIG_DIR / "data").glob("*.yaml")}
-    data = data if isinstance(data, dict) else {}
+    data = with_run_paths(data if isinstance(data, dict) else {}, run)
     target = data.get("_target_")
     option = next((name for name, node in nodes.items() if target and node.get("_target_") == target), None)
     package, _, name = str(target).partition(".")
@@ -184,7 +199,10 @@ def _data_overrides(data: Any, trust: Sequence[str]) -> list[str]:
     settings = {name: value for name, value in data.items() if name not in ("_target_", *_MACHINE_LOCAL_KEYS)}
     known = settings.keys() if option is None else nodes["_common"].keys() | nodes[option].keys()
     for name, value in settings.items():
-        is_plain = all(map(_is_plain, value if isinstance(value, list) else [value]))
+        items = value if isinstance(value, list) else [value]
+        if name == "columns" and isinstance(value, dict):
+            items = [item if str(column).isidentifier() else value for column, item in value.items()]
+        is_plain = all(map(_is_plain, items))
         if name not in known or not name.isidentifier() or not is_plain:
             raise UserError(f"its data.{name:.40} is not a key of its source, or not a plain value; {remedy}")
     values = {name: quote_override(value) for name, value in settings.items()}

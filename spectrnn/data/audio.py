@@ -12,6 +12,7 @@ import soundfile
 import soxr
 
 from spectrnn.errors import UserError
+from spectrnn.files import why_unreadable
 
 EXTENSIONS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}
 FULL_SCALE = 32768.0  # of int16
@@ -74,10 +75,10 @@ def open_audio(path: str | Path, copy: str | None = None) -> Iterator[soundfile.
 
 
 def _reason(path: Path, error: Exception) -> str:
-    if path.is_dir():
-        return "is a folder without audio files"
-    if not path.is_file():
-        return "no such file"
+    if os.path.isdir(path):
+        return "is a folder without audio files" if os.access(path, os.R_OK | os.X_OK) else "permission denied"
+    if problem := why_unreadable(path):
+        return problem
     if path.stat().st_size == 0:
         return "is empty (0 bytes)"
     reason = str(error).split(": ")[-1].rstrip(".")

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from spectrnn.data.audio import Samples, load_audio
 from spectrnn.data.clips import Clip
 from spectrnn.data.parallel import parallel_map
-from spectrnn.errors import UserError
+from spectrnn.errors import FileErrors, UserError
 from spectrnn.files import atomic_directory, remove_stale_temporaries, write_json
 from spectrnn.messages import counted
 
@@ -93,7 +93,8 @@ def open_cache(clips: Sequence[Clip], sample_rate: int, folder: Path, on_error: 
         on_error: ``fail`` for an error on files that are missing or unreadable, or ``skip`` for clips without samples.
 
     Raises:
-        UserError: All unreadable files, one per line, and nothing is kept; with ``skip`` only if no file can be read.
+        FileErrors: All unreadable files, and nothing is kept.
+        UserError: With ``skip`` no file can be read.
     """
     key = cache_key(clips, sample_rate)
     target, lock = folder / "datasets" / key, folder / "locks" / key
@@ -168,7 +169,7 @@ def _decode(clips: Sequence[Clip], sample_rate: int) -> tuple[Samples, list[int]
 
 def _raise_on_errors(errors: Sequence[str], clips: int, on_error: str) -> None:
     if errors and on_error == "fail":
-        raise UserError("\n".join(dict.fromkeys(errors)))  # clips of the same file have the same error
+        raise FileErrors([*dict.fromkeys(errors)])  # clips of the same file have the same error
     if len(errors) == clips:
         raise UserError(f"data.on_error=skip: none of {counted(clips, 'clip')} can be read, such as {errors[0]}")
 

@@ -1,13 +1,15 @@
 """The clip table, and the interface of all data sources."""
 
 import os
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Literal, NamedTuple
 
 from spectrnn.config.types import Fraction, NonNegativeInt, NumFolds, PositiveFloat, SampleRate
+from spectrnn.data.scan import Ignored
 
 SPLITS = ("train", "val", "test")
 
@@ -34,6 +36,26 @@ class Clip(NamedTuple):
     start: float = 0.0
     end: float | None = None
     copy: str | None = None
+
+
+def similar_labels(labels: Iterable[str]) -> list[str]:
+    """Describes the sets of labels that differ in case, blanks or Unicode normalization form only.
+
+    Returns:
+        A line per set, with escapes for labels that look the same.
+    """
+    sets: dict[str, list[str]] = {}
+    for label in sorted(set(labels)):
+        visible = "".join(char for char in label if unicodedata.category(char) != "Cf")  # such as zero-width spaces
+        sets.setdefault(" ".join(unicodedata.normalize("NFKC", visible).casefold().split()), []).append(label)
+    lines = []
+    for names in sets.values():
+        looks_same = len({" ".join(unicodedata.normalize("NFKC", name).split()) for name in names}) < len(names)
+        quoted = [ascii(name) if looks_same and not name.isascii() else repr(name) for name in names]
+        if len(names) > 1:
+            shown = f"{' '.join(unicodedata.normalize('NFC', names[0]).split())}: " if looks_same else ""
+            lines.append(f"{shown}{' and '.join(quoted)}")
+    return lines
 
 
 def common_folder(paths: Iterable[str]) -> str:
@@ -82,6 +104,9 @@ class DataSource(ABC):
         on_error: Whether a file that cannot be read stops the run or is skipped.
         storage: Storage of the samples, as for `spectrnn.data.samples.open_samples`.
         cache: Folder of the decoded datasets.
+
+    Attributes:
+        ignored: What `clips` has passed over, such as files of other kinds.
     """
 
     sample_rate: SampleRate
@@ -95,6 +120,7 @@ class DataSource(ABC):
     on_error: Literal["fail", "skip"]
     storage: Literal["auto", "gpu", "ram", "disk"]
     cache: str
+    ignored: list[Ignored] = field(init=False, repr=False, compare=False, default_factory=list)
 
     @abstractmethod
     def clips(self) -> list[Clip]:

@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -13,8 +13,9 @@ import torch
 
 from spectrnn.data.batches import BucketedBatches
 from spectrnn.data.cache import WaveformCache, open_cache
-from spectrnn.data.clips import SPLITS, Clip, DataSource
+from spectrnn.data.clips import SPLITS, Clip, DataSource, similar_labels
 from spectrnn.data.samples import SampleStorage, open_samples
+from spectrnn.data.scan import Ignored, warn_about_ignored
 from spectrnn.data.splits import (
     MIN_TRAINING_GROUPS,
     assign_folds,
@@ -45,6 +46,7 @@ class Dataset:
         labels: Class names, in the order of a classifier's logits.
         max_seconds: Maximum length of a clip in s, longer ones are cropped; None for no limit.
         skipped: Error of each unreadable clip that was skipped.
+        ignored: Files and folders that the source has passed over.
     """
 
     clips: Sequence[Clip]
@@ -53,6 +55,7 @@ class Dataset:
     labels: list[str]
     max_seconds: float | None
     skipped: list[str]
+    ignored: list[Ignored] = field(default_factory=list)
 
     @cached_property
     def split_checksums(self) -> dict[str, str]:
@@ -106,12 +109,20 @@ class Dataset:
         )
 
     def list_skipped(self, folder: Path) -> None:
-        """Writes ``skipped.txt`` with a line per skipped clip into a folder, and warns about them."""
-        path = folder / "skipped.txt"
-        path.unlink(missing_ok=True)
+        """Writes ``skipped.txt`` with a line per skipped clip into a folder, and warns about them.
+
+        What was ignored in the dataset's folders is listed in ``ignored.txt``.
+        """
+        for name, lines in {"skipped.txt": self.skipped, "ignored.txt": list(map(str, self.ignored))}.items():
+            path = folder / name
+            path.unlink(missing_ok=True)
+            if lines:
+                with atomic_write(path) as temporary:
+                    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
+        if self.ignored:
+            log.info("%d files and folders were ignored; see %s", len(self.ignored), folder / "ignored.txt")
         if self.skipped:
-            with atomic_write(path) as temporary:
-                temporary.write_text("\n".join(self.skipped) + "\n", encoding="utf-8", errors="surrogateescape")
+            path = folder / "skipped.txt"
             total = len(self.skipped) + len(self.clips)
             were = f"of {total} clips cannot be read and"
             log.warning("%s skipped; see %s", counted(len(self.skipped), f"{were} was", f"{were} were"), path)
@@ -125,6 +136,9 @@ def open_dataset(source: DataSource, device: torch.device) -> Dataset:
     """
     clips = list_clips(source)
     require_classes(clips)
+    if similar := similar_labels(clip.label for clip in clips):
+        message = "%d sets of labels differ in case, blanks or Unicode form only, and are different classes: %s"
+        log.warning(message, len(similar), preview(similar, 5))
     clips = assign_splits(clips, source)
     require_training_clips(clips)
     _report_groups(clips, source)
@@ -134,12 +148,14 @@ def open_dataset(source: DataSource, device: torch.device) -> Dataset:
 
 
 def list_clips(source: DataSource) -> list[Clip]:
-    """Returns the clip table of a source, with the folds of a cross-validation.
+    """Returns the clip table of a source, with the folds of a cross-validation, and warns about what was passed over.
 
     Raises:
         UserError: An invalid source, or folds that cannot be drawn.
     """
-    return assign_folds(source.clips(), source)
+    clips = source.clips()
+    warn_about_ignored(source.ignored, "data")
+    return assign_folds(clips, source)
 
 
 def open_dataset_for_evaluation(
@@ -182,7 +198,7 @@ def _open(clips: Sequence[Clip], source: DataSource, labels: list[str], device: 
             raise UserError(f"data.on_error=skip: no clip of {names} can be read; data.on_error=fail names them")
         clips, cache = readable, cache.drop_empty()
     samples = open_samples(cache.path, source.storage, device)
-    return Dataset(clips, cache, samples, labels, source.max_seconds, cache.errors)
+    return Dataset(clips, cache, samples, labels, source.max_seconds, cache.errors, source.ignored)
 
 
 def _required(clips: Sequence[Clip], labels: list[str], split: str) -> set[str]:

@@ -39,7 +39,7 @@ from spectrnn.model.classifier import Classifier
 from spectrnn.model.header import read_header
 from spectrnn.model.task import Task
 from spectrnn.progress import progress_bar
-from spectrnn.runs import find_model
+from spectrnn.runs import find_model, with_run_paths
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def open_model(config: DictConfig, errors: ErrorCollector) -> OpenedModel:
     if source.sample_rate != classifier.sample_rate:
         raise UserError(f"data.sample_rate={source.sample_rate}: the model needs {classifier.sample_rate} Hz")
     dataset, unknown = open_dataset_for_evaluation(source, config.split, classifier.labels, device)
-    now, before = to_container(config.data, "data"), trained.get("data")
+    now, before = to_container(config.data, "data"), with_run_paths(trained.get("data"), path.parent)
     warn_about_train_overlap(now, before, path, dataset, config.split)
     notes = []
     if unknown:

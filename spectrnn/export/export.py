@@ -30,7 +30,7 @@ from spectrnn.export.streaming import streaming_differences, write_streaming_onn
 from spectrnn.files import replace_directory, reporting_write_errors
 from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
-from spectrnn.runs import find_model
+from spectrnn.runs import find_model, with_run_paths
 from spectrnn.streaming.classifier import StreamingClassifier
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,8 @@ def export(node: DictConfig) -> Path:
         raise UserError(f"data.sample_rate={source.sample_rate}: the model needs {classifier.sample_rate} Hz")
     stream = StreamingClassifier(classifier, trained) if config.streaming else None
     dataset, _ = open_dataset_for_evaluation(source, config.split, classifier.labels, _CPU)
-    warn_about_train_overlap(config.data or {}, trained.get("data"), path, dataset, config.split)
+    trained = {**trained, "data": with_run_paths(trained.get("data"), path.parent)}
+    warn_about_train_overlap(config.data or {}, trained["data"], path, dataset, config.split)
     tuned_thresholds = read_thresholds(path)
     metadata = model_metadata(classifier, tuned_thresholds)
     clips = sample_clips(dataset, config.split, config.num_parity_clips)

@@ -5,7 +5,6 @@ All random numbers come from PyTorch's default generators, which the trainer see
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from spectrnn.config.types import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Probability
 from spectrnn.data.audio import load_audio
 from spectrnn.data.batches import Batch
-from spectrnn.data.sources.local import is_audio
+from spectrnn.data.scan import scan_folder, warn_about_ignored
 from spectrnn.errors import reject_settings
 from spectrnn.frontend.masking import length_mask, masked_mean
 
@@ -124,10 +123,17 @@ class BackgroundNoise(AddNoise):
     def __init__(
         self, path: str, sample_rate: PositiveInt, min_snr_db: float, max_snr_db: float, p: Probability
     ) -> None:
-        root = Path(path).expanduser()
-        files = sorted(file for file in root.rglob("*") if is_audio(file.relative_to(root)) and file.is_file())
+        files, problem = [], "not a folder with audio files"
+        try:
+            scan = scan_folder(path)
+            files = scan.files
+            warn_about_ignored(scan.ignored, path)
+        except PermissionError:
+            problem = "permission denied"
+        except OSError:
+            pass  # no such folder
         reject_settings(
-            ("path", not files, "not a folder with audio files"),
+            ("path", not files, problem),
             ("max_snr_db", max_snr_db < min_snr_db, f"below min_snr_db={min_snr_db:g}; at least that"),
         )
         noise = torch.cat([torch.from_numpy(load_audio(file, sample_rate)) for file in files])

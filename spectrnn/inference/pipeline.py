@@ -1,9 +1,11 @@
 """Batched prediction over many recordings, with decoding overlapped with computation."""
 
 import glob
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from enum import Enum
 from itertools import chain, groupby
 from operator import itemgetter
@@ -16,7 +18,7 @@ import torch
 from spectrnn.data.audio import Samples, iter_blocks, to_float
 from spectrnn.data.remote import is_address
 from spectrnn.data.samples import prefetch
-from spectrnn.data.sources.local import is_audio
+from spectrnn.data.scan import Ignored, scan_folder, warn_about_ignored
 from spectrnn.data.stdin_audio import STDIN, stdin_blocks
 from spectrnn.errors import UserError
 from spectrnn.inference.predictor import Predictor
@@ -59,24 +61,34 @@ class RecordingResult(NamedTuple):
 Item = tuple[str, Window | Marker | UserError]  # path of a recording, and a window, a marker, or why it cannot be read
 
 
-def audio_paths(paths: Iterable[str]) -> Iterator[str]:
+def audio_paths(paths: Iterable[str]) -> list[str]:
     """Expands folders to the audio files in them, and globs to the files that match; files stay as they are.
 
-    A folder or glob without files is kept, so that it is reported and not skipped.
+    A folder or glob without files is kept, so that it is reported and not skipped. What else folders contain is warned
+    about.
 
     Raises:
         UserError: An address, such as https:// or s3://.
     """
+    expanded: list[str] = []
+    folders: list[str] = []
+    ignored: list[Ignored] = []
     for name in paths:
         if is_address(name):
             raise UserError(f"{name}: is not on this machine; only a table of data=manifest may name addresses")
         path = Path(name).expanduser()
-        files = [path]
+        files: list[str] = []
         if path.is_dir():
-            files = [file for file in sorted(path.rglob("*")) if is_audio(file.relative_to(path)) and not file.is_dir()]
+            with suppress(OSError):  # opening the folder itself then reports why
+                scan = scan_folder(path)
+                files = scan.files
+                folders.append(name)
+                ignored += scan.ignored
         elif not path.exists() and glob.has_magic(name):
-            files = [Path(file) for file in sorted(glob.glob(str(path), recursive=True)) if not Path(file).is_dir()]
-        yield from map(str, files or [path])
+            files = [file for file in sorted(glob.glob(str(path), recursive=True)) if not os.path.isdir(file)]
+        expanded += files or [str(path)]
+    warn_about_ignored(ignored, folders[0] if len(folders) == 1 else f"{len(folders)} folders")
+    return expanded
 
 
 def predict_recordings(

@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 
 from spectrnn import distributed
 from spectrnn.devices import JOB
-from spectrnn.errors import TrainingInterrupted, UserError
-from spectrnn.runs import ERROR
+from spectrnn.errors import FileErrors, TrainingInterrupted, UserError
+from spectrnn.runs import ERROR, UNREADABLE
 from spectrnn.study.cross_validation import cross_validate, preflight_folds
 from spectrnn.study.summary import write_error
 from spectrnn.study.sweep import STOP, VISIBLE_GPUS
@@ -88,6 +88,9 @@ def _run_sweep_job(folder: Path, config: DictConfig, choices: Mapping[str, str])
         reason = str(error) if is_expected else f"{type(error).__name__}: {error}"
         if is_timeout:
             reason = "hydra.launcher.timeout_min: the job has reached its time limit; the same command continues it"
+        if isinstance(error, FileErrors) and error.is_shortened and not distributed.rank():
+            error.list_in(folder / UNREADABLE)
+            reason = str(error)
         log.error("%s", reason, exc_info=not is_expected)
         if not distributed.rank():
             write_error(folder, reason)

@@ -30,7 +30,7 @@ from spectrnn.files import write_json
 from spectrnn.messages import counted
 from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
-from spectrnn.runs import METRICS, MODEL, commit_resumed_config, original_overrides
+from spectrnn.runs import METRICS, MODEL, UNREADABLE, commit_resumed_config, original_overrides
 from spectrnn.threads import release_memory
 from spectrnn.training import checkpoint
 from spectrnn.training.advice import dataset_warnings, log_warnings, shift_warnings, training_sample, training_warnings
@@ -74,6 +74,7 @@ class RunFolder:
         if distributed.rank():
             return
         (self.path / METRICS).unlink(missing_ok=True)  # a run that has it is finished
+        (self.path / UNREADABLE).unlink(missing_ok=True)
         log_warnings(self.warnings)
         _log_summary(self.trainer)
         commit_resumed_config(self.path)

@@ -17,11 +17,11 @@ from spectrnn.config.instantiate import instantiate
 from spectrnn.config.types import MAX_CLIP_SECONDS
 from spectrnn.data.dataset import Dataset, open_dataset
 from spectrnn.devices import log_device, reporting_out_of_memory
-from spectrnn.errors import StorageError, UserError
+from spectrnn.errors import FileErrors, StorageError, UserError
 from spectrnn.files import remove_stale_temporaries
 from spectrnn.model.classifier import Classifier, build_stages
 from spectrnn.progress import Stopwatch
-from spectrnn.runs import CHECKPOINT, LOCK, MODEL
+from spectrnn.runs import CHECKPOINT, LOCK, MODEL, UNREADABLE
 from spectrnn.training import checkpoint
 from spectrnn.training.logger import NullLogger, RunLogger
 from spectrnn.training.optimizers import without_decay_of_vectors
@@ -48,10 +48,15 @@ def run_training(folder: Path, config: DictConfig, choices: Mapping[str, str]) -
 
 @contextmanager
 def removed_if_unused(folder: Path, config: DictConfig) -> Iterator[None]:
-    """Removes the folder of a new run if the block raises a `UserError` before the run has started."""
+    """Removes the folder of a new run if the block raises a `UserError` before the run has started.
+
+    It is kept if it lists the files of a `FileErrors`.
+    """
     try:
         yield
-    except UserError:
+    except UserError as error:
+        if distributed.rank() == 0 and isinstance(error, FileErrors) and error.is_shortened:
+            error.list_in(folder / UNREADABLE)
         if distributed.rank() == 0 and not config.resume:
             files = {path.name for path in folder.iterdir()}
             if files <= {".hydra", "train.log"}:

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from spectrnn.check.analysis import analyze_dataset
 from spectrnn.check.check import check_dataset, find_issues
 from spectrnn.check.clean import clean_table, write_manifest
 from spectrnn.check.near_duplicates import connected_components
+from spectrnn.check.report import json_report, text_report
 from spectrnn.config.instantiate import instantiate
 from spectrnn.config.paths import CONFIG_DIR
 
@@ -235,3 +237,22 @@ def test_connected_components():
 def test_real_digits_have_one_issue(source, real_digits):
     # 20 of the 1,455 samples of this clip are exactly 2048.
     assert problems(source("fsdd", root=real_digits)) == {"clipped": ["3_nicolas_19.wav: 0.6%"]}
+
+
+def test_what_folders_contain_besides_audio_and_similar_labels_are_reported(source, tones, tmp_path):
+    root = tmp_path / "tones"
+    shutil.copytree(tones / "low", root / "Low")
+    shutil.copytree(tones / "high", root / "low ")
+    (root / "Low" / "gone.wav").symlink_to("nowhere.wav")
+    for number in range(1200):
+        (root / "low " / f"{number}.txt").touch()
+    built = source("folder", root=root, sample_rate=8000)
+    analysis = analyze_dataset(built)
+    found = {issue.kind: issue for issue in find_issues(analysis, LIMITS, 8000)}
+    assert found["similar labels"].examples == ["'Low' and 'low '"]
+    assert found["broken link"].examples == [f"{root}/Low/gone.wav: broken link"]
+    assert found["other kind"].text == f"1200 files of other kinds were ignored: 1200 .txt (such as {root}/low /0.txt)"
+    report = json_report(analysis, list(found.values()))
+    listed = next(issue["examples"] for issue in report["issues"] if issue["kind"] == "other kind")
+    assert len(listed) == 1200
+    assert len(text_report(analysis, list(found.values())).splitlines()) < 40

@@ -35,11 +35,12 @@ def test_missing_root_is_reported(train_error):
     assert train_error() == "spectrnn: data.root: missing; it has no default"
 
 
-def test_empty_class_folder_is_reported(train_error, dataset):
-    (dataset / "empty").mkdir()
-    assert train_error(f"data.root={dataset}").startswith(
-        f"spectrnn: {dataset / 'empty'}: contains no audio files (.aif, "
-    )
+def test_class_folders_without_audio_are_reported(train_error, dataset):
+    for label in ("high", "middle"):
+        shutil.rmtree(dataset / label)
+        (dataset / label).mkdir()
+    problem = "contains fewer than two class folders with audio; 2 class folders without audio were ignored"
+    assert train_error(f"data.root={dataset}") == f"spectrnn: data.root={dataset}: {problem} (such as {dataset}/high)"
 
 
 def test_single_class_is_reported(train_error, dataset):
@@ -80,9 +81,9 @@ def test_unreadable_file_is_reported(train_error, dataset, damage, message):
 
 
 def test_manifest_without_the_required_columns_is_reported(train_error, tmp_path):
-    (tmp_path / "clips.csv").write_text("file,class\na.wav,x\n")
+    (tmp_path / "clips.csv").write_text("x,y\na.wav,x\n")
     message = train_error("data=manifest", f"data.path={tmp_path / 'clips.csv'}")
-    assert "clips.csv: no column path and no column label (found: file, class)" in message
+    assert "clips.csv: no column path and no column label (found: x, y)" in message
 
 
 MANY = {

@@ -254,6 +254,7 @@ def test_only_small_packages_are_imported():
         (float | torch.Tensor, "a number"),
         (bool, "true | false"),
         (Any, ""),
+        (dict[Literal["a", "b"], int] | None, "a mapping from a | b to (an integer), or null"),
     ],
 )
 def test_types_are_described(annotation, text):

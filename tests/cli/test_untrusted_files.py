@@ -15,10 +15,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from spectrnn.cli.overrides import _data_overrides
 from spectrnn.config.compose import compose, quote_override
 from spectrnn.config.instantiate import to_container
 from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.data import remote
+from spectrnn.errors import UserError
 
 
 class TouchWhenUnpickled:
@@ -109,7 +111,7 @@ def test_trust_names_packages_whose_code_is_executed(spectrnn, write_model, exec
     [
         ("os.system", "os"),
         ("subprocess.run", "subprocess"),
-        ("spectrnn.data.sources.local.subfolders", None),
+        ("spectrnn.data.sources.tables.require_columns", None),
         ("spectrnn.data.clips.DataSource", None),
         (None, None),
         (5, None),
@@ -262,3 +264,16 @@ def test_hydra_reads_quoted_strings_unchanged():
         override = OverridesParser.create().parse_override(f"data.root={quote_override(text)}")
         assert override.value() == text
         assert not override.is_sweep_override()
+
+
+def test_columns_of_a_table_are_taken_from_a_header_as_plain_values(tmp_path):
+    def overrides(columns):
+        target = "spectrnn.data.sources.local.ManifestDataset"
+        data = {"_target_": target, "path": "/x.csv", "sample_rate": 8000, "columns": columns}
+        return _data_overrides(data, tmp_path, [])
+
+    columns = {"path": "file, name", "group": None}
+    assert compose("eval", overrides(columns), [CONFIG_DIR]).config.data.columns == columns
+    for other in ({"path": "${oc.env:HOME}"}, {"path:x,b": "y"}, {"path": {"a": 1}}, [["x"]]):
+        with pytest.raises(UserError, match=r"^its data.columns is not a key of its source, or not a plain value; "):
+            overrides(other)

@@ -1,7 +1,11 @@
 """The sources for your own recordings: a folder per class, and manifests in three formats."""
 
+import codecs
+import errno
 import json
+import os
 import re
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +13,8 @@ import pytest
 
 from spectrnn.data.audio import EXTENSIONS
 from spectrnn.data.clips import Clip, DataSource
-from spectrnn.errors import UserError
+from spectrnn.data.scan import summarize
+from spectrnn.errors import FileErrors, UserError
 
 Build = Callable[..., DataSource]
 
@@ -102,9 +107,46 @@ def test_missing_root_is_reported(source: Build, tmp_path: Path, name: str):
         source("folder", root=tmp_path / name).clips()
 
 
-def test_class_folder_without_audio_is_reported(source: Build, tmp_path: Path):
+def test_class_folders_without_audio_are_left_out(source: Build, tmp_path: Path):
+    touch(tmp_path, "cat/1.wav", "dog/deep/2.wav", "eel/readme.txt", "fox/deep/3.mid")
+    (tmp_path / "gnu").mkdir()
+    built = source("folder", root=tmp_path)
+    assert [clip.label for clip in built.clips()] == ["cat", "dog"]
+    assert summarize(built.ignored) == {
+        "empty class": f"3 class folders without audio were ignored (such as {tmp_path}/eel)",
+        "other kind": f"2 files of other kinds were ignored: 1 .txt, 1 .mid (such as {tmp_path}/eel/readme.txt)",
+    }
+
+
+def test_a_second_class_folder_with_audio_is_needed(source: Build, tmp_path: Path):
     touch(tmp_path, "cat/1.wav", "dog/readme.txt")
-    with pytest.raises(UserError, match=rf"^{re.escape(str(tmp_path / 'dog'))}: contains no audio files \(.*\.wav\)$"):
+    problem = "contains fewer than two class folders with audio; 1 class folder without audio was ignored"
+    with pytest.raises(
+        UserError, match=rf"^data.root={re.escape(str(tmp_path))}: {problem} \(such as .*/dog\); 1 file "
+    ):
+        source("folder", root=tmp_path).clips()
+
+
+def test_files_outside_class_folders_are_reported(source: Build, tmp_path: Path):
+    touch(tmp_path, "train/cat/1.wav", "train/2.wav", "test/dog/3.wav", "4.wav")
+    built = source("folder", root=tmp_path)
+    assert len(built.clips()) == 2
+    assert [Path(item.path).name for item in built.ignored if item.kind == "no class"] == ["4.wav", "2.wav"]
+
+
+def test_files_of_macos_and_windows_are_no_class(source: Build, tmp_path: Path):
+    touch(tmp_path, "cat/1.wav", "cat/Thumbs.db", "dog/2.wav", "dog/desktop.ini", "__MACOSX/cat/._1.wav", ".DS_Store")
+    built = source("folder", root=tmp_path)
+    assert [clip.label for clip in built.clips()] == ["cat", "dog"]
+    assert built.ignored == []
+
+
+def test_a_root_that_cannot_be_read_is_reported(source: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(path: str) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=rf"^data.root={re.escape(str(tmp_path))}: permission denied$"):
         source("folder", root=tmp_path).clips()
 
 
@@ -194,8 +236,12 @@ def test_paths_are_relative_to_the_manifest_or_absolute(source: Build, tmp_path:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("file,label\na.wav,cat\n", r"table.csv: no column path \(found: file, label\)"),
-        ("path;label\na.wav;cat\n", r"table.csv: no column path and no column label \(found: path;label\)"),
+        ("x,label\na.wav,cat\n", r"table.csv: no column path \(found: x, label\); data.columns={path: NAME} names it$"),
+        ("x;y\na.wav;cat\n", r"table.csv: no column path and no column label \(found: x, y\)"),
+        ("wav,file,label\na.wav,b.wav,cat\n", r"table.csv: columns wav and file may each be the path; data.columns="),
+        ("path,category,target\na.wav,cat,1\n", r"columns category and target may each be the label; data.columns="),
+        ("path,label,label\na.wav,cat,dog\n", r"table.csv: has 2 columns label$"),
+        ("path,label\na.wav,dog, big\n", r"table.csv, line 2: 'big' is in no column; quote values that contain ','$"),
         ("", r"table.csv: no column path and no column label"),
         ("path,label\n", r"table.csv: contains no clips"),
         ("path,label\na.wav,cat\na.wav,\n", r"table.csv, line 3: label is empty"),
@@ -211,7 +257,7 @@ def test_paths_are_relative_to_the_manifest_or_absolute(source: Build, tmp_path:
         ('path,label,end\na.wav,cat,"0,5"\n', r"table.csv, line 2: end '0,5' is not a time in seconds"),
         ("path,label,start,end\na.wav,cat,2,1\n", r"table.csv, line 2: end 1.0 is not after start 2.0"),
         ("path,label,end\na.wav,cat,0\n", r"table.csv, line 2: end 0.0 is not after start 0.0"),
-        (b"path,label\na.wav,caf\xe9\n", r"table.csv: .*utf-8"),
+        (b"path,label\na.wav,caf\x81\n", r"table.csv: is neither UTF-8 nor cp1252 \(.*\); save it as UTF-8$"),
         pytest.param("path,label\na.wav," + 200_000 * "x", r"table.csv: field larger than", id="long"),
     ],
 )
@@ -251,7 +297,17 @@ def test_all_missing_files_are_reported_with_their_lines(manifest: Callable, tmp
     ]
     with pytest.raises(UserError) as error:
         manifest("path,label\n" + "".join(f"{number}.wav,cat\n" for number in range(1000)))
-    assert len(str(error.value).splitlines()) == 1000
+    lines = str(error.value).splitlines()
+    assert (len(lines), lines[0], lines[-1]) == (
+        10,
+        f"{table}, line 2: no such file: {tmp_path / '0.wav'}",
+        "... and 991 more files",
+    )
+    assert isinstance(error.value, FileErrors)
+    error.value.list_in(tmp_path / "all.txt")
+    assert str(error.value).endswith(f"... and 991 more files; all are listed in {tmp_path / 'all.txt'}")
+    listed = (tmp_path / "all.txt").read_text().splitlines()
+    assert (len(listed), listed[-1]) == (1000, f"{table}, line 1001: no such file: {tmp_path / '999.wav'}")
 
 
 def test_files_outside_the_folder_of_the_manifest_are_reported(
@@ -275,5 +331,131 @@ def test_files_outside_the_folder_of_the_manifest_are_reported(
 def test_missing_manifest_and_unsupported_format_are_reported(source: Build, manifest: Callable, tmp_path: Path):
     with pytest.raises(UserError, match=r"^data.path=.*/none.csv: no such file$"):
         source("manifest", path=tmp_path / "none.csv").clips()
-    with pytest.raises(UserError, match=r"^data.path=.*/table.xlsx: the name should end in .csv, .tsv or .jsonl$"):
+    with pytest.raises(
+        UserError, match=r"^data.path=.*/table.xlsx: the name should end in .csv, .tsv, .txt or .jsonl$"
+    ):
         manifest(b"PK", "xlsx")
+
+
+# Tables of spreadsheets and other tools
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("extension", ["csv", "tsv", "txt"])
+def test_separator_is_recognised(manifest: Callable, tmp_path: Path, separator: str, extension: str):
+    content = table(separator)
+    assert manifest(content, extension) == expected(tmp_path)
+    assert manifest(f"sep={separator}\r\n{content}", extension) == expected(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "mark", "name"),
+    [
+        ("utf-8", b"", None),
+        ("utf-8", codecs.BOM_UTF8, None),
+        ("utf-16-le", codecs.BOM_UTF16_LE, "utf-16"),
+        ("utf-16-be", codecs.BOM_UTF16_BE, "utf-16"),
+        ("utf-16-le", b"", "utf-16-le"),
+        ("utf-16-be", b"", "utf-16-be"),
+        ("cp1252", b"", "cp1252"),
+    ],
+)
+@pytest.mark.parametrize("extension", ["csv", "jsonl"])
+def test_encoding_is_recognised(
+    manifest: Callable, caplog: pytest.LogCaptureFixture, encoding: str, mark: bytes, name: str | None, extension: str
+):
+    caplog.set_level("INFO")
+    content = "path;label\r\na.wav;Kohlmäise\r\n".replace(";", ",")
+    if extension == "jsonl":
+        content = '{"path": "a.wav", "label": "Kohlmäise"}\n'
+    assert [clip.label for clip in manifest(mark + content.encode(encoding), extension)] == ["Kohlmäise"]
+    said = [message.partition(": read with ")[2] for message in caplog.messages]
+    assert said == ([f"encoding {name}"] if name else [])
+
+
+def test_a_late_byte_decides_the_encoding(manifest: Callable):
+    rows = "a.wav,cat\n" * 200_000  # of two blocks
+    clips = manifest(f"path,label\n{rows}".encode() + "a.wav,Bär\n".encode("cp1252"))
+    assert (len(clips), clips[-1].label) == (200_001, "Bär")
+
+
+def test_excel_tables_are_read(manifest: Callable, tmp_path: Path):
+    content = """;;;;
+path;label;;start;end;;
+a.wav;cat;note;0,5;1,25;;
+;;;;;;
+"deep/b.wav";"dog; big";;;"1.5"
+""".replace("\n", "\r\n")
+    assert manifest(content) == [
+        Clip(str(tmp_path / "a.wav"), "cat", start=0.5, end=1.25),
+        Clip(str(tmp_path / "deep" / "b.wav"), "dog; big", end=1.5),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [
+        ("filename,species,begin_time,end_time", "path: filename, label: species, start: begin_time, end: end_time"),
+        ("File Name,Class,onset,offset", "path: File Name, label: Class, start: onset, end: offset"),
+        ("audio_filepath,primary_label,offset,duration", "path: audio_filepath, label: primary_label, start: offset"),
+        ("Begin File,Species,Begin Time (s),End Time (s)", "path: Begin File, label: Species, start: Begin Time (s)"),
+    ],
+)
+def test_usual_columns_are_recognised(
+    manifest: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture, header: str, columns: str
+):
+    caplog.set_level("INFO")
+    end = 1.0 if "duration" in header else 1.5
+    assert manifest(f"{header}\na.wav,cat,0.5,{end}\n") == [Clip(str(tmp_path / "a.wav"), "cat", start=0.5, end=1.5)]
+    assert caplog.messages[0].startswith(f"{tmp_path}/table.csv: read with columns {{{columns}")
+    row = dict(zip(header.split(","), ["a.wav", "cat", 0.5, end], strict=True))
+    assert manifest(json.dumps(row), "jsonl") == [Clip(str(tmp_path / "a.wav"), "cat", start=0.5, end=1.5)]
+
+
+def test_the_plain_names_come_first(manifest: Callable, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+    (clip,) = manifest("path,label,filename,species,duration,speaker\na.wav,cat,x,y,3,ann\n")
+    assert (clip.label, clip.end, clip.group) == ("cat", None, "ann")
+    assert [message.partition(" with ")[2] for message in caplog.messages] == ["columns {group: speaker}"]
+
+
+def test_columns_are_chosen_by_the_option(source: Build, tmp_path: Path):
+    touch(tmp_path, "a.wav")
+    path = tmp_path / "table.csv"
+    path.write_text("file,wav,category,target,speaker,set\nb.wav,a.wav,cat,1,ann,dev\n")
+    columns = {"path": "wav", "label": "category", "group": None, "split": "set"}
+    assert source("manifest", path=path, columns=columns).clips() == [Clip(str(tmp_path / "a.wav"), "cat", "val")]
+    with pytest.raises(
+        UserError, match=r"^data.columns={path: audio}: .*/table.csv has no such column \(found: file, "
+    ):
+        source("manifest", path=path, columns={"path": "audio"}).clips()
+    with pytest.raises(UserError, match=r"^data.columns=.*'path', 'label'"):
+        source("manifest", path=path, columns={"file": "wav"})
+
+
+def test_paths_of_other_systems_are_found(manifest: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+    name = unicodedata.normalize("NFD", "Mésange.wav")
+    touch(tmp_path, "deep/" + name)
+    rows = ["deep\\b.wav", unicodedata.normalize("NFC", f"deep/{name}"), "a.wav"]
+    clips = manifest("path,label\n" + "".join(f"{row},cat\n" for row in rows))
+    assert [clip.path for clip in clips] == [str(tmp_path / "deep" / file) for file in ("b.wav", name)] + [
+        str(tmp_path / "a.wav")
+    ]
+    assert caplog.messages == [f"{tmp_path}/table.csv: 2 paths are as another system writes them, such as {rows[0]}"]
+    touch(tmp_path, "deep\\b.wav")  # a valid name here
+    assert manifest("path,label\ndeep\\b.wav,cat\n")[0].path == str(tmp_path / "deep\\b.wav")
+
+
+def test_unreadable_files_and_broken_links_are_named_as_such(
+    manifest: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "link.wav").symlink_to("gone.wav")
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "a.wav" not in str(path) and access(path, mode))
+    with pytest.raises(UserError) as error:
+        manifest("path,label\na.wav,cat\nlink.wav,cat\n")
+    assert str(error.value).splitlines() == [
+        f"{tmp_path}/table.csv, line 2: permission denied: {tmp_path}/a.wav",
+        f"{tmp_path}/table.csv, line 3: broken link: {tmp_path}/link.wav",
+    ]

@@ -11,7 +11,7 @@ import torch
 
 from spectrnn.data.clips import DataSource
 from spectrnn.data.dataset import Dataset, open_dataset, open_dataset_for_evaluation
-from spectrnn.errors import UserError
+from spectrnn.errors import FileErrors, UserError
 
 Build = Callable[..., DataSource]
 CPU = torch.device("cpu")
@@ -69,7 +69,10 @@ def test_fail_reports_all_files_and_keeps_nothing(opened: Callable[..., Dataset]
     paths = damage(root, *(f"{label}/{number:02d}.wav" for label in LABELS for number in range(8)))
     with pytest.raises(UserError) as error:
         opened("fail")
-    assert str(error.value).splitlines() == [f"{path}: cannot be read as audio ({REASON})" for path in paths]
+    lines = [f"{path}: cannot be read as audio ({REASON})" for path in paths]
+    assert isinstance(error.value, FileErrors)
+    assert error.value.errors == lines
+    assert str(error.value).splitlines() == [*lines[:9], "... and 15 more files"]
     assert list((tmp_path / "cache" / "datasets").iterdir()) == []
 
 
@@ -160,3 +163,34 @@ def test_skipped_clips_are_listed(
     dataset.list_skipped(tmp_path)
     assert (tmp_path / "skipped.txt").read_text(errors="surrogateescape").splitlines() == dataset.skipped
     assert caplog.messages[-1] == f"3 of 36 clips cannot be read and were skipped; see {tmp_path}/skipped.txt"
+
+
+def test_what_was_ignored_is_warned_about_and_listed(
+    opened: Callable[..., Dataset], root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (root / "low" / "notes.txt").touch()
+    (root / "low" / ".hidden.wav").touch()
+    (root / "empty").mkdir()
+    opened("fail").list_skipped(tmp_path)
+    assert caplog.messages[:3] == [
+        f"data: 1 class folder without audio was ignored (such as {root}/empty)",
+        f"data: 1 file of other kinds was ignored: 1 .txt (such as {root}/low/notes.txt)",
+        f"data: 1 hidden file or folder was ignored (such as {root}/low/.hidden.wav)",
+    ]
+    assert sorted((tmp_path / "ignored.txt").read_text().splitlines()) == [
+        f"{root}/empty: class folder without audio",
+        f"{root}/low/.hidden.wav: hidden",
+        f"{root}/low/notes.txt: of another kind (.txt)",
+    ]
+    assert not (tmp_path / "skipped.txt").exists()
+
+
+def test_labels_that_look_alike_are_warned_about(
+    opened: Callable[..., Dataset], root: Path, caplog: pytest.LogCaptureFixture
+):
+    (root / "low").rename(root / "High")
+    assert opened("fail").labels == ["High", "high", "middle"]
+    message = (
+        "1 sets of labels differ in case, blanks or Unicode form only, and are different classes: 'High' and 'high'"
+    )
+    assert message in caplog.messages

@@ -1,27 +1,26 @@
 """Data sources for your own recordings: a folder per class, or a manifest."""
 
-import csv
 import functools
-import json
 import logging
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from sys import intern
 from typing import Any
 
-from spectrnn.data.audio import EXTENSIONS
 from spectrnn.data.clips import SPLITS, Clip, DataSource
 from spectrnn.data.remote import absent, fetch, is_address, local_copy
-from spectrnn.errors import UserError, reject_settings
+from spectrnn.data.scan import Ignored, scan_folder, summarize
+from spectrnn.data.sources.tables import ENDINGS, Column, Table
+from spectrnn.errors import FileErrors, UserError, reject_settings
+from spectrnn.files import why_unreadable
 from spectrnn.messages import counted
 
 log = logging.getLogger(__name__)
 
-_REQUIRED = ("path", "label")  # columns of a manifest
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 
 
@@ -49,29 +48,43 @@ class FolderDataset(DataSource):
         reject_settings(("root", not is_folder, "no such folder"), ("group", problem, problem))
 
     def clips(self) -> list[Clip]:
-        """Returns the clip table, sorted by path."""
-        folders = subfolders(Path(self.root).expanduser())
-        splits = {folder: _SPLIT_NAMES.get(folder.name.lower()) for folder in folders}
-        if folders and all(splits.values()):
-            labels = [(label, split) for folder, split in splits.items() for label in subfolders(folder)]
-        else:
-            labels = [(label, None) for label in folders]
-            if any(splits.values()):
-                log.warning("data.root=%s: not all of its folders are splits, so each is a class", self.root)
-        if not labels:
-            raise UserError(f"data.root={self.root}: contains no folders; one folder per class is expected")
+        """Returns the clip table, sorted by path; class folders without audio are left out if two others remain."""
+        root = str(Path(self.root).expanduser())
+        try:
+            scan = scan_folder(root)
+        except OSError as error:
+            raise UserError(f"data.root={self.root}: {(error.strerror or str(error)).lower()}") from error
+        prefix = "" if root == os.curdir else os.path.join(root, "")
+        folders = [folder.removeprefix(prefix).split(os.sep) for folder in scan.folders]
+        splits = {parts[0]: _SPLIT_NAMES.get(parts[0].lower()) for parts in folders}
+        has_splits = bool(splits) and all(splits.values())
+        depth = 2 if has_splits else 1  # of the class folders
+        if any(splits.values()) and not has_splits:
+            log.warning("data.root=%s: not all of its folders are splits, so each is a class", self.root)
+        empty = {os.path.join(prefix, *parts): parts for parts in folders if len(parts) == depth}
+        self.ignored = list(scan.ignored)
         clips = []
-        for folder, split in labels:
-            paths = sorted(p for p in folder.rglob("*") if is_audio(p.relative_to(folder)) and p.is_file())
-            if not paths:
-                raise UserError(f"{folder}: contains no audio files ({', '.join(sorted(EXTENSIONS))})")
-            clips += [Clip(str(p), folder.name, split, group=self._group(p.relative_to(folder))) for p in paths]
+        for path in scan.files:
+            parts = path.removeprefix(prefix).split(os.sep)
+            if len(parts) <= depth:
+                self.ignored.append(Ignored("no class", path, "outside the class folders"))
+                continue
+            empty.pop(os.path.join(prefix, *parts[:depth]), None)
+            split = splits[parts[0]] if has_splits else None
+            clips.append(Clip(path, intern(parts[depth - 1]), split, group=self._group("/".join(parts[depth:]))))
+        self.ignored += [Ignored("empty class", folder, "class folder without audio") for folder in empty]
+        if not clips or (empty and len({clip.label for clip in clips}) < 2):
+            problem = "contains no folders; one folder per class is expected"
+            if clips or empty:
+                problem = "contains fewer than two class folders with audio"
+            reasons = summarize(item for item in self.ignored if item.kind != "no class")
+            raise UserError("; ".join([f"data.root={self.root}: {problem}", *reasons.values()]))
         return clips
 
-    def _group(self, path: Path) -> str | None:
+    def _group(self, path: str) -> str | None:
         if self.group is None:
             return None
-        match = re.search(self.group, path.as_posix())
+        match = re.search(self.group, path)
         if match is None:
             raise UserError(f"data.group={self.group}: does not match {path}")
         return match.group(1)
@@ -79,45 +92,59 @@ class FolderDataset(DataSource):
 
 @dataclass(kw_only=True)
 class ManifestDataset(DataSource):
-    """A CSV, TSV or JSONL file with the columns path and label, and optionally split, fold, group, start, end.
+    """A table with the columns path and label, and optionally split, fold, group, start, end, in CSV or JSONL.
+
+    Separator, encoding and the usual other names of the columns are recognised; see `Table`.
 
     Args:
         path: Manifest. Paths in it are addresses, or relative to its folder; start and end are in s.
+        columns: Names of the table's own columns by those above, such as ``{path: filename, label: species}``, with
+            null for one that is not used; None for the usual names.
         download: Whether to fetch the recordings at addresses that are not in the cache folder.
     """
 
     path: str
+    columns: dict[Column, str | None] | None
     download: bool
 
     def __post_init__(self) -> None:
         path = Path(self.path).expanduser()
-        is_table = path.suffix.lower() in (*_DELIMITERS, ".jsonl")
+        reason = why_unreadable(path)
         reject_settings(
             ("path", is_address(self.path), "should be a local file; the paths in it may be addresses"),
-            ("path", not path.is_file(), "no such file"),
-            ("path", not is_table, "the name should end in .csv, .tsv or .jsonl"),
+            ("path", reason, str(reason)),
+            ("path", path.suffix.lower() not in ENDINGS, "the name should end in .csv, .tsv, .txt or .jsonl"),
         )
 
     def clips(self) -> list[Clip]:
         """Returns the clip table, in the order of the manifest."""
         manifest, cache = Path(self.path).expanduser(), Path(self.cache).expanduser()
+        table = Table(manifest, self.columns)
+        foreign: list[str] = []  # paths as another system writes them
 
         @functools.cache  # a manifest may contain many clips of a file
         def resolve(path: str) -> tuple[str, str | None]:
             if is_address(path):
                 return path, local_copy(path, cache)
-            return os.path.normpath(os.path.join(manifest.parent, path)), None
+            found = _find_file(manifest.parent, path)
+            if found != os.path.normpath(os.path.join(manifest.parent, path)):
+                foreign.append(path)
+            return found, None
 
         lines: dict[str, int] = {}  # the first one of each file
         clips = []
-        for line, row in _rows(manifest):
+        for line, row in table.rows():
             try:
-                clips.append(_parse_row(row, resolve))
+                clips.append(_parse_row(row, resolve, has_decimal_commas=table.separator not in ("", ",")))
             except UserError as error:
                 raise UserError(f"{manifest}, line {line}: {error}") from error
             lines.setdefault(clips[-1].path, line)
         if not clips:
             raise UserError(f"{manifest}: contains no clips")
+        if notes := table.describe():
+            log.info("%s: read with %s", manifest, notes)
+        if foreign:
+            log.info("%s: %d paths are as another system writes them, such as %s", manifest, len(foreign), foreign[0])
         addresses = [path for path in lines if is_address(path)]
         files = [path for path in lines if not is_address(path)]
         unknown = fetch(addresses, cache) if self.download else absent(addresses, cache)
@@ -127,10 +154,11 @@ class ManifestDataset(DataSource):
                     f"{manifest}: {len(unknown)} of its {len(addresses)} remote recordings are not in the cache, such "
                     f"as {unknown[0]}; data.download=true fetches them"
                 )
-            missing = {*unknown, *(file for file in files if not os.path.isfile(file))}
+            missing = dict.fromkeys(unknown, "no such file")
+            missing |= {file: reason for file in files if (reason := why_unreadable(file))}
             if missing:
-                known = [(file, line) for file, line in lines.items() if file in missing]
-                raise UserError("\n".join(f"{manifest}, line {line}: no such file: {file}" for file, line in known))
+                problems = [(file, line) for file, line in lines.items() if file in missing]
+                raise FileErrors([f"{manifest}, line {line}: {missing[file]}: {file}" for file, line in problems])
         folder = os.path.join(os.path.abspath(manifest.parent), "")
         outside = [file for file in files if not os.path.abspath(file).startswith(folder)]
         if outside:  # by an absolute path or .., which are invalid on another machine
@@ -143,53 +171,32 @@ class ManifestDataset(DataSource):
         return clips
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields the line number and the columns of every row."""
-    extension = path.suffix.lower()
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if extension == ".jsonl":
-                for line, text in enumerate(file, 1):
-                    if text.strip():
-                        yield line, _parse_json(text, f"{path}, line {line}")
-                return
-            reader = csv.DictReader(file, delimiter=_DELIMITERS[extension])
-            reader.fieldnames = [column.strip() for column in reader.fieldnames or ()]
-            require_columns(reader.fieldnames, _REQUIRED, str(path))
-            for row in reader:
-                yield reader.line_num, row
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: {error}") from error
+def _find_file(folder: Path, path: str) -> str:
+    """Returns the path from the working directory of a file in a table, as it is or as another system writes its name.
+
+    That is, with the separators of Windows, or in the other Unicode normalization form, as of a table from a Mac.
+    """
+    plain = path.replace("\\", "/") if os.sep == "/" else path
+    forms = [plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))]
+    names = [os.path.normpath(os.path.join(folder, name)) for name in dict.fromkeys([path, *forms])]
+    return next(filter(os.path.isfile, names), names[min(1, len(names) - 1)] if plain != path else names[0])
 
 
-def _parse_json(text: str, name: str) -> dict[str, Any]:
-    try:
-        row = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{name}: is not valid JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise UserError(f"{name}: is not a JSON object with path and label")
-    require_columns(row, _REQUIRED, name)
-    return row
-
-
-def require_columns(columns: Collection[str], required: Sequence[str], name: str) -> None:
-    """Rejects a table, or a row with this name, that lacks any of the required columns."""
-    missing = [column for column in required if column not in columns]
-    if missing:
-        raise UserError(f"{name}: no column {' and no column '.join(missing)} (found: {', '.join(columns)})")
-
-
-def _parse_row(row: Mapping[str, Any], resolve: Callable[[str], tuple[str, str | None]]) -> Clip:
+def _parse_row(
+    row: Mapping[str, Any], resolve: Callable[[str], tuple[str, str | None]], has_decimal_commas: bool
+) -> Clip:
     """Parses a row of strings or JSON values; `resolve` returns the path from the working directory, and the copy."""
-    values = {name: str(value).strip() for name, value in row.items() if value is not None and name}
-    for column in _REQUIRED:
+    values = {name: str(value).strip() for name, value in row.items() if value is not None}
+    for column in ("path", "label"):
         if not values.get(column):
             raise UserError(f"{column} is empty")
     split = values.get("split", "").lower()
     if split and split not in _SPLIT_NAMES:
         raise UserError(f"split {split!r} is not one of {', '.join(SPLITS)}")
-    start, end = _parse_seconds(values, "start") or 0.0, _parse_seconds(values, "end")
+    times = {name: _parse_seconds(values, name, has_decimal_commas) for name in ("start", "end", "duration")}
+    start, end = times["start"] or 0.0, times["end"]
+    if times["duration"] is not None:
+        end = start + times["duration"]
     if end is not None and end <= start:
         raise UserError(f"end {end} is not after start {start}")
     path, copy = resolve(values["path"])
@@ -205,24 +212,14 @@ def _parse_row(row: Mapping[str, Any], resolve: Callable[[str], tuple[str, str |
     )
 
 
-def _parse_seconds(values: Mapping[str, str], column: str) -> float | None:
+def _parse_seconds(values: Mapping[str, str], column: str, has_decimal_commas: bool) -> float | None:
     text = values.get(column)
     if not text:
         return None
     try:
-        seconds = float(text)
+        seconds = float(text.replace(",", ".") if has_decimal_commas and "." not in text else text)
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
         raise UserError(f"{column} {text!r} is not a time in seconds")
     return seconds
-
-
-def subfolders(folder: Path) -> list[Path]:
-    """Returns the visible folders in a folder, sorted by name."""
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
-def is_audio(path: Path) -> bool:
-    """Whether a relative path is that of a visible audio file."""
-    return path.suffix.lower() in EXTENSIONS and not any(part.startswith(".") for part in path.parts)

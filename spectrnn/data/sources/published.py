@@ -12,7 +12,7 @@ from typing import Literal
 from spectrnn.data.audio import open_audio
 from spectrnn.data.clips import SPLITS, Clip, DataSource
 from spectrnn.data.sources.download import Archive, fetch
-from spectrnn.data.sources.local import require_columns, subfolders
+from spectrnn.data.sources.tables import require_columns
 from spectrnn.errors import UserError, reject_settings
 from spectrnn.messages import counted
 
@@ -155,7 +155,7 @@ class SpeechCommands(PublishedDataset):
         """Returns the clip table, sorted by word and file name; with 12 classes by split first."""
         noises = [f"{_NOISE}/*.wav"] if self.classes == 12 else []
         root = self.resolve_root(SPEECH_COMMANDS[self.version], "validation_list.txt", "testing_list.txt", *noises)
-        words = {folder.name for folder in subfolders(root)} - {_NOISE}
+        words = {entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != "."} - {_NOISE}
         if words != WORDS[self.version]:
             difference = f"data.version={self.version}: {', '.join(sorted(words ^ WORDS[self.version]))}"
             raise UserError(f"data.root={self.root}: its words differ from those of {difference}")
