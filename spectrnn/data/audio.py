@@ -13,7 +13,18 @@ import soxr
 
 from spectrnn.errors import UserError
 
-EXTENSIONS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}
+# Endings of the files that libsndfile reads, but .mat and .raw, which rarely are recordings; and of those that FFmpeg
+# reads. They say which files of a folder are recordings; how a file is decoded, its content decides.
+_LIBSNDFILE_EXTENSIONS = """
+    .8svx .aif .aifc .aiff .au .avr .bwf .caf .fla .flac .htk .iff .ircam .mp1 .mp2 .mp3 .mpga .nist .oga .ogg .ogx
+    .opus .paf .pvf .rf64 .sd2 .sds .sf .snd .sph .spx .svx .voc .w64 .wav .wave .wavex .wve .xi
+"""
+_FFMPEG_EXTENSIONS = """
+    .3g2 .3gp .3gpp .aa3 .aac .ac3 .adts .amr .ape .asf .avi .awb .dff .dsf .dts .eac3 .f4a .flv .m2ts .m4a .m4b .m4r
+    .m4v .mka .mkv .mlp .mov .mp4 .mpc .mpeg .mpg .mts .oma .ogv .qcp .qt .ra .rm .shn .tak .thd .tta .vob .weba .webm
+    .wma .wmv .wv
+"""
+EXTENSIONS = {*_LIBSNDFILE_EXTENSIONS.split(), *_FFMPEG_EXTENSIONS.split()}
 FULL_SCALE = 32768.0  # of int16
 BLOCK = 1 << 18  # values per read: bounds the memory, however long the recording
 MAX_SAMPLE_VALUE = 2.0**31  # of float samples: 32-bit integers, stored as floats
