@@ -282,13 +282,17 @@ def make_resampler(rate: int, path: str | Path, sample_rate: int) -> soxr.Resamp
 
 def require_finite(samples: FloatSamples, path: str | Path) -> None:
     """Rejects samples of any shape that are not finite, or far beyond full scale."""
-    if not (np.abs(samples) <= MAX_SAMPLE_VALUE).all():
+    if samples.size and not (
+        samples.max() <= MAX_SAMPLE_VALUE and samples.min() >= -MAX_SAMPLE_VALUE
+    ):  # NaN is neither
         raise UserError(f"{path}: contains values that are not finite (NaN or Inf), or far beyond full scale")
 
 
 def to_int16(samples: FloatSamples) -> Samples:
     """Converts float samples in [-1, 1) to int16, with clipping; lossless for 16-bit files."""
-    return np.clip(np.rint(samples * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+    scaled = samples * np.float32(FULL_SCALE)
+    np.rint(scaled, out=scaled)
+    return np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1, out=scaled).astype(np.int16)
 
 
 def to_float(samples: Samples) -> FloatSamples:

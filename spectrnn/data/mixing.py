@@ -13,6 +13,7 @@ import numpy.typing as npt
 from spectrnn.data.readers.reader import FloatSamples
 
 _SECONDS = 1.0  # of sound, on which the decision rests
+_SEARCHED = 4096  # frames at once
 _MAX_VALUES = 1 << 22  # of all channels, which bounds the memory
 _QUIET = 0.001  # -60 dBFS: the sound begins where it is exceeded
 _DEAD = 1e-6  # -60 dB: power of a channel without sound, relative to the loudest one
@@ -80,8 +81,7 @@ class MixFinder:
             self.peak = max(self.peak, float(np.abs(block).max()))
         if self.missing:
             if self.onset is None:
-                loud = np.abs(block).max(axis=1) > _QUIET
-                first = int(loud.argmax()) if loud.any() else len(block)
+                first = _first_loud(block)
                 if first < len(block):
                     self.onset = self.position + first
                 self.position += first
@@ -99,6 +99,15 @@ class MixFinder:
         return Mix(weights, self.onset or 0, find_scale(self.peak), warnings, self.peak)
 
 
+def _first_loud(block: FloatSamples) -> int:
+    """First of (frames, channels) that is not quiet; their number if all are."""
+    for start in range(0, len(block), _SEARCHED):
+        loud = (np.abs(block[start : start + _SEARCHED]) > _QUIET).any(axis=1)
+        if loud.any():
+            return start + int(loud.argmax())
+    return len(block)
+
+
 def find_scale(peak: float) -> float:
     """Returns the divisor for floats of a maximum magnitude: that of integers if it is clear, or the maximum."""
     if peak <= 1:
@@ -111,14 +120,14 @@ def find_scale(peak: float) -> float:
 
 def _weights(sound: FloatSamples, warnings: list[str]) -> npt.NDArray[np.float32] | None:
     """Factors of the channels of (frames, channels), and warnings; None for the mean of all channels."""
-    centered = sound - sound.mean(axis=0, dtype=np.float64)
-    power = np.square(centered).sum(axis=0)
+    centered = sound - sound.mean(axis=0)
+    products = (centered.T @ centered).astype(np.float64)
+    power = products.diagonal()
     loudest = int(power.argmax())
     alive = power > _DEAD * power[loudest]
     if not alive.any():
         return None
-    covariance = centered.T @ centered[:, loudest]
-    correlation = covariance / np.sqrt(np.maximum(power * power[loudest], np.finfo(np.float64).tiny))
+    correlation = products[loudest] / np.sqrt(np.maximum(power * power[loudest], np.finfo(np.float64).tiny))
     opposite = alive & (correlation < _OPPOSITE)
     if alive.all() and not opposite.any():
         return None

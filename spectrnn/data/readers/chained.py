@@ -19,7 +19,7 @@ class ChainedReader(AudioReader):
             part = link()
             length = part.frames or 0
             if number == 0:
-                self.format, self.is_float = part.format, part.is_float
+                self._format, self.is_float = part.format, part.is_float
                 self.sample_rate, self.channels = part.sample_rate, part.channels
             if (part.sample_rate, part.channels) == (self.sample_rate, self.channels) and not unused:
                 self.links.append((frames, link))
@@ -31,6 +31,11 @@ class ChainedReader(AudioReader):
         if unused:
             after = frames / self.sample_rate
             self.warnings.append(f"its format changes after {after:.3f} s; the other {unused:.3f} s are not used")
+
+    @property
+    def format(self) -> str:
+        """Container and encoding."""
+        return self._format
 
     def read(self, first: int, last: int | None, size: int) -> Iterator[FloatSamples]:
         """Reads frames of one part after the other."""

@@ -62,7 +62,7 @@ class FFmpegReader(AudioReader):
             raise self.av.error.InvalidDataError(0, "no audio can be decoded")
         codec, self.container_name = self.stream.codec_context.name, self.container.format.name.partition(",")[0]
         self.sample_rate, self.channels = self.start.sample_rate, len(self.start.layout.channels)
-        self.format = f"{self.container_name} {codec}".upper()
+        self._format = f"{self.container_name} {codec}".upper()
         self.is_float = codec.startswith("pcm_f")
         self.frames, duration = None, Fraction(self.container.duration or 0, 10**6)
         if self.stream.duration:
@@ -102,6 +102,11 @@ class FFmpegReader(AudioReader):
                 damaged += 1
         if damaged:
             self.warnings.append(f"{damaged} damaged packets are left out")
+
+    @property
+    def format(self) -> str:
+        """Container and encoding."""
+        return self._format
 
     def read(self, first: int, last: int | None, size: int) -> Iterator[FloatSamples]:
         """Reads frames, from the beginning of the file unless its times are exact."""

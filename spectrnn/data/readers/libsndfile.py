@@ -14,7 +14,7 @@ from spectrnn.data.readers.spliced import SplicedFile
 
 _WITH_MEMORY = ("MPEG", "VORBIS", "OPUS")  # encodings whose samples depend on those before them
 _WARM_UP = 1.0  # s before the first frame that such an encoding is decoded
-_GRID = 16 * 576  # frames: libmpg123 rounds alike from each of these on
+_GRID = 16 * 576  # frames: from each of these on libmpg123 rounds alike at 32 kHz or more, and to 1e-7 below
 _SKIPPED = 1 << 16  # frames per read of those that are not wanted
 
 
@@ -46,11 +46,16 @@ class LibsndfileReader(AudioReader):
             self.source = source
         with self._quiet():
             self.file = _Sequential(self.source)
-        self.format = f"{self.file.format} {self.file.subtype}"
+        self.subtype = self.file.subtype
         self.sample_rate, self.channels = self.file.samplerate, self.file.channels
         is_known = has_frames and self.file.frames < 1 << 62
         self.frames = self.file.frames if is_known else None
-        self.is_float = self.file.subtype in ("FLOAT", "DOUBLE")
+        self.is_float = self.subtype in ("FLOAT", "DOUBLE")
+
+    @property
+    def format(self) -> str:
+        """Container and encoding, such as ``WAV PCM_16``."""
+        return f"{self.file.format} {self.subtype}"
 
     def read(self, first: int, last: int | None, size: int) -> Iterator[FloatSamples]:
         """Reads frames; a decoder that fails ends the recording, unless it fails at its beginning."""
@@ -78,7 +83,7 @@ class LibsndfileReader(AudioReader):
     def _seek(self, first: int) -> int:
         """Moves to a frame, or to one before it from which it can be decoded; returns its number."""
         start = first
-        if first and self.file.subtype.startswith(_WITH_MEMORY):
+        if first and self.subtype.startswith(_WITH_MEMORY):
             start = max(0, first - round(_WARM_UP * self.sample_rate)) // _GRID * _GRID
         with self._quiet():
             try:

@@ -16,6 +16,7 @@ from spectrnn.data.readers.reader import AudioReader
 from spectrnn.data.readers.sizes import HEAD, correct_sizes
 from spectrnn.data.readers.spliced import Segment, SplicedFile
 
+_QUIET = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM", b".snd", b"caff", b"riff")  # not decoded by libmpg123
 _MP3_IN_WAV = b"\x55\0"
 
 
@@ -66,12 +67,17 @@ def _open_with_libsndfile(path: str | Path, file: BinaryIO, head: bytes, size: i
     else:
         segments, warning = correct_sizes(file, head, size)
     try:
-        prints = mpeg is not None or head[20:22] == _MP3_IN_WAV
+        prints = mpeg is not None or head[20:22] == _MP3_IN_WAV or head[:4] not in _QUIET
         reader = _open(path, file, mpeg.segments if mpeg else segments, mpeg is None or mpeg.has_frames, prints)
     except soundfile.SoundFileError:
         mpeg = correct_mpeg(file, head, size) if mpeg is None else None
         if mpeg is None:
             raise
+        reader = _open(path, file, mpeg.segments, mpeg.has_frames, prints=True)
+    if mpeg is None and reader.format.startswith(("MP3", "MPEG")):  # entered within a frame
+        reader.close()
+        file = open(path, "rb", buffering=0)  # noqa: SIM115  (the reader closes it)
+        mpeg = correct_mpeg(file, head, size) or MPEGCorrection()
         reader = _open(path, file, mpeg.segments, mpeg.has_frames, prints=True)
     warning = mpeg.warning if mpeg else warning
     reader.warnings += [warning] if warning else []
@@ -81,7 +87,7 @@ def _open_with_libsndfile(path: str | Path, file: BinaryIO, head: bytes, size: i
 def _open(
     path: str | Path, file: BinaryIO, segments: list[Segment] | None, has_frames: bool, prints: bool
 ) -> LibsndfileReader:
-    if segments is None and Path(path).suffix.lower() == ".raw":  # by this name, samples without a header are expected
+    if segments is None and str(path).lower().endswith(".raw"):  # by this name, samples without a header are expected
         segments = [(0, os.fstat(file.fileno()).st_size)]
     if segments is None:
         reader = LibsndfileReader(path, has_frames, prints)

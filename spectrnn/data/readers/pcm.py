@@ -41,7 +41,12 @@ class PCMReader(AudioReader):
     def __init__(self, read: Read, sample_rate: int, channels: int, dtype: str, layout: Layout | None = None) -> None:
         self.next_bytes, self.dtype, self.layout, self.warnings = read, dtype, layout, list[str]()
         self.sample_rate, self.channels = sample_rate, channels
-        self.format, self.frames, self.is_float = f"WAV {dtype}", None, dtype[1] == "f"
+        self._format, self.frames, self.is_float = f"WAV {dtype}", None, dtype[1] == "f"
+
+    @property
+    def format(self) -> str:
+        """Container and encoding."""
+        return self._format
 
     def read(self, first: int, last: int | None, size: int) -> Iterator[FloatSamples]:
         """Yields complete frames as they arrive, however many they are."""

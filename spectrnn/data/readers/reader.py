@@ -13,7 +13,6 @@ class AudioReader(ABC):
     """A recording at its own sample rate, with all of its channels.
 
     Attributes:
-        format: Container and encoding, such as ``WAV PCM_16``.
         sample_rate: Sample rate in Hz.
         channels: Number of channels.
         frames: Number of frames that the header announces, or that were counted; None if neither is reliable.
@@ -22,13 +21,17 @@ class AudioReader(ABC):
         warnings: What is wrong with the recording as far as it was read, as ends of sentences that start with its path.
     """
 
-    format: str
     sample_rate: int
     channels: int
     frames: int | None
     is_float: bool
     is_live = False
     warnings: list[str]
+
+    @property
+    @abstractmethod
+    def format(self) -> str:
+        """Container and encoding, such as ``WAV PCM_16``."""
 
     @abstractmethod
     def read(self, first: int, last: int | None, size: int) -> Iterator[FloatSamples]:

@@ -101,6 +101,9 @@ def correct_sizes(file: BinaryIO, head: bytes, size: int) -> Correction:
     for offset, form, value in layout.fields:
         limit = 1 << 8 * struct.calcsize(form)
         struct.pack_into(form, header, offset, min(value(true), limit - 1))
+    if head[:4] == b"RIFF" and layout.offset + true >= WRAP:  # needs sizes of 64 bits
+        sizes = struct.pack("<4sI3QI", b"ds64", 28, layout.offset + 28 + true, true, true // layout.frame, 0)
+        header = bytearray(b"RF64" + header[4:12] + sizes + header[12:])
     if head[:4] == b"BW64":  # the same by another name
         header[:4] = b"RF64"
     return Correction([bytes(header), (layout.offset, layout.offset + true)], size_warning(layout, true))
