@@ -83,7 +83,7 @@ class FFmpegReader(AudioReader):
             self.file.seek(0)
         self.container = self.av.open(self.file, options=self.options, metadata_errors="replace")
         if not self.container.streams.audio:
-            raise self.av.error.StreamNotFoundError(0, "it has no audio")
+            raise self.av.error.InvalidDataError(0, "it has no audio")
         self.stream = self.container.streams.audio[0]
         self.decoded, self.is_fresh = self._decoded(), True
 
