@@ -14,7 +14,7 @@ class ChainedReader(AudioReader):
 
     def __init__(self, links: Sequence[Callable[[], AudioReader]]) -> None:
         self.warnings, self.links = list[str](), list[tuple[int, Callable[[], AudioReader]]]()
-        frames = unused = 0
+        frames, unused = 0, 0.0
         for number, link in enumerate(links):
             part = link()
             length = part.frames or 0

@@ -18,7 +18,7 @@ _GRID = 16 * 576  # frames: from each of these on libmpg123 rounds alike at 32 k
 _SKIPPED = 1 << 16  # frames per read of those that are not wanted
 
 
-class _Sequential(soundfile.SoundFile):
+class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
     """Reads without seeking after each block, as soundfile does: that interrupts decoders with memory."""
 
     def seekable(self) -> bool:
