@@ -48,6 +48,35 @@ FIELDS = {
         (b"OggS", 6, "<Q"),
         (b"data\xf3\xac", 16, "<Q"),
         (b"fmt ", 4, "<I"),
+        (b"ftyp", -4, ">I"),
+        (b"moov", -4, ">I"),
+        (b"mdat", -4, ">I"),
+        (b"mdhd", 16, ">I"),
+        (b"mvhd", 16, ">I"),
+        (b"elst", 12, ">I"),
+        (b"stsz", 8, ">I"),
+        (b"stsz", 12, ">I"),
+        (b"stts", 8, ">I"),
+        (b"stts", 12, ">I"),
+        (b"stsc", 8, ">I"),
+        (b"stsc", 16, ">I"),
+        (b"stco", 8, ">I"),
+        (b"stco", 12, ">I"),
+        (b"esds", -4, ">I"),
+        (b"\x1a\x45\xdf\xa3", 4, ">Q"),
+        (b"\x18\x53\x80\x67", 4, ">Q"),
+        (b"\x1f\x43\xb6\x75", 4, ">Q"),
+        (b"\x30\x26\xb2\x75", 16, "<Q"),
+        (b"\xa1\xdc\xab\x8c", 16, "<Q"),
+        (b"\xa1\xdc\xab\x8c", 40, "<Q"),
+        (b"\xa1\xdc\xab\x8c", 64, "<Q"),
+        (b"\x91\x07\xdc\xb7", 16, "<Q"),
+        (b"\x36\x26\xb2\x75", 16, "<Q"),
+        (b"wvpk", 4, "<I"),
+        (b"wvpk", 12, "<I"),
+        (b"wvpk", 20, "<I"),
+        (b"desc", 4, ">Q"),
+        (b"pakt", 4, ">Q"),
     ],
     "depth": [
         (b"fmt ", 20, "<H"),
@@ -86,8 +115,30 @@ MAGICS = (
     b"NIST_1A\n",
     b"Crea",
     b"SDS ",
+    b"\0\0\0\x20ftypM4A ",
+    b"\x1a\x45\xdf\xa3",
+    b"#!AMR\n",
+    b"wvpk",
+    b"\xff\xf1\x50\x80",
+    b"MAC ",
+    b"TTA1",
 )
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".au", ".caf", ".w64", ".raw", ".txt", "")
+SUFFIXES = (
+    ".wav",
+    ".flac",
+    ".ogg",
+    ".opus",
+    ".mp3",
+    ".aiff",
+    ".au",
+    ".caf",
+    ".w64",
+    ".m4a",
+    ".webm",
+    ".raw",
+    ".txt",
+    "",
+)
 NOT_FINITE = (
     struct.pack("<f", float("nan")),
     struct.pack("<f", float("inf")),
@@ -154,6 +205,21 @@ def _field(kind: str) -> Callable[[bytearray, Random], bytearray]:
     return changed
 
 
+def _resized(content: bytearray, random: Random) -> bytearray:
+    """Sets a size in a header to zero, its maximum, half or twice the truth."""
+    places = [
+        (match.start() + offset, form)
+        for marker, offset, form in FIELDS["length"]
+        for match in re.finditer(re.escape(marker), content)
+        if 0 <= match.start() + offset <= len(content) - struct.calcsize(form)
+    ]
+    if places:
+        place, form = random.choice(places)
+        (size,) = struct.unpack_from(form, content, place)
+        _write(content, place, form, random.choice((0, (1 << 8 * struct.calcsize(form)) - 1, size // 2, 2 * size)))
+    return content
+
+
 def _number(content: bytearray, random: Random) -> bytearray:
     values = [value for kind in ABSURD.values() for value in kind]
     form = random.choice(("<H", ">H", "<I", ">I", "<Q", ">Q", ">d"))
@@ -164,7 +230,7 @@ def _number(content: bytearray, random: Random) -> bytearray:
 def _write(content: bytearray, place: int, form: str, value: int) -> None:
     size = struct.calcsize(form)
     number = value if form[1] == "d" else value % (1 << 8 * size)
-    if place + size <= len(content):
+    if 0 <= place <= len(content) - size:
         struct.pack_into(form, content, place, number)
 
 
@@ -219,6 +285,7 @@ MUTATIONS: dict[str, Callable[[bytearray, Random], bytearray]] = {
     "truncated": _truncated,
     "flipped": _flipped,
     **{kind: _field(kind) for kind in FIELDS},
+    "resized": _resized,
     "number": _number,
     "not_finite": _not_finite,
     "without_samples": _without_samples,

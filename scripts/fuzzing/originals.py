@@ -1,5 +1,6 @@
-"""Audio files with speech, in every format that the decoder reads."""
+"""Audio files with speech, in every format that the decoder reads; those of FFmpeg if the package av is installed."""
 
+import importlib.util
 import io
 import struct
 from collections.abc import Iterator, Sequence
@@ -38,6 +39,18 @@ OTHERS = {
     "w64": ("W64", "PCM_16", ".w64"),
 }
 FORMATS = {f"wav {subtype.lower()}": ("WAV", subtype, ".wav") for subtype in WAV} | OTHERS
+FFMPEG = {  # demuxer, encoder, suffix, and sample rate in Hz
+    "m4a aac": ("ipod", "aac", ".m4a", 16000),
+    "mp4 alac": ("mp4", "alac", ".mp4", 16000),
+    "adts": ("adts", "aac", ".aac", 16000),
+    "amr": ("amr", "libopencore_amrnb", ".amr", 8000),
+    "3gp": ("3gp", "libopencore_amrnb", ".3gp", 8000),
+    "webm": ("webm", "libopus", ".webm", 48000),
+    "wma": ("asf", "wmav2", ".wma", 16000),
+    "caf ima4": ("caf", "adpcm_ima_qt", ".caf", 16000),
+    "wavpack": ("wv", "wavpack", ".wv", 16000),
+    "tta": ("tta", "tta", ".tta", 16000),
+}
 SHAPES = ((8000, 1), (16000, 2))  # rate in Hz, and channels
 MONO_ONLY = {"GSM610", "G721_32", "NMS_ADPCM_16"}
 
@@ -60,11 +73,34 @@ def originals(speech: Sequence[np.ndarray]) -> Iterator[tuple[str, str, bytes]]:
             samples = np.repeat(speech[number % len(speech)][:, None], channels, axis=1)
             yield name, suffix, _encoded(samples, rate, container, subtype)
         yield "wav mp3", ".wav", _mp3_in_wav(_encoded(samples, rate, "MP3", None), rate, channels, len(samples))
+    if importlib.util.find_spec("av"):
+        for name, (container, encoder, suffix, rate) in FFMPEG.items():
+            yield name, suffix, encode_with_ffmpeg(speech[0], rate, container, encoder)
 
 
 def _encoded(samples: np.ndarray, rate: int, container: str, subtype: str | None) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, rate, format=container, subtype=subtype)
+    return buffer.getvalue()
+
+
+def encode_with_ffmpeg(samples: np.ndarray, rate: int, container: str, encoder: str) -> bytes:
+    """Encodes mono samples in [-1, 1), float64 (samples,), by a muxer and an encoder of FFmpeg."""
+    import av
+
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as output:
+        stream = output.add_stream(encoder, rate=rate, layout="mono")
+        stream.bit_rate = 12200 if rate == 8000 else 64000
+        frame = av.AudioFrame.from_ndarray((samples * 32767).astype("<i2")[None], format="s16", layout="mono")
+        frame.sample_rate = rate
+        resampler = av.AudioResampler(format=stream.format.name, layout="mono", rate=rate)
+        fifo = av.AudioFifo()
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            fifo.write(part)
+        while part := fifo.read(stream.codec_context.frame_size or 1024, partial=True):
+            output.mux(stream.encode(part))
+        output.mux(stream.encode(None))
     return buffer.getvalue()
 
 

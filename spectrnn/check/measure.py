@@ -1,11 +1,11 @@
 """Measurements of each clip: every file is decoded once, block by block, with all cores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
 from spectrnn.check.fingerprint import (
     RATE,
@@ -16,10 +16,11 @@ from spectrnn.check.fingerprint import (
     power_spectrogram,
     spectrograms,
 )
-from spectrnn.data.audio import FloatSamples, make_resampler, open_audio, read_blocks, to_int16, to_mono
+from spectrnn.data.audio import Recording, make_resampler, open_audio, to_int16
 from spectrnn.data.cache import AudioHash
 from spectrnn.data.clips import Clip
 from spectrnn.data.parallel import parallel_map
+from spectrnn.data.readers.reader import FloatSamples
 from spectrnn.errors import UserError
 from spectrnn.threads import keep_freed_memory
 
@@ -49,6 +50,7 @@ class ClipStats(NamedTuple):
         hash: Hash of the samples; zero bytes for digital silence.
         landmarks: Landmarks, uint64 (landmarks,).
         boundary_levels: Levels of the first and the last frames in dB, float32 (2, bands).
+        flaws: Flaws of the file that were corrected, as `Recording.flaws`.
     """
 
     error: str | None = None
@@ -64,6 +66,7 @@ class ClipStats(NamedTuple):
     hash: bytes = b""
     landmarks: Landmarks = np.empty(0, np.uint64)
     boundary_levels: npt.NDArray[np.float32] = np.empty((0, 0), np.float32)
+    flaws: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 def measure_clips(clips: Sequence[Clip]) -> list[ClipStats]:
@@ -83,8 +86,8 @@ def _measure_all(clips: Sequence[Clip]) -> list[ClipStats]:
     spectra: dict[int, Spectrum] = {}
     for row, clip in enumerate(clips):
         try:
-            with open_audio(clip.path, clip.copy) as file:
-                measured, waveforms[row], spectra[row] = _measure(file, clip)
+            with open_audio(clip.path, clip.copy) as recording:
+                measured, waveforms[row], spectra[row] = _measure(recording, clip)
         except UserError as error:
             measured = ClipStats(error=str(error))
         stats.append(measured)
@@ -100,23 +103,23 @@ def _measure_all(clips: Sequence[Clip]) -> list[ClipStats]:
     return stats
 
 
-def _measure(file: soundfile.SoundFile, clip: Clip) -> tuple[ClipStats, FloatSamples, Spectrum]:
+def _measure(recording: Recording, clip: Clip) -> tuple[ClipStats, FloatSamples, Spectrum]:
     """Measures a clip by itself.
 
     Returns:
         Measurements without the bandwidth and the fingerprint, the waveform as `spectrograms` needs it, and the sum of
         the power spectra.
     """
-    rate = file.samplerate
+    reader = recording.reader
+    rate = reader.sample_rate
     audio_hash, resampler = AudioHash(), make_resampler(rate, clip.path, RATE)
     compared: list[FloatSamples] = []  # at RATE, up to SECONDS
     samples, peak, clipped, total, energy = 0, 0.0, 0.0, 0.0, 0.0
     power = np.zeros(_WINDOW // 2 + 1)
-    for block, last in read_blocks(file, clip.path, RATE, clip.start, clip.end):
-        mono = to_mono(block)
+    for block, mono in recording.blocks(RATE, clip.start, clip.end):
         audio_hash.update(to_int16(mono))
         if samples < SECONDS * rate:
-            compared.append(resampler.resample_chunk(mono, last=last) if resampler else mono)
+            compared.append(resampler.resample_chunk(mono) if resampler else mono)
         samples += len(mono)
         peak = max(peak, float(np.abs(block).max()))
         clipped += _count_clipped(block)
@@ -124,17 +127,20 @@ def _measure(file: soundfile.SoundFile, clip: Clip) -> tuple[ClipStats, FloatSam
         energy += float(np.square(mono, dtype=np.float64).sum())
         hop = max(_WINDOW // 2, len(mono) // _MAX_WINDOWS)
         power += power_spectrogram(mono, _WINDOW, hop).sum(0, dtype=np.float64)
+    if resampler and samples < SECONDS * rate:
+        compared.append(resampler.resample_chunk(np.empty(0, np.float32), last=True))
     mean = total / samples
     stats = ClipStats(
-        container=f"{file.format} {file.subtype}",
+        container=reader.format,
         rate=rate,
-        channels=file.channels,
+        channels=reader.channels,
         seconds=samples / rate,
         peak=peak,
         rms=max(0.0, energy / samples - mean**2) ** 0.5,
         dc_offset=mean,
         clipped_fraction=clipped / samples,
         hash=audio_hash.digest(),
+        flaws=recording.flaws,
     )
     return stats, np.concatenate(compared)[: round(SECONDS * RATE)] - np.float32(mean), power
 

@@ -8,8 +8,9 @@ import numpy.typing as npt
 
 from spectrnn.check.fingerprint import HASH_BITS, RATE, SECONDS, TIME_BITS, Landmarks
 from spectrnn.check.measure import ClipStats
-from spectrnn.data.audio import FloatSamples, iter_resampled, open_audio
+from spectrnn.data.audio import open_audio
 from spectrnn.data.clips import Clip
+from spectrnn.data.readers.reader import FloatSamples
 from spectrnn.progress import progress_bar
 
 Pair = tuple[int, int]  # rows of two clips, in ascending order
@@ -157,8 +158,8 @@ def _compare_all(pairs: Iterable[tuple[Clip, Clip]]) -> list[tuple[float, float]
 def _load(clip: Clip) -> FloatSamples:
     """Decodes up to `SECONDS` of a clip at `RATE`: float32 (samples,)."""
     blocks, missing = [], round(SECONDS * RATE)
-    with open_audio(clip.path, clip.copy) as file:
-        for block in iter_resampled(file, clip.path, RATE, clip.start, clip.end):
+    with open_audio(clip.path, clip.copy) as recording:
+        for block in recording.resampled(RATE, clip.start, clip.end):
             blocks.append(block[:missing])
             missing -= len(blocks[-1])
             if not missing:

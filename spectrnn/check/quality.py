@@ -38,6 +38,8 @@ def quality_issues(analysis: DatasetAnalysis, limits: Limits, sample_rate: int) 
         if clip.error is not None:
             found["unreadable"].append(clip.error)
             continue
+        for kind, flaws in clip.flaws.items():
+            found[kind] += (flaw for flaw in flaws if flaw not in found[kind][-1:])  # clips of one file
         if limits.is_silent(clip):
             found["silent"].append(f"{name}: {decibels(clip.rms):.0f} dBFS")
         elif clip.bandwidth < limits.min_bandwidth_fraction * clip.rate / 2:
@@ -47,6 +49,9 @@ def quality_issues(analysis: DatasetAnalysis, limits: Limits, sample_rate: int) 
         if abs(clip.dc_offset) > limits.max_dc_offset:
             found["DC offset"].append(f"{name}: {clip.dc_offset:+.3f}")
     texts = {
+        "sizes": "files of which sound is missing, or whose header announces another length; what is there is used",
+        "channels": "files with a dead channel, or channels that would cancel when averaged; corrected when decoding",
+        "level": "files with floats beyond full scale, which are rescaled when decoding",
         "silent": f"clips with a level below {limits.silence_dbfs:g} dBFS (RMS)",
         "clipped": f"clips with more than {limits.max_clipped_fraction:.1%} of their samples at clipped extremes",
         "DC offset": f"clips with a DC offset of more than {limits.max_dc_offset:g} of full scale",

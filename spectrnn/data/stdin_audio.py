@@ -1,45 +1,62 @@
-"""Audio from standard input as it arrives: a WAV file, or headerless 16-bit PCM."""
+"""Audio from standard input: WAV, raw samples and some other formats as they arrive, and all others from a copy."""
 
+import logging
 import os
+import shutil
 import signal
-import struct
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
-import numpy as np
+import soundfile
 
-from spectrnn.data.audio import FULL_SCALE, FloatSamples, Samples, make_resampler, require_finite, to_int16, to_mono
+from spectrnn.data.audio import Recording, Samples, describe_error, to_int16
+from spectrnn.data.readers.mpeg import Frame, frame_size_of_adts
+from spectrnn.data.readers.opening import UnreadableError, open_reader
+from spectrnn.data.readers.pcm import PCMReader, Read, open_wav_stream, read_exactly
+from spectrnn.data.readers.reader import AudioReader
 from spectrnn.errors import UserError
 
+log = logging.getLogger(__name__)
+
 STDIN = "-"  # among paths, and in messages
-_MAX_READ = 1 << 16  # bytes: the capacity of a pipe
-_UNKNOWN_SIZE = 0x7FFF0000  # bytes of samples: a writer to a pipe, which cannot know the size, announces this or more
-_MAX_CHUNK = 1 << 24  # bytes of metadata before the samples
-_DTYPES = {(1, 8): "u1", (1, 16): "<i2", (1, 24): "<i3", (1, 32): "<i4", (3, 32): "<f4", (3, 64): "<f8"}
-
 # First bytes of other formats. As PCM they would be loud, and are unlikely at the start.
-_UNSUPPORTED_MAGIC = {b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3", b"FORM": "AIFF", b".snd": "AU", b"caff": "CAF"}
-
-Read = Callable[[int], bytes]  # reads 1 to n bytes; none at the end
-
-
-class PCMFormat(NamedTuple):
-    """Format of the samples in a stream.
-
-    Attributes:
-        rate: Sample rate in Hz.
-        channels: Number of channels.
-        dtype: NumPy type of a sample; ``<i3`` for 24 bits, which NumPy lacks.
-        size: Number of bytes of all samples; None if the end of the stream ends them.
-    """
-
-    rate: int
-    channels: int
-    dtype: str
-    size: int | None
+_MAGIC = (
+    *(
+        b"fLaC",
+        b"OggS",
+        b"ID3",
+        b"FORM",
+        b".snd",
+        b"dns.",
+        b"caff",
+        b"riff",
+        b"RIFX",
+        b"BW64",
+        b"NIST",
+        b"Crea",
+        b" paf",
+    ),
+    *(
+        b"MAC ",
+        b"wvpk",
+        b"TTA1",
+        b"tBaK",
+        b"MPCK",
+        b"MP+",
+        b".RMF",
+        b"DSD ",
+        b"FRM8",
+        b"0&\xb2u",
+        b"\0\0\1\xba",
+        b"EA3",
+    ),
+)
+_LIVE_MAGIC = (b"\x1a\x45\xdf\xa3", b"#!AM", b"FLV\1")  # FFmpeg reads them as they arrive, and AAC
 
 
 def stdin_blocks(sample_rate: int, raw_sample_rate: int | None = None) -> Iterator[Samples]:
@@ -56,10 +73,14 @@ def stdin_blocks(sample_rate: int, raw_sample_rate: int | None = None) -> Iterat
     descriptor = sys.stdin.fileno()
     with _end_on_interrupt(descriptor) as interrupts:
         try:
-            yield from stream_blocks(lambda count: os.read(descriptor, count), sample_rate, raw_sample_rate)
-        except UserError:  # of a header that announces more
+            warnings: list[str] = []
+            yield from stream_blocks(lambda count: os.read(descriptor, count), sample_rate, raw_sample_rate, warnings)
+        except UserError:
             if not interrupts:
                 raise
+        if not interrupts:  # or the user has truncated it
+            for warning in warnings:
+                log.warning("%s", warning)
 
 
 @contextmanager
@@ -85,106 +106,115 @@ def _end_on_interrupt(descriptor: int) -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, handler)
 
 
-def stream_blocks(read: Read, sample_rate: int, raw_sample_rate: int | None = None) -> Iterator[Samples]:
-    """Decodes a stream to mono at one rate, without holding it in memory.
+def stream_blocks(
+    read: Read, sample_rate: int, raw_sample_rate: int | None = None, warnings: list[str] | None = None
+) -> Iterator[Samples]:
+    """Decodes a stream to mono at one rate; the samples are those of the same bytes in a file.
+
+    WAV and raw samples are decoded as they arrive, without holding them in memory; AAC, WebM, AMR and FLV too, by
+    FFmpeg. Other formats are decoded from a temporary file when the stream has ended.
 
     Args:
         read: Function that returns the next bytes as soon as there are any.
         sample_rate: Sample rate of the result in Hz.
         raw_sample_rate: Sample rate in Hz of headerless input, little-endian mono int16; None for `sample_rate`.
+        warnings: List to which the warnings of `decode_clip` are added at the end.
 
     Yields:
         int16 (samples,), full scale 32768, as they arrive.
 
     Raises:
-        UserError: A stream that is empty, truncated, of an unsupported format or sample rate, or not finite.
+        UserError: A stream that is empty, of an unsupported format or sample rate, or not finite.
     """
-    start = _read_exactly(read, 4)
-    if start in (b"RIFF", b"RF64"):
-        pcm, start = _read_header(read), b""
-    else:
-        for magic, name in _UNSUPPORTED_MAGIC.items():
-            if start.startswith(magic):
-                raise UserError(
-                    f"{STDIN}: standard input is {name}, but only WAV and raw 16-bit PCM are supported, "
-                    "as in: ffmpeg -i FILE -f wav - | spectrnn ..."
-                )
-        pcm = PCMFormat(raw_sample_rate or sample_rate, 1, "<i2", None)
-    resampler = make_resampler(pcm.rate, STDIN, sample_rate)
     is_empty = True
-    for block, is_last in _read_frames(read, pcm, start):
-        resampled = resampler.resample_chunk(block, last=is_last) if resampler else block
-        if len(resampled):
-            is_empty = False
-            yield to_int16(resampled)
+    with tempfile.TemporaryDirectory(prefix="spectrnn-") as scratch:
+        copy = Path(scratch, "recording")
+        try:
+            recording = Recording(STDIN, copy, _open_stream(_Stream(read), raw_sample_rate or sample_rate, copy))
+            try:
+                for block in recording.resampled(sample_rate):
+                    if len(block):
+                        is_empty = False
+                        yield to_int16(block)
+            finally:
+                recording.reader.close()
+        except (UnreadableError, soundfile.SoundFileError, OSError) as error:
+            raise UserError(f"{STDIN}: {describe_error(error)}") from error
+    if warnings is not None:
+        warnings += recording.warnings
     if is_empty:
-        raise UserError(f"{STDIN}: standard input contains no samples")
+        raise UserError(f"{STDIN}: is too short for a sample at {sample_rate} Hz")
 
 
-def _read_header(read: Read) -> PCMFormat:
-    """Reads the header of a WAV file after its first four bytes, up to its samples."""
-    if _read_exactly(read, 8)[4:] != b"WAVE":
-        raise UserError(f"{STDIN}: standard input is RIFF, but not WAV")
-    pcm = None
-    while len(chunk := _read_exactly(read, 8)) == 8:
-        name, size = struct.unpack("<4sI", chunk)
-        if name == b"data":
-            if pcm is None:
-                raise UserError(f"{STDIN}: standard input is WAV without a format")
-            return pcm._replace(size=size if 0 < size < _UNKNOWN_SIZE else None)
-        if size > _MAX_CHUNK:
-            raise UserError(f"{STDIN}: standard input has a broken WAV header ({size} bytes of {name!r})")
-        content = _read_exactly(read, size + size % 2)
-        if name == b"fmt ":
-            if len(content) < 16:
-                raise UserError(f"{STDIN}: standard input has a broken WAV header")
-            tag, channels, rate, _, _, bits = struct.unpack("<HHIIHH", content[:16])
-            if tag == 0xFFFE and len(content) >= 26:  # extensible: the actual tag starts a GUID
-                (tag,) = struct.unpack("<H", content[24:26])
-            if (tag, bits) not in _DTYPES or not channels or not rate:
-                raise UserError(
-                    f"{STDIN}: standard input is WAV of format {tag} with {bits} bits, {channels} channels and "
-                    f"{rate} Hz; PCM of 8 to 32 bits and floats are supported"
-                )
-            pcm = PCMFormat(rate, channels, _DTYPES[tag, bits], None)
-    raise UserError(f"{STDIN}: standard input ends within its WAV header")
+class _Stream:
+    """A stream whose beginning can be looked at before it is read; a file object for libraries, which cannot seek.
+
+    Args:
+        read: Function that returns the next bytes as soon as there are any.
+    """
+
+    def __init__(self, read: Read) -> None:
+        self.read_on, self.start = read, b""
+
+    def peek(self, count: int) -> bytes:
+        """Returns the next bytes, which stay the next ones; fewer at the end."""
+        self.start += read_exactly(self.read_on, count - len(self.start))
+        return self.start[:count]
+
+    def read(self, count: int) -> bytes:
+        """Reads 1 to `count` bytes; none at the end."""
+        if not self.start:
+            return self.read_on(count)
+        part, self.start = self.start[:count], self.start[count:]
+        return part
+
+    def seekable(self) -> bool:
+        """Returns that it is not."""
+        return False
+
+    def close(self) -> None:
+        """Does nothing: the stream belongs to the caller."""
 
 
-def _read_frames(read: Read, pcm: PCMFormat, pending: bytes) -> Iterator[tuple[FloatSamples, bool]]:
-    """Yields mono samples float32 (samples,) of complete frames as they arrive, and whether they are the last ones."""
-    frame, remaining, is_last = pcm.channels * int(pcm.dtype[-1]), pcm.size, False
-    while not is_last:
-        count = _MAX_READ if remaining is None else min(_MAX_READ, remaining)
-        content = read(count) if count else b""
-        is_last = not content
-        if remaining is not None:
-            if is_last and remaining:
-                raise UserError(f"{STDIN}: standard input is truncated; its header announces {remaining} more bytes")
-            remaining -= len(content)
-        pending += content
-        complete = len(pending) - len(pending) % frame
-        samples = _decode_pcm(pending[:complete], pcm.dtype).reshape(-1, pcm.channels)
-        pending = pending[complete:]
-        require_finite(samples, STDIN)
-        yield to_mono(samples), is_last
+def _open_stream(stream: _Stream, raw_sample_rate: int, copy: Path) -> AudioReader:
+    """Opens a stream by its first bytes, or a copy of it in a file."""
+    start = stream.peek(4)
+    if not start:
+        raise UserError(f"{STDIN}: standard input is empty")
+    if start in (b"RIFF", b"RF64"):
+        seen = bytearray()
+
+        def read(count: int) -> bytes:
+            seen.extend(part := stream.read(count))
+            return part
+
+        try:
+            return open_wav_stream(read, stream.read)
+        except UnreadableError:  # an encoding or content that the readers of files may know
+            stream.start = bytes(seen) + stream.start
+    elif start.startswith(_LIVE_MAGIC) or _is_followed(stream, frame_size_of_adts, 7):
+        with suppress(ImportError):  # the reader of files says so
+            from spectrnn.data.readers.ffmpeg import FFmpegReader
+
+            return FFmpegReader(stream, start)
+    elif not (start.startswith(_MAGIC) or _is_mp4(stream) or _is_followed(stream, _frame_size, 4)):
+        return PCMReader(stream.read, raw_sample_rate, 1, "<i2")
+    with copy.open("wb") as file:
+        shutil.copyfileobj(stream, file)
+    return open_reader(copy)
 
 
-def _decode_pcm(content: bytes, dtype: str) -> FloatSamples:
-    """Decodes bytes to float32 in [-1, 1)."""
-    if dtype == "<i3":
-        padded = np.zeros((len(content) // 3, 4), np.uint8)
-        padded[:, 1:] = np.frombuffer(content, np.uint8).reshape(-1, 3)
-        content, dtype = padded.tobytes(), "<i4"
-    samples = np.frombuffer(content, dtype)
-    if dtype == "u1":
-        return ((samples.astype(np.float32) - 128) / 128).astype(np.float32)
-    scale = {"<i2": FULL_SCALE, "<i4": 2.0**31}.get(dtype, 1.0)
-    return (samples / scale).astype(np.float32)
+def _is_mp4(stream: _Stream) -> bool:
+    return stream.peek(3) == b"\0\0\0" and stream.peek(8)[4:] == b"ftyp"
 
 
-def _read_exactly(read: Read, count: int) -> bytes:
-    """Reads a number of bytes, in as many parts as they arrive; fewer at the end of the stream."""
-    content = b""
-    while len(content) < count and (part := read(count - len(content))):
-        content += part
-    return content
+def _frame_size(header: bytes) -> int | None:
+    frame = Frame.parse(header[:4])
+    return frame.size if frame else None
+
+
+def _is_followed(stream: _Stream, size_of: Callable[[bytes], int | None], length: int) -> bool:
+    """Whether the stream starts with two frames of a kind, given their size by the bytes of a header."""
+    if stream.peek(1) != b"\xff" or not (size := size_of(stream.peek(length))):
+        return False
+    return size_of(stream.peek(size + length)[size:]) is not None

@@ -119,8 +119,8 @@ class ThresholdTuner:
         self.recordings: dict[str, float] = {}  # lengths in s, according to the headers
         for path in audio_paths(config.negatives):
             try:
-                with open_audio(path) as file:
-                    self.recordings[path] = file.frames / file.samplerate
+                with open_audio(path) as recording:
+                    self.recordings[path] = recording.reader.seconds
             except UserError as error:
                 errors.by_key[path] = f"negatives: {error}"
         errors.raise_if_any()

@@ -1,6 +1,7 @@
 """Batched prediction over many recordings, with decoding overlapped with computation."""
 
 import glob
+import logging
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +26,8 @@ from spectrnn.inference.predictor import Predictor
 from spectrnn.inference.shards import Unit
 from spectrnn.inference.sliding_window import Window, spans_of
 from spectrnn.inference.tasks import Marker, PredictionRow, PredictionTask
+
+log = logging.getLogger(__name__)
 
 _OPEN_FILES, _FILES_PER_TASK = 32, 8  # files that are decoded ahead, and in one task of a thread
 # Limits of a group of windows: enough for batches of windows of similar length, and for bounded memory.
@@ -154,12 +157,19 @@ def _read_files(paths: list[str], task: PredictionTask, sample_rate: int) -> Ite
         opened: deque[tuple[Future[list[Item]], list[Iterator[Item]]]] = deque()
         for start in range(0, len(paths), _FILES_PER_TASK):
             group = paths[start : start + _FILES_PER_TASK]
-            streams = [_items(path, iter_blocks(path, sample_rate), task) for path in group]
+            streams = [_items(path, _logged_blocks(path, sample_rate), task) for path in group]
             opened.append((pool.submit(_first_items, streams), streams))
             if len(opened) == _OPEN_FILES // _FILES_PER_TASK:
                 yield from _all_items(*opened.popleft())
         for group_opened in opened:
             yield from _all_items(*group_opened)
+
+
+def _logged_blocks(path: str, sample_rate: int) -> Iterator[Samples]:
+    warnings: list[str] = []
+    yield from iter_blocks(path, sample_rate, warnings=warnings)
+    for warning in warnings:
+        log.warning("%s", warning)
 
 
 def _recordings(items: Iterator[Item], count: int) -> Iterator[Item]:

@@ -163,6 +163,6 @@ def _row_settings(config: PredictConfig) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _duration(path: str) -> float:
     """Length of a recording in s according to its header; 0 if it cannot be read."""
-    with suppress(UserError), open_audio(path) as file:
-        return file.frames / file.samplerate
+    with suppress(UserError), open_audio(path) as recording:
+        return recording.reader.seconds
     return 0.0

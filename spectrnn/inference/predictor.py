@@ -9,9 +9,9 @@ import numpy.typing as npt
 import soxr
 import torch
 
-from spectrnn.data.audio import to_mono
 from spectrnn.data.batches import bucket_boundaries
 from spectrnn.data.crops import covering_crops
+from spectrnn.data.mixing import to_mono
 from spectrnn.detection.thresholds import TunedThresholds, read_thresholds
 from spectrnn.devices import log_device, pick_device
 from spectrnn.model import serialization

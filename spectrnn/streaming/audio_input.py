@@ -7,7 +7,8 @@ from typing import Any
 
 import soxr
 
-from spectrnn.data.audio import FloatSamples, to_float
+from spectrnn.data.audio import to_float
+from spectrnn.data.readers.reader import FloatSamples
 from spectrnn.data.stdin_audio import STDIN, stdin_blocks
 from spectrnn.errors import UserError
 

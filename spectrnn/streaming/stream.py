@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from spectrnn.config.instantiate import to_container, validate_kwargs
 from spectrnn.config.types import NonNegativeInt, PositiveFloat, PositiveInt, SampleRate
-from spectrnn.data.audio import FloatSamples
+from spectrnn.data.readers.reader import FloatSamples
 from spectrnn.detection.settings import DetectionConfig, DetectionSettings
 from spectrnn.detection.thresholds import read_thresholds
 from spectrnn.devices import log_device, pick_device

@@ -193,8 +193,8 @@ def _silence_clips(noises: Sequence[Path], split: str, count: int) -> list[Clip]
     """Clips of 1 s, evenly spaced over the split's part of each noise recording in turn."""
     durations = []  # in integer milliseconds, so that the end of one split is exactly the start of the next
     for path in noises:
-        with open_audio(path) as file:
-            milliseconds = int(1000 * (file.frames / file.samplerate))
+        with open_audio(path) as recording:
+            milliseconds = int(1000 * recording.reader.seconds)
         if milliseconds >= 10_000:
             durations.append((path, milliseconds))
     if not durations:
