@@ -48,6 +48,7 @@ LAYERS = [
     "export",
     "demo",
     "cli",
+    "api",
     "__init__",
     "__main__",
 ]
