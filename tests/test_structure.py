@@ -49,6 +49,7 @@ LAYERS = [
     "export",
     "demo",
     "cli",
+    "api",
     "__init__",
     "__main__",
 ]

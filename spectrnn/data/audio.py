@@ -294,6 +294,8 @@ def to_int16(samples: FloatSamples) -> Samples:
     return np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1, out=scaled).astype(np.int16)
 
 
-def to_float(samples: Samples) -> FloatSamples:
-    """Converts int16 samples to float32 in [-1, 1)."""
+def to_float(samples: Samples | FloatSamples) -> FloatSamples:
+    """Converts int16 samples to float32 in [-1, 1); float32 samples are returned as they are."""
+    if samples.dtype == np.float32:
+        return samples
     return np.multiply(samples, 1 / FULL_SCALE, dtype=np.float32)

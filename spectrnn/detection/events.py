@@ -25,6 +25,10 @@ class Event(NamedTuple):
     label: str
     probability: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns start, end, label and probability."""
+        return self._asdict()
+
 
 class MovingAverage:
     """Centered moving average of probabilities over time; at the edges over as many steps as there are.

@@ -16,13 +16,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from spectrnn.data.audio import Samples, iter_blocks, to_float
+from spectrnn.data.audio import iter_blocks, to_float
 from spectrnn.data.remote import is_address
 from spectrnn.data.samples import prefetch
 from spectrnn.data.scan import Ignored, scan_folder, warn_about_ignored
 from spectrnn.data.stdin_audio import STDIN, stdin_blocks
 from spectrnn.errors import UserError
-from spectrnn.inference.predictor import Predictor
+from spectrnn.inference.predictor import Chunk, Predictor
 from spectrnn.inference.shards import Unit
 from spectrnn.inference.sliding_window import Window, spans_of
 from spectrnn.inference.tasks import Marker, PredictionRow, PredictionTask
@@ -116,15 +116,27 @@ def predict_recordings(
     Yields:
         Results of each group, in the order of the paths.
     """
-    max_windows, max_samples = _GROUP_BATCHES * batch_size, _GROUP_SECONDS * predictor.sample_rate
+    max_windows, max_samples = group_limits(predictor, batch_size)
     if units == [[STDIN]]:  # in this thread, as no signal would interrupt another one that waits for input
         blocks = stdin_blocks(predictor.sample_rate, raw_sample_rate)
-        groups = group_windows(_items(STDIN, blocks, task), max_windows, max_samples)
+        groups = group_windows(recording_items(STDIN, blocks, task), max_windows, max_samples)
     else:
         paths = [path for unit in units for path in unit]
         items = (item for item in _read_files(paths, task, predictor.sample_rate) if item[1] is not Marker.FLUSH)
         grouped = (group_windows(_recordings(items, len(unit)), max_windows, max_samples) for unit in units)
         groups = prefetch(chain.from_iterable(grouped), 1)
+    yield from predict_groups(predictor, task, groups, batch_size)
+
+
+def group_limits(predictor: Predictor, batch_size: int) -> tuple[int, int]:
+    """Returns the maximum number of windows and of samples for `group_windows`."""
+    return _GROUP_BATCHES * batch_size, _GROUP_SECONDS * predictor.sample_rate
+
+
+def predict_groups(
+    predictor: Predictor, task: PredictionTask, groups: Iterable[list[Item]], batch_size: int
+) -> Iterator[list[RecordingResult]]:
+    """Classifies the windows of groups that `group_windows` returns, and yields the results of each."""
     aggregator, seconds = task.aggregator(), 0.0
     for group in groups:
         samples = [to_float(content.samples) for _, content in group if isinstance(content, Window)]
@@ -157,7 +169,7 @@ def _read_files(paths: list[str], task: PredictionTask, sample_rate: int) -> Ite
         opened: deque[tuple[Future[list[Item]], list[Iterator[Item]]]] = deque()
         for start in range(0, len(paths), _FILES_PER_TASK):
             group = paths[start : start + _FILES_PER_TASK]
-            streams = [_items(path, _logged_blocks(path, sample_rate), task) for path in group]
+            streams = [recording_items(path, logged_blocks(path, sample_rate), task) for path in group]
             opened.append((pool.submit(_first_items, streams), streams))
             if len(opened) == _OPEN_FILES // _FILES_PER_TASK:
                 yield from _all_items(*opened.popleft())
@@ -165,7 +177,8 @@ def _read_files(paths: list[str], task: PredictionTask, sample_rate: int) -> Ite
             yield from _all_items(*group_opened)
 
 
-def _logged_blocks(path: str, sample_rate: int) -> Iterator[Samples]:
+def logged_blocks(path: str, sample_rate: int) -> Iterator[Chunk]:
+    """Decodes a file like `iter_blocks`, and logs its warnings at the end."""
     warnings: list[str] = []
     yield from iter_blocks(path, sample_rate, warnings=warnings)
     for warning in warnings:
@@ -189,7 +202,8 @@ def _all_items(first_items: Future[list[Item]], streams: list[Iterator[Item]]) -
         yield from rest
 
 
-def _items(path: str, blocks: Iterator[Samples], task: PredictionTask) -> Iterator[Item]:
+def recording_items(path: str, blocks: Iterable[Chunk], task: PredictionTask) -> Iterator[Item]:
+    """Yields the windows of a recording, given as blocks int16 or float32 (samples,), and its end or its error."""
     try:
         for content in task.split(blocks):
             yield path, content

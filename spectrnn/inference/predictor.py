@@ -1,17 +1,16 @@
 """A trained classifier for recordings of any sample rate and length."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import soxr
 import torch
 
 from spectrnn.data.batches import bucket_boundaries
-from spectrnn.data.crops import covering_crops
-from spectrnn.data.mixing import to_mono
 from spectrnn.detection.thresholds import TunedThresholds, read_thresholds
 from spectrnn.devices import log_device, pick_device
 from spectrnn.model import serialization
@@ -19,30 +18,49 @@ from spectrnn.model.classifier import Classifier
 from spectrnn.model.task import Task
 from spectrnn.runs import find_model
 
-_BATCH_SIZE = 64  # chunks of one recording
+_MAX_BARS = 5  # classes in a notebook
 
 Chunk = npt.NDArray[Any]  # part of a recording, (samples,)
 
 
-class Prediction(NamedTuple):
+@dataclass(frozen=True)
+class Prediction:
     """Classification of a recording.
 
     Attributes:
         label: Most probable class.
         probability: Probability of that class.
         probabilities: Probability by class, most probable first.
+        path: File of the recording; None for a waveform.
+        media: Function that returns ``audio`` and ``spectrogram`` as data URLs for a notebook; None for a plain table.
     """
 
     label: str
     probability: float
-    probabilities: dict[str, float]
+    probabilities: dict[str, float] = field(repr=False)
+    path: str | None = None
+    media: Callable[[], Mapping[str, str]] | None = field(default=None, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns path, label, probability and probabilities."""
+        return {name: getattr(self, name) for name in ("path", "label", "probability", "probabilities")}
+
+    def _repr_html_(self) -> str:
+        bars = "".join(
+            f"<tr><td>{escape(label)}</td><td>{value:.3f}</td>"
+            f"<td><div style='background:#3a5478;height:.7em;width:{12 * value:.2f}em'></div></td></tr>"
+            for label, value in list(self.probabilities.items())[:_MAX_BARS]
+        )
+        html = f"<p>{escape(self.path or '')}</p><table>{bars}</table>"
+        if self.media is not None:
+            media = self.media()
+            html += f"<img src='{media['spectrogram']}' style='width:24em;height:8em' alt='spectrogram'><br>"
+            html += f"<audio controls src='{media['audio']}'></audio>"
+        return html
 
 
 class Predictor:
-    """Classifies waveforms of any sample rate and length.
-
-    A recording longer than any training clip is classified in parts of that length, whose logits are averaged: if
-    longer training clips were cropped, in the crops of `covering_crops`, as in evaluation; else in consecutive chunks.
+    """Classifies waveforms of any length, at the sample rate of its classifier.
 
     Args:
         classifier: Classifier in evaluation mode.
@@ -61,37 +79,6 @@ class Predictor:
         self.classifier, self.tuned_thresholds, self.uses_crops = classifier, tuned_thresholds, uses_crops
         self.labels, self.sample_rate = classifier.labels, classifier.sample_rate
         self.window, self.device = int(classifier.max_train_samples), classifier.max_train_samples.device
-
-    def predict(self, waveform: Any, sample_rate: int) -> Prediction:
-        """Classifies one recording.
-
-        Args:
-            waveform: Floats in [-1, 1), an array or tensor of shape (samples,), (channels, samples) or
-                (samples, channels); the shorter side is taken for the channels.
-            sample_rate: Sample rate of the waveform in Hz.
-
-        Raises:
-            ValueError: A waveform that is empty, or of another type or shape.
-        """
-        samples = np.asarray(waveform.detach().cpu() if isinstance(waveform, torch.Tensor) else waveform)
-        if not np.issubdtype(samples.dtype, np.floating):
-            raise ValueError(f"expected floats in [-1, 1), got {samples.dtype}; divide int16 by 32768")
-        if samples.ndim not in (1, 2) or not samples.size:
-            raise ValueError(f"expected a waveform of shape (samples,) or (channels, samples), got {samples.shape}")
-        if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
-            samples = samples.T
-        samples = to_mono(samples.astype(np.float32))
-        if sample_rate != self.sample_rate:
-            samples = soxr.resample(samples, sample_rate, self.sample_rate)
-        if self.uses_crops:
-            _, offsets, weights = covering_crops(np.array([len(samples)]), self.window)
-            parts = [samples[offset : offset + self.window] for offset in offsets]
-        else:
-            parts = list(split_into_chunks([samples], self.window))
-            weights = np.array([len(part) for part in parts]) / len(samples)
-        mean = LogitMean(self.classifier.task)
-        mean.push(self.probabilities(parts, _BATCH_SIZE), weights)
-        return self.to_prediction(mean.finish())
 
     def probabilities(self, waveforms: Sequence[Chunk], batch_size: int) -> npt.NDArray[np.float64]:
         """Classifies waveforms at the sample rate of the classifier, in batches of similar length.

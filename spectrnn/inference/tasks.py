@@ -47,7 +47,10 @@ class Aggregator(Protocol):
 
 
 class ClipTask:
-    """One label per recording; a recording longer than any training clip is classified in parts, as by `Predictor`.
+    """One label per recording.
+
+    A recording longer than any training clip is classified in parts of that length, whose logits are averaged: if
+    longer training clips were cropped, in the crops of `covering_crops`, as in evaluation; else in consecutive chunks.
 
     Args:
         predictor: Predictor that classifies the parts.

@@ -29,7 +29,7 @@ def logging_to(path: Path, console_level: int = logging.INFO) -> Iterator[None]:
     levels = [(handler, handler.level) for handler in root.handlers]
     formats = [handler.formatter for handler in root.handlers if isinstance(handler, logging.FileHandler)]
     own = logging.FileHandler(path, encoding="utf-8")
-    own.setFormatter(next(iter(formats), None))
+    own.setFormatter(next(iter(formats), logging.Formatter("%(asctime)s %(levelname)s %(message)s")))
     for handler, level in levels:
         handler.setLevel(max(level, console_level))
     root.addHandler(own)

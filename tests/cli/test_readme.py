@@ -131,9 +131,11 @@ def test_commands_run_as_written(spectrnn, workspace, monkeypatch):
 @pytest.mark.slow
 def test_python_example_runs(workspace):
     code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "spectrnn.load" in block)
+    tiny = '"trainer.epochs=1", "model=gru", "model.hidden_size=8", "trainer.report=false"'
+    code = code.replace('"trainer.epochs=1"', tiny)
     done = subprocess.run([sys.executable, "-c", code], cwd=workspace, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() in ("low", "middle", "high")
+    assert done.stdout.splitlines()[1] in ("low", "middle", "high")
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""The Python interface: load a model, predict, detect events, evaluate, train."""
