@@ -352,7 +352,7 @@ def _source(table: Any, sample_rate: int) -> DataSource:
     else:
         clips = [Clip(str(path), str(label)) for path, label in table]
     data = _data_node("manifest", sample_rate)
-    settings = {name: data[name] for name in DataSource.__dataclass_fields__}
+    settings = {name: data[name] for name in DataSource.__dataclass_fields__ if name in data}
     return _Table(rows=clips, **settings)
 
 
