@@ -86,7 +86,9 @@ def cache_folder(path: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        return _temporary_cache()
+        folder = _temporary_cache()
+        _warn_once(f"data.cache={path}: no home folder is known; using {folder}")
+        return folder
 
 
 def writable_cache(cache: Path) -> Path:

@@ -188,7 +188,7 @@ def original_overrides(folder: Path) -> Any:
     """Returns the list of overrides that a run was started with; None if Hydra has not written it."""
     for file in (folder / ".hydra" / "overrides.yaml", folder / RESUMED / "overrides.yaml"):
         if file.is_file():
-            return yaml.safe_load(file.read_text())
+            return yaml.safe_load(file.read_text(encoding="utf-8"))
     return None
 
 
@@ -199,7 +199,7 @@ def sweep_overrides(folder: Path) -> tuple[list[str], list[str]]:
         UserError: A damaged file.
     """
     try:
-        overrides = yaml.safe_load((folder / SWEEP).read_text())["hydra"]["overrides"]
+        overrides = yaml.safe_load((folder / SWEEP).read_text(encoding="utf-8"))["hydra"]["overrides"]
         return list(map(str, overrides["task"])), list(map(str, overrides["hydra"]))
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"{folder / SWEEP}: cannot be read as the description of a sweep ({error!r:.200})") from error

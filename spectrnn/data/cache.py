@@ -220,7 +220,7 @@ def _build(
     order = np.lexsort((missing, wanted[:, 1], wanted[:, 0]))
     is_first = np.append(True, (np.diff(wanted[order].view(np.int64), axis=0) != 0).any(1))
     missing = np.sort(missing[order[is_first]])  # clips that occur several times are decoded once
-    chosen = [clips[row] for row in missing]
+    chosen = [clips[row] for row in missing.tolist()]
     decode = partial(_decode, sample_rate=sample_rate)
     source = common_folder(path if "://" in path else os.path.abspath(path) for path in {clip.path for clip in chosen})
     errors: list[str] = _notes(selection)[0] if on_error == "fail" else []
@@ -235,7 +235,9 @@ def _build(
             errors += decoded.errors.values()
             if on_error == "fail" and decoded.errors:  # the others are kept; an error may pass
                 readable = np.flatnonzero(table["length"])
-                warnings = {n: decoded.warnings[old] for n, old in enumerate(readable) if old in decoded.warnings}
+                warnings = {
+                    n: decoded.warnings[old] for n, old in enumerate(readable.tolist()) if old in decoded.warnings
+                }
                 writer.add(table[readable], [decoded.samples.tobytes()], {}, warnings)
             else:
                 writer.add(table, [decoded.samples.tobytes()], decoded.errors, decoded.warnings)

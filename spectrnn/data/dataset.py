@@ -2,7 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 
 from spectrnn.data.batches import BucketedBatches
-from spectrnn.data.cache import WaveformCache, open_cache
+from spectrnn.data.cache import UnreadableError, WaveformCache, open_cache
 from spectrnn.data.clips import SPLITS, Clip, DataSource
 from spectrnn.data.samples import SampleStorage, open_samples
 from spectrnn.data.splits import (
@@ -114,6 +115,18 @@ class Dataset:
         if path := write_lines(self.warnings, folder / "warnings.txt"):
             lines = [f"{len(self.warnings)} warnings about {total} clips; see {path}, such as"]
             log.warning("%s", "\n  ".join([*lines, *self.warnings[:_NUM_EXAMPLES]]))
+
+
+@contextmanager
+def listing_unreadable(folder: Path) -> Iterator[None]:
+    """Lists all unreadable recordings that an error of the block is about in ``unreadable.txt`` if they are many."""
+    try:
+        yield
+    except UnreadableError as error:
+        if error.is_complete:
+            raise
+        path = write_lines(error.errors, folder / "unreadable.txt")
+        raise UnreadableError(error.errors, f"{path} lists them all") from error
 
 
 def open_dataset(source: DataSource, device: torch.device) -> Dataset:

@@ -25,10 +25,10 @@ class Layout(NamedTuple):
     files: np.ndarray
     positions: np.ndarray
 
-    def locate(self, starts: np.ndarray) -> tuple[list[int], list[int]]:
-        """Returns the file of each sample of the sequence, and its position there; the samples are int64 (clips,)."""
+    def locate(self, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the file of each sample of the sequence, and its position there; all are int64 (clips,)."""
         parts = np.searchsorted(self.starts, starts, "right") - 1
-        return self.files[parts].tolist(), (self.positions[parts] + starts - self.starts[parts]).tolist()
+        return self.files[parts], self.positions[parts] + starts - self.starts[parts]
 
 
 class SampleFiles(NamedTuple):
@@ -74,4 +74,4 @@ def read_at(file: BinaryIO, row: Samples, offset: int) -> int:
         return os.preadv(file.fileno(), [row.data], offset)
     with _SEEKING:
         file.seek(offset)
-        return file.readinto(row.data.cast("B"))  # type: ignore[attr-defined, no-any-return]
+        return file.readinto(row.data.cast("B"))  # type: ignore[attr-defined]

@@ -1,6 +1,5 @@
 """Storage of the samples of a dataset: on the GPU, or in RAM or on disk with prefetching."""
 
-import mmap
 import os
 from abc import ABC, abstractmethod
 from collections import deque
@@ -85,17 +84,23 @@ class InMemorySamples(HostSamples):
     def __init__(self, samples: SampleFiles, device: torch.device) -> None:
         super().__init__(device)
         self.layout = samples.layout
-        self.arrays = [
-            np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.int16)
-            if os.fstat(file.fileno()).st_size  # else it cannot be mapped
-            else np.empty(0, np.int16)
-            for file in samples.files
+        sizes = [os.fstat(file.fileno()).st_size // 2 for file in samples.files]
+        # Not `shared`, which would need permission to write; unmodified pages are those of the page cache anyway.
+        self.contents = [
+            torch.from_file(str(file.name), shared=False, size=size, dtype=torch.int16) if size else torch.empty(0)
+            for file, size in zip(samples.files, sizes, strict=True)
         ]
 
     def read(self, starts: np.ndarray, rows: Tensor) -> None:
-        """Copies row by row; zero after the end of a file."""
-        for row, file, position in zip(rows.numpy(), *self.layout.locate(starts), strict=True):
-            samples = self.arrays[file][position : position + len(row)]
+        """Copies all rows at once if they are in one file, else row by row; zero after the end of a file."""
+        files, positions = self.layout.locate(starts)
+        content, size = self.contents[files[0]], rows.shape[1]
+        if (files == files[0]).all() and positions.max() + size <= len(content):
+            torch.index_select(content.unfold(0, size, 1), 0, torch.from_numpy(positions), out=rows)
+            return
+        arrays = [content.numpy() for content in self.contents]  # whose slices take less time
+        for row, file, position in zip(rows.numpy(), files.tolist(), positions.tolist(), strict=True):
+            samples = arrays[file][position : position + size]
             row[: len(samples)] = samples
             row[len(samples) :] = 0
 
@@ -119,7 +124,7 @@ class OnDiskSamples(HostSamples):
     def read(self, starts: np.ndarray, rows: Tensor) -> None:
         """Reads row by row, after all have been requested from the disk; zero after the end of a file."""
         size = rows[0].nbytes
-        files, positions = self.layout.locate(starts)
+        files, positions = (places.tolist() for places in self.layout.locate(starts))
         if hasattr(os, "posix_fadvise"):  # the disk then reads several rows at once
             for file, position in zip(files, positions, strict=True):
                 os.posix_fadvise(self.files[file].fileno(), 2 * position, size, os.POSIX_FADV_WILLNEED)

@@ -15,7 +15,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from spectrnn import distributed
 from spectrnn.config.instantiate import instantiate
 from spectrnn.config.types import MAX_CLIP_SECONDS
-from spectrnn.data.dataset import Dataset, open_dataset
+from spectrnn.data.dataset import Dataset, listing_unreadable, open_dataset
 from spectrnn.devices import log_device, reporting_out_of_memory
 from spectrnn.errors import StorageError, UserError
 from spectrnn.files import remove_stale_temporaries
@@ -123,7 +123,8 @@ def train(
         if not config.resume and (metrics := finished_metrics(folder, run.config)) is not None:
             return metrics
         state = checkpoint.load(folder, run.config)
-        dataset = open_dataset(run.source, run.device)
+        with listing_unreadable(folder):
+            dataset = open_dataset(run.source, run.device)
         log.info("%s", dataset.describe())
         trainer = build_trainer(run, dataset, clock, is_new=state is None)
         if state is not None:
