@@ -1,18 +1,28 @@
 """Atomic writes: files and folders that appear complete or not at all."""
 
+import errno
+import functools
 import glob
 import json
+import logging
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows, which does not remove open files
+    fcntl = None  # type: ignore[assignment]
 
 from spectrnn.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -71,6 +81,56 @@ def replace_directory(path: Path) -> Iterator[Path]:
             path.rename(Path(aside) / "previous")
 
 
+def cache_folder(path: str) -> Path:
+    """Returns the cache folder of a path as in a config; without a home folder the user's own in the temporary one."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        folder = _temporary_cache()
+        _warn_once(f"data.cache={path}: no home folder is known; using {folder}")
+        return folder
+
+
+def writable_cache(cache: Path) -> Path:
+    """Returns a cache folder if it can be written, else the user's own in the temporary folder, with a warning."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            return cache
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return cache  # such as a full disk, which is reported when it is written
+        temporary = _temporary_cache()
+        _warn_once(f"data.cache: {cache} cannot be written ({error.strerror}); using {temporary}")
+        return temporary
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    log.warning("%s", message)
+
+
+def _temporary_cache() -> Path:
+    """A folder of this user, whom alone it belongs to: the cache contains compiled kernels."""
+    user = os.getuid() if hasattr(os, "getuid") else ""
+    folder = Path(tempfile.gettempdir()) / f"spectrnn-{user}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or (user != "" and (status.st_uid != user or status.st_mode & 0o022)):
+        raise UserError(f"data.cache: {folder} belongs to another user; name another folder")
+    return folder
+
+
+def write_lines(lines: Sequence[str], path: Path) -> Path | None:
+    """Writes lines to a file, atomically, and returns its path; removes the file if there are none."""
+    if not lines:
+        path.unlink(missing_ok=True)
+        return None
+    with atomic_write(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
+    return path
+
+
 @contextmanager
 def reporting_write_errors(name: str) -> Iterator[None]:
     """Raises an `OSError` of the block as a `UserError` that starts with a name, such as ``out=folder``."""
@@ -122,6 +182,26 @@ def remove_stale_temporaries(folder: Path, name: str = "") -> None:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink()
+
+
+def lock_file(file: BinaryIO, is_shared: bool) -> bool:
+    """Locks an open file until it is closed, also if the process is killed.
+
+    Args:
+        file: Open file.
+        is_shared: Whether others may hold a shared lock as well; the lock is waited for. Else it fails if there is any.
+
+    Returns:
+        Whether no other process holds the file, as far as the system and the file system can tell.
+    """
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            return True
+    return True
 
 
 def _umask() -> int:

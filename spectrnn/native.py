@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from spectrnn.files import atomic_write
+from spectrnn.files import atomic_write, cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Kernels:
         command = [compiler, *_FLAGS, *_ARCHITECTURES.get(torch.backends.cpu.get_cpu_capability(), [])]
         contents = "\0".join(command).encode() + _HEADER.read_bytes() + self.source.read_bytes()
         key = hashlib.sha256(contents).hexdigest()[:32]
-        folder = Path(os.environ.get("SPECTRNN_CACHE", "~/.cache/spectrnn")).expanduser() / "kernels"
+        folder = cache_folder(os.environ.get("SPECTRNN_CACHE", "~/.cache/spectrnn")) / "kernels"
         try:
             return _load(folder / f"{key}.so", self.source, command)
         except OSError:  # a folder that cannot be written, or is not to be trusted

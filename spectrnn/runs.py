@@ -28,7 +28,7 @@ LOCK = ".hydra/lock"  # held by the process that uses a run folder
 RESUMED = ".hydra/resumed"  # where Hydra describes a resumed run, until its checkpoint has accepted the new config
 
 # Keys of data that change neither the clips of a dataset nor its splits, besides damaged files.
-_CORPUS_INDEPENDENT_KEYS = {"cache", "storage", "download", "max_seconds", "sample_rate", "on_error"}
+_CORPUS_INDEPENDENT_KEYS = {"cache", "cache_gb", "storage", "download", "max_seconds", "sample_rate", "on_error"}
 
 
 class RunSummary(NamedTuple):
@@ -226,7 +226,7 @@ def original_overrides(folder: Path) -> Any:
     """Returns the list of overrides that a run was started with; None if Hydra has not written it."""
     for file in (folder / ".hydra" / "overrides.yaml", folder / RESUMED / "overrides.yaml"):
         if file.is_file():
-            return yaml.safe_load(file.read_text())
+            return yaml.safe_load(file.read_text(encoding="utf-8"))
     return None
 
 
@@ -237,7 +237,7 @@ def sweep_overrides(folder: Path) -> tuple[list[str], list[str]]:
         UserError: A damaged file.
     """
     try:
-        overrides = yaml.safe_load((folder / SWEEP).read_text())["hydra"]["overrides"]
+        overrides = yaml.safe_load((folder / SWEEP).read_text(encoding="utf-8"))["hydra"]["overrides"]
         return list(map(str, overrides["task"])), list(map(str, overrides["hydra"]))
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"{folder / SWEEP}: cannot be read as the description of a sweep ({error!r:.200})") from error

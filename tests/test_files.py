@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from spectrnn.errors import UserError
 from spectrnn.files import (
     atomic_directory,
     atomic_write,
+    cache_folder,
     make_unique_directory,
     remove_stale_temporaries,
     replace_directory,
@@ -148,3 +150,18 @@ def test_stale_temporaries_are_removed(tmp_path: Path, name: str, remaining: set
     (tmp_path / ".a.3.tmp" / "file").touch()
     remove_stale_temporaries(tmp_path, name)
     assert {path.name for path in tmp_path.iterdir()} == remaining
+
+
+def test_without_a_home_folder_the_temporary_one_is_the_cache(tmp_path, monkeypatch, caplog):
+    def expanduser(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", expanduser)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = cache_folder("~/.cache/spectrnn")
+    assert folder.parent == tmp_path
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert caplog.messages == [f"data.cache=~/.cache/spectrnn: no home folder is known; using {folder}"]
+    folder.chmod(0o777)  # others could write kernels into it
+    with pytest.raises(UserError, match=f"^data.cache: {folder} belongs to another user; name another folder$"):
+        cache_folder("~/.cache/spectrnn")

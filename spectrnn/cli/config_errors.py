@@ -1,5 +1,6 @@
 """Errors on the command line and in YAML files as sentences, whether Hydra, OmegaConf or the package found them."""
 
+import errno
 import re
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
@@ -20,6 +21,8 @@ from spectrnn.errors import ErrorCollector, UserError
 _OPTION = re.compile(r"Could not (?:find|load) '([^']+)'")
 _KEY = re.compile(r"Could not override '([^']+)'")
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '([^']+)'")
+# Errors of the system that a user can correct.
+_ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR}
 # Option of hydra/launcher -> extra that installs it; "" if Hydra has it.
 _LAUNCHERS = {"basic": "", "joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit"}
 
@@ -57,6 +60,8 @@ def _translate(error: Exception, command: str, arguments: list[str]) -> str | No
     text, cause = str(error), str(error.__cause__ or "")
     if isinstance(error, UserError):
         return text
+    if place := _unwritable(error):
+        return place
     if isinstance(error, yaml.YAMLError):
         return f"a YAML file cannot be read: {' '.join(text.split())}"
     if isinstance(error, ValueError) and "Config group override must be" in text:
@@ -83,7 +88,7 @@ def _translate(error: Exception, command: str, arguments: list[str]) -> str | No
             if re.fullmatch(r"\w+=\w+", argument) and config_file(argument.replace("=", "/"), dirs)
         ]
         keys = _keys(OmegaConf.to_container(compose(command, choices, dirs).config))
-        groups = group_defaults((CONFIG_DIR / f"{command}.yaml").read_text())
+        groups = group_defaults((CONFIG_DIR / f"{command}.yaml").read_text(encoding="utf-8"))
         key = match[1].split("@")[0]
         if key in groups:  # a config group without options, such as metrics
             override = next((argument for argument in arguments if argument.startswith(f"{key}=")), key)
@@ -95,6 +100,15 @@ def _translate(error: Exception, command: str, arguments: list[str]) -> str | No
     if match := _AMBIGUOUS.search(text):
         return f"{match[1]}: several values need -m (multirun), or quotes"
     return " ".join((text.splitlines() or [type(error).__name__])[0].split())
+
+
+def _unwritable(error: BaseException | None) -> str:
+    """Names a file or folder that this user may not read or write, or a full disk; "" for other errors."""
+    while error is not None:
+        if isinstance(error, OSError) and error.filename and error.errno in _ENVIRONMENT:
+            return f"{error.filename}: {error.strerror}"
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:

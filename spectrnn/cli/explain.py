@@ -70,13 +70,15 @@ class Explainer:
 
     def __init__(self, overrides: Sequence[str], dirs: Sequence[Path], schemas: Mapping[str, str]) -> None:
         self.overrides, self.dirs, self.schemas = overrides, dirs, schemas
-        self.defaults = group_defaults((CONFIG_DIR / f"{_MAIN}.yaml").read_text())
+        self.defaults = group_defaults((CONFIG_DIR / f"{_MAIN}.yaml").read_text(encoding="utf-8"))
         self.options: dict[str, dict[str, dict[str, YAMLEntry]]] = {
             group: {option: option_entries(group, option, dirs) for option in group_options(group, dirs)}
             for group in self.defaults
             if group not in _GLOBAL_GROUPS
         }
-        self.groups = {g: c for c in schemas for g in group_defaults((CONFIG_DIR / f"{c}.yaml").read_text())}
+        self.groups = {
+            g: c for c in schemas for g in group_defaults((CONFIG_DIR / f"{c}.yaml").read_text(encoding="utf-8"))
+        }
         self.groups |= dict.fromkeys(self.defaults, _MAIN)
         self.top = {command: yaml_entries(CONFIG_DIR / f"{command}.yaml") for command in schemas}
         self.commands: dict[str, list[str]] = {}

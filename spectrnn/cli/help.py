@@ -41,7 +41,7 @@ def command_help(command: str, description: str, usage: str, is_multirun: bool, 
         is_multirun: Whether it can sweep.
         dirs: Folders of config files, as `config.paths.config_dirs`.
     """
-    text = (CONFIG_DIR / f"{command}.yaml").read_text()
+    text = (CONFIG_DIR / f"{command}.yaml").read_text(encoding="utf-8")
     lines = [" ".join(filter(None, [f"spectrnn {command}", usage, f"[key=value ...]: {description}"]))]
     groups = group_defaults(text)
     for group, default in groups.items():
@@ -65,7 +65,7 @@ def group_defaults(text: str) -> dict[str, str]:
     found = re.findall(r"^  - (\w+): ([^#\n]*)", text, re.MULTILINE)
     defaults = {group: "" if option.strip() == "null" else option.strip().replace(" ", "") for group, option in found}
     for name in included:
-        defaults = {**group_defaults((CONFIG_DIR / f"{name}.yaml").read_text()), **defaults}
+        defaults = {**group_defaults((CONFIG_DIR / f"{name}.yaml").read_text(encoding="utf-8")), **defaults}
         defaults.pop("sweep")  # which needs -m
     return defaults
 
@@ -78,5 +78,7 @@ def option_descriptions(group: str, dirs: Sequence[Path]) -> dict[str, str]:
 
 def first_comment(file: Path) -> str:
     """Returns the first comment of a YAML file; "" if it has none."""
-    comments = (line.removeprefix("# ") for line in file.read_text().splitlines() if line.startswith("# "))
+    comments = (
+        line.removeprefix("# ") for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("# ")
+    )
     return next((comment for comment in comments if not comment.startswith("@package")), "")

@@ -111,6 +111,11 @@ COMMANDS = {
         positional="file",
         usage="FILE",
     ),
+    "cache": Command(
+        "list the cache of decoded recordings and downloads, and remove the least recently used",
+        "spectrnn.data.cache_command:run_cache",
+        "spectrnn.data.cache_command.CacheConfig",
+    ),
     "demo": Command(
         "serve a page that classifies audio in the browser",
         "spectrnn.demo.demo:demo",
@@ -129,30 +134,49 @@ _PRINTS = {*_PRINTS_VALUE, "--resolve", "--hydra-help", "-sc", "--shell-completi
 
 def main() -> None:
     """Entry point of the console script. Exits with 0, 1 after a user's error, or 130 or 143 after a signal."""
+    _prepare_output()
     with contextlib.suppress(FileNotFoundError):
         if os.getcwd() not in sys.path:  # so that a _target_ may be in a module in the current folder
             sys.path.append(os.getcwd())
     arguments = sys.argv[1:]
     gc.disable()  # until the command runs: imports and configs create many objects, and no garbage
     try:
-        if _is_completion(arguments):
-            arguments = _completion_arguments(arguments)
-        elif not arguments or arguments[0] in ("-h", "--help", "help"):
-            from spectrnn.cli.help import overview
-
-            print(overview(_DESCRIPTIONS))
-            return
-        elif arguments[0] == "--version":
-            from spectrnn.version import __version__
-
-            print(f"spectrnn {__version__}")
-            return
-        _run(arguments[0], arguments[1:])
+        try:
+            _dispatch(arguments)
+        finally:
+            sys.stdout.flush()  # at the end of the process, an error would be a traceback
     except KeyboardInterrupt as error:
         _fail(str(error) or "interrupted", getattr(error, "code", 130))
     except BrokenPipeError:  # the reader, such as head, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _prepare_output() -> None:
+    """Lets any text be printed, whatever the encoding of the terminal, and silences what libraries note."""
+    if sys.stdout is None:  # closed, as by >&-
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):
+        # File names that are not Unicode are printed as the bytes that they are.
+        is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf8")
+        reconfigure(errors="surrogateescape" if is_unicode else "backslashreplace")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # about its folders and fonts
+
+
+def _dispatch(arguments: list[str]) -> None:
+    if _is_completion(arguments):
+        arguments = _completion_arguments(arguments)
+    elif not arguments or arguments[0] in ("-h", "--help", "help"):
+        from spectrnn.cli.help import overview
+
+        print(overview(_DESCRIPTIONS))
+        return
+    elif arguments[0] == "--version":
+        from spectrnn.version import __version__
+
+        print(f"spectrnn {__version__}")
+        return
+    _run(arguments[0], arguments[1:])
 
 
 def _run(name: str, arguments: list[str]) -> None:

@@ -109,7 +109,7 @@ def has_key(config: DictConfig, key: str) -> bool:
 
 def yaml_entries(file: Path) -> dict[str, YAMLEntry]:
     """Returns the keys of a YAML file, those of mappings with dots, without its defaults list and Hydra's own keys."""
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     lines = text.splitlines()
     entries = {}
     for key, node in _leaves(yaml.compose(text), ""):
@@ -125,7 +125,7 @@ def option_entries(group: str, option: str, dirs: Sequence[Path]) -> dict[str, Y
     if file is None:
         return {}
     entries: dict[str, YAMLEntry] = {}
-    for parent in yaml.safe_load(file.read_text()).get("defaults") or []:
+    for parent in yaml.safe_load(file.read_text(encoding="utf-8")).get("defaults") or []:
         if isinstance(parent, str) and parent != "_self_":
             entries |= option_entries(group, parent, dirs)
     return entries | yaml_entries(file)

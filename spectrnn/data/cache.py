@@ -1,29 +1,42 @@
-"""The cache of decoded datasets: every clip decoded once to mono int16, all in a single file."""
+"""The cache of decoded recordings: every clip decoded once to mono int16, for all datasets that contain it."""
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from filelock import FileLock, Timeout
 
-from spectrnn.data.audio import Samples, load_audio
-from spectrnn.data.clips import Clip
+from spectrnn.data.audio import Samples, decode_clip
+from spectrnn.data.cache_entries import decoded_size, format_size, prune_decoded
+from spectrnn.data.clips import Clip, common_folder
 from spectrnn.data.parallel import parallel_map
+from spectrnn.data.sample_files import Layout, SampleFiles
+from spectrnn.data.segments import (
+    CLIP_TYPE,
+    FOLDER,
+    FORMAT,
+    HASH_SIZE,
+    Selection,
+    open_segments,
+    remove_segment,
+    select,
+    sparse_segments,
+    touch,
+    write_segment,
+)
 from spectrnn.errors import FileErrors, UserError
-from spectrnn.files import atomic_directory, remove_stale_temporaries, write_json
+from spectrnn.files import remove_stale_temporaries, writable_cache
 from spectrnn.messages import counted
 
 log = logging.getLogger(__name__)
 
-HASH_SIZE = 16  # bytes
-_FORMAT = 5
+_MAX_SEGMENTS = 16  # of a dataset, whose files are open
 
 
 class AudioHash:
@@ -55,18 +68,20 @@ class WaveformCache(NamedTuple):
     """A decoded dataset.
 
     Attributes:
-        path: File of the int16 samples of all clips, followed by silence as `SampleStorage` needs it.
+        samples: Samples of all clips.
         offsets: Clip i is samples ``offsets[i]`` to ``offsets[i + 1]``, int64 (clips + 1,).
         sample_rate: Sample rate in Hz.
         hashes: Hash of each clip's samples, uint8 (clips, `HASH_SIZE`); all zero for digital silence.
         errors: Error of each unreadable clip, which has no samples, in order.
+        warnings: Warnings about clips that were decoded, in order, such as of missing samples.
     """
 
-    path: Path
+    samples: SampleFiles
     offsets: np.ndarray
     sample_rate: int
     hashes: np.ndarray
     errors: list[str]
+    warnings: list[str]
 
     @property
     def lengths(self) -> np.ndarray:
@@ -79,47 +94,49 @@ class WaveformCache(NamedTuple):
         return self._replace(offsets=np.append(self.offsets[:-1][kept], self.offsets[-1]), hashes=self.hashes[kept])
 
 
-def open_cache(clips: Sequence[Clip], sample_rate: int, folder: Path, on_error: str) -> WaveformCache:
-    """Opens the cached dataset of a clip table, or decodes it on all cores.
+def open_cache(
+    clips: Sequence[Clip], sample_rate: int, folder: Path, on_error: str, max_gb: float | str | None = None
+) -> WaveformCache:
+    """Opens the decoded clips of a table, and decodes those that are not in the cache on all cores.
 
-    Datasets are identified by path or address, part, size, permissions and modification time of every file, and the
-    sample rate.
-    If several processes need the same dataset, one decodes it and the others wait.
+    Clips are identified by path or address, part, size, permissions and modification time of their file, and the sample
+    rate. If several processes need the same clips, one decodes them and the others wait.
 
     Args:
         clips: Clip table; labels and splits may change without decoding again.
         sample_rate: Sample rate in Hz.
-        folder: Folder of the cached datasets.
+        folder: Cache folder.
         on_error: ``fail`` for an error on files that are missing or unreadable, or ``skip`` for clips without samples.
+        max_gb: Maximum size of the decoded recordings of all datasets in GB, as for `prune_decoded`.
 
     Raises:
-        FileErrors: All unreadable files, and nothing is kept.
+        FileErrors: The unreadable files; the others are kept.
         UserError: With ``skip`` no file can be read.
     """
-    key = cache_key(clips, sample_rate)
-    target, lock = folder / "datasets" / key, folder / "locks" / key
-    if not target.is_dir():
-        try:
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                acquired = FileLock(lock).acquire(blocking=False)
-            except Timeout:
-                log.info("another process is decoding this dataset; waiting for it")
-                acquired = FileLock(lock).acquire()
-            with acquired:
-                if not target.is_dir():
-                    _build(clips, sample_rate, target, on_error)
-        except OSError as error:
-            raise UserError(f"data.cache: cannot be written to {target.parent}: {error.strerror}") from error
-    cache = _open_existing(target, sample_rate)
+    identities = clip_identities(clips, sample_rate)
+    folders, samples = [folder], 0
+    selection = _find(identities, folders)
+    if (selection.numbers < 0).any():
+        _close(selection)
+        folder = writable_cache(folder)
+        folders += [folder] if folder != folders[0] else []
+        selection, samples = _decode_missing(clips, identities, sample_rate, folders, on_error)
+    touch(selection.segments)
+    cache = _assemble(selection, sample_rate)
     _raise_on_errors(cache.errors, len(clips), on_error)
+    if samples:
+        prune_decoded(folder, max_gb)
+        dataset, total = format_size(2 * cache.samples.size), format_size(decoded_size(folder))
+        message = "decoded %s clips, %.1f minutes; the dataset takes %s, all in the cache %s"
+        count = f"{len(clips)}" if samples == cache.samples.size else f"what was new of {len(clips)}"
+        log.info(message, count, samples / sample_rate / 60, dataset, total)
     return cache
 
 
-def cache_key(clips: Sequence[Clip], sample_rate: int) -> str:
-    """Returns 32 hex digits that change whenever the decoded samples could."""
-    digest = hashlib.sha256(f"{_FORMAT} {sample_rate}".encode())
+def clip_identities(clips: Sequence[Clip], sample_rate: int) -> np.ndarray:
+    """Returns an identity of each clip, uint64 (clips, 2), that changes whenever its decoded samples could."""
     files: dict[str, tuple[str | int, ...]] = {}
+    digests = bytearray()
     for clip in clips:
         if clip.path not in files:
             try:
@@ -127,44 +144,123 @@ def cache_key(clips: Sequence[Clip], sample_rate: int) -> str:
                 attributes: tuple[int, ...] = (stat.st_size, stat.st_mtime_ns, stat.st_mode)
             except OSError:  # a missing file
                 attributes = ()
-            files[clip.path] = (clip.path if clip.copy else os.path.abspath(clip.path), *attributes)
-        row = (*files[clip.path], clip.start, clip.end)
-        digest.update(repr(row).encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()[:32]
+            path = clip.path if clip.copy else os.path.abspath(clip.path)
+            files[clip.path] = (FORMAT, sample_rate, path, *attributes)
+        row = repr((*files[clip.path], clip.start, clip.end)).encode("utf-8", "surrogateescape")
+        digests += hashlib.blake2b(row, digest_size=16).digest()
+    return np.frombuffer(bytes(digests), "<u8").reshape(-1, 2)
 
 
-def _build(clips: Sequence[Clip], sample_rate: int, folder: Path, on_error: str) -> None:
-    lengths: list[int] = []
-    hashes: list[bytes] = []
-    errors: list[str] = []
-    decode = partial(_decode, sample_rate=sample_rate)
-    remove_stale_temporaries(folder.parent, folder.name)
-    with atomic_directory(folder) as temporary, (temporary / "samples.int16").open("wb") as file:
-        for samples, chunk_lengths, chunk_hashes, chunk_errors in parallel_map(decode, clips, "decoding"):
-            file.write(samples.tobytes())
-            lengths += chunk_lengths
-            hashes += chunk_hashes
-            errors += chunk_errors
-        _raise_on_errors(errors, len(clips), on_error)
-        file.truncate(2 * (sum(lengths) + max(lengths)))
-        np.save(temporary / "offsets.npy", np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
-        np.save(temporary / "hashes.npy", np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, HASH_SIZE))
-        write_json({"errors": errors}, temporary / "errors.json")
-    minutes, size = sum(lengths) / sample_rate / 60, sum(lengths) * 2 / 1e6
-    log.info("decoded %s, %.1f minutes, %.0f MB", counted(len(clips), "clip"), minutes, size)
+def _find(identities: np.ndarray, folders: Sequence[Path]) -> Selection:
+    return select(identities, chain.from_iterable(open_segments(folder) for folder in folders))
 
 
-def _decode(clips: Sequence[Clip], sample_rate: int) -> tuple[Samples, list[int], list[bytes], list[str]]:
-    """Decodes clips to their concatenated samples, the length and hash of each, and the errors of unreadable ones."""
-    decoded, errors = [], []
-    for clip in clips:
+def _close(selection: Selection) -> None:
+    for segment in selection.segments:
+        segment.file.close()
+
+
+def _decode_missing(
+    clips: Sequence[Clip], identities: np.ndarray, sample_rate: int, folders: Sequence[Path], on_error: str
+) -> tuple[Selection, int]:
+    """Decodes clips that are in no folder into the last one; returns where all are, and how many samples are new."""
+    folder, key = folders[-1], hashlib.sha256(identities.tobytes()).hexdigest()[:32]
+    lock = folder / "locks" / key[:2]  # so that there are few files
+    samples = 0
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
         try:
-            decoded.append(load_audio(clip.path, sample_rate, clip.start, clip.end, clip.copy))
+            acquired = FileLock(lock).acquire(blocking=False)
+        except Timeout:
+            log.info("another process is decoding this dataset; waiting for it")
+            acquired = FileLock(lock).acquire()
+        with acquired:
+            selection = _find(identities, folders)
+            if (selection.numbers < 0).any():
+                remove_stale_temporaries(folder / FOLDER, key)
+                samples = _build(clips, identities, selection, sample_rate, folder, key, on_error)
+                selection = _find(identities, folders)
+    except OSError as error:
+        raise UserError(f"data.cache: cannot be written to {folder / FOLDER}: {error.strerror}") from error
+    return selection, samples
+
+
+def _build(
+    clips: Sequence[Clip],
+    identities: np.ndarray,
+    selection: Selection,
+    sample_rate: int,
+    folder: Path,
+    key: str,
+    on_error: str,
+) -> int:
+    """Decodes the missing clips into a new segment, with copies of those of sparsely used and of too many segments."""
+    missing = np.flatnonzero(selection.numbers < 0)
+    wanted = identities[missing]
+    order = np.lexsort((missing, wanted[:, 1], wanted[:, 0]))
+    is_first = np.append(True, (np.diff(wanted[order].view(np.int64), axis=0) != 0).any(1))
+    missing = np.sort(missing[order[is_first]])  # clips that occur several times are decoded once
+    chosen = [clips[row] for row in missing.tolist()]
+    decode = partial(_decode, sample_rate=sample_rate)
+    source = common_folder(path if "://" in path else os.path.abspath(path) for path in {clip.path for clip in chosen})
+    errors: list[str] = _notes(selection)[0] if on_error == "fail" else []
+    done = samples = 0
+    with write_segment(folder, key, source, sample_rate) as writer:
+        for decoded in parallel_map(decode, chosen, "decoding"):
+            table = np.zeros(len(decoded.lengths), CLIP_TYPE)
+            table["identity"] = identities[missing[done : done + len(table)]]
+            table["length"], table["hash"] = decoded.lengths, decoded.hashes
+            done += len(table)
+            samples += len(decoded.samples)
+            errors += decoded.errors.values()
+            if on_error == "fail" and decoded.errors:  # the others are kept; an error may pass
+                readable = np.flatnonzero(table["length"])
+                warnings = {
+                    n: decoded.warnings[old] for n, old in enumerate(readable.tolist()) if old in decoded.warnings
+                }
+                writer.add(table[readable], [decoded.samples.tobytes()], {}, warnings)
+            else:
+                writer.add(table, [decoded.samples.tobytes()], decoded.errors, decoded.warnings)
+        if len(errors) == len(missing) and (on_error == "fail" or not selection.segments):
+            _raise_on_errors(errors, len(errors), on_error)  # nothing is kept
+        copied = sparse_segments(selection, _MAX_SEGMENTS)
+        for number in copied:
+            indices = np.unique(selection.indices[selection.numbers == number])
+            writer.copy(selection.segments[number], indices)
+    _close(selection)
+    for number in copied:
+        segment = selection.segments[number]
+        if len(np.unique(selection.indices[selection.numbers == number])) == len(segment.clips):
+            remove_segment(segment.path)  # all of it was copied
+    if errors and on_error == "fail":
+        raise FileErrors(list(dict.fromkeys(errors)))
+    return samples
+
+
+class _Decoded(NamedTuple):
+    """Decoded clips: their concatenated samples, lengths (clips,), hashes (clips, `HASH_SIZE`), and what was noted."""
+
+    samples: Samples
+    lengths: list[int]
+    hashes: np.ndarray
+    errors: dict[int, str]
+    warnings: dict[int, list[str]]
+
+
+def _decode(clips: Sequence[Clip], sample_rate: int) -> _Decoded:
+    decoded, errors, warnings = [], {}, {}
+    for index, clip in enumerate(clips):
+        try:
+            samples, noted = decode_clip(clip.path, sample_rate, clip.start, clip.end, clip.copy)
         except UserError as error:
-            decoded.append(np.empty(0, np.int16))
-            errors.append(str(error))
-    hashes = [AudioHash().update(samples).digest() for samples in decoded]
-    return np.concatenate(decoded), [len(samples) for samples in decoded], hashes, errors
+            samples, noted = np.empty(0, np.int16), []
+            errors[index] = str(error)
+        decoded.append(samples)
+        if noted:
+            warnings[index] = noted
+    digests = b"".join(AudioHash().update(samples).digest() for samples in decoded)
+    hashes = np.frombuffer(digests, np.uint8).reshape(-1, HASH_SIZE)
+    return _Decoded(np.concatenate(decoded), [len(samples) for samples in decoded], hashes, errors, warnings)
 
 
 def _raise_on_errors(errors: Sequence[str], clips: int, on_error: str) -> None:
@@ -174,12 +270,39 @@ def _raise_on_errors(errors: Sequence[str], clips: int, on_error: str) -> None:
         raise UserError(f"data.on_error=skip: none of {counted(clips, 'clip')} can be read, such as {errors[0]}")
 
 
-def _open_existing(folder: Path, sample_rate: int) -> WaveformCache:
-    with suppress(OSError, ValueError, LookupError, EOFError):
-        errors = json.loads((folder / "errors.json").read_text())["errors"]
-        offsets, hashes = np.load(folder / "offsets.npy"), np.load(folder / "hashes.npy")
-        cache = WaveformCache(folder / "samples.int16", offsets, sample_rate, hashes, errors)
-        size = 2 * (offsets[-1] + cache.lengths.max())
-        if cache.path.stat().st_size == size and (cache.lengths == 0).sum() == len(errors):
-            return cache
-    raise UserError(f"{folder}: the cached dataset is damaged; delete the folder to decode it again")
+def _assemble(selection: Selection, sample_rate: int) -> WaveformCache:
+    """Puts the clips that were found in order."""
+    count = len(selection.numbers)
+    lengths, positions = np.zeros((2, count), np.int64)
+    hashes = np.zeros((count, HASH_SIZE), np.uint8)
+    for number, segment in enumerate(selection.segments):
+        rows = np.flatnonzero(selection.numbers == number)
+        found = selection.indices[rows]
+        clips = segment.clips[found]
+        lengths[rows], positions[rows], hashes[rows] = clips["length"], segment.positions[found], clips["hash"]
+    offsets = np.append(0, np.cumsum(lengths))
+    rows = np.flatnonzero(lengths)
+    files, first = selection.numbers[rows], positions[rows]
+    follows = (np.diff(files) == 0) & (np.diff(first) == lengths[rows][:-1])
+    is_start = np.append(True, ~follows)[: len(rows)]
+    layout = Layout(offsets[rows][is_start], files[is_start], first[is_start])
+    samples = SampleFiles(
+        [segment.file for segment in selection.segments], layout, int(offsets[-1]), int(lengths.max(initial=0))
+    )
+    errors, warnings = _notes(selection)
+    return WaveformCache(samples, offsets, sample_rate, hashes, errors, warnings)
+
+
+def _notes(selection: Selection) -> tuple[list[str], list[str]]:
+    """The errors and the warnings of the clips that were found, in order."""
+    errors: dict[int, str] = {}
+    warnings: dict[int, list[str]] = {}
+    for number, segment in enumerate(selection.segments):
+        noted = np.array([*segment.errors, *segment.warnings], np.int64)
+        rows = np.flatnonzero((selection.numbers == number) & np.isin(selection.indices, noted))
+        for row, index in zip(rows.tolist(), selection.indices[rows].tolist(), strict=True):
+            if index in segment.errors:
+                errors[row] = segment.errors[index]
+            else:
+                warnings[row] = segment.warnings[index]
+    return [errors[row] for row in sorted(errors)], [text for row in sorted(warnings) for text in warnings[row]]

@@ -104,6 +104,7 @@ class DataSource(ABC):
         on_error: Whether a file that cannot be read stops the run or is skipped.
         storage: Storage of the samples, as for `spectrnn.data.samples.open_samples`.
         cache: Folder of the decoded datasets.
+        cache_gb: Maximum size of the decoded datasets in GB, as for `spectrnn.data.cache_entries.prune_decoded`.
 
     Attributes:
         ignored: What `clips` has passed over, such as files of other kinds.
@@ -120,6 +121,7 @@ class DataSource(ABC):
     on_error: Literal["fail", "skip"]
     storage: Literal["auto", "gpu", "ram", "disk"]
     cache: str
+    cache_gb: PositiveFloat | Literal["auto"] | None
     ignored: list[Ignored] = field(init=False, repr=False, compare=False, default_factory=list)
 
     @abstractmethod

@@ -25,13 +25,14 @@ from spectrnn.data.splits import (
     split_checksums,
 )
 from spectrnn.errors import UserError
-from spectrnn.files import atomic_write
+from spectrnn.files import cache_folder, write_lines
 from spectrnn.messages import counted, preview
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+_NUM_EXAMPLES = 3  # of warnings
 _MIN_CLIPS = 10  # per class, for reliable metrics
 
 
@@ -46,6 +47,7 @@ class Dataset:
         labels: Class names, in the order of a classifier's logits.
         max_seconds: Maximum length of a clip in s, longer ones are cropped; None for no limit.
         skipped: Error of each unreadable clip that was skipped.
+        warnings: Warnings about clips that were decoded, such as of missing samples.
         ignored: Files and folders that the source has passed over.
     """
 
@@ -55,6 +57,7 @@ class Dataset:
     labels: list[str]
     max_seconds: float | None
     skipped: list[str]
+    warnings: list[str] = field(default_factory=list)
     ignored: list[Ignored] = field(default_factory=list)
 
     @cached_property
@@ -101,7 +104,7 @@ class Dataset:
         """Describes the number of clips and classes, and the length, in one line."""
         counts = Counter(clip.split for clip in self.clips)
         splits = ", ".join(f"{counts[name]} {name}" for name in SPLITS if counts[name])
-        minutes = int(self.cache.offsets[-1]) / self.cache.sample_rate / 60
+        minutes = self.cache.samples.size / self.cache.sample_rate / 60
         return (
             f"{counted(len(self.clips), 'clip')} ({splits or 'no splits'}) of "
             f"{counted(len(self.labels), 'class', 'classes')}, "
@@ -109,23 +112,20 @@ class Dataset:
         )
 
     def list_skipped(self, folder: Path) -> None:
-        """Writes ``skipped.txt`` with a line per skipped clip into a folder, and warns about them.
+        """Lists in a folder, and warns about, what was skipped, corrected or ignored.
 
-        What was ignored in the dataset's folders is listed in ``ignored.txt``.
+        That is clips in ``skipped.txt``, warnings about decoded ones in ``warnings.txt``, and what the folders of the
+        dataset contain besides recordings in ``ignored.txt``.
         """
-        for name, lines in {"skipped.txt": self.skipped, "ignored.txt": list(map(str, self.ignored))}.items():
-            path = folder / name
-            path.unlink(missing_ok=True)
-            if lines:
-                with atomic_write(path) as temporary:
-                    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
-        if self.ignored:
-            log.info("%d files and folders were ignored; see %s", len(self.ignored), folder / "ignored.txt")
-        if self.skipped:
-            path = folder / "skipped.txt"
-            total = len(self.skipped) + len(self.clips)
+        total = len(self.skipped) + len(self.clips)
+        if path := write_lines(self.skipped, folder / "skipped.txt"):
             were = f"of {total} clips cannot be read and"
             log.warning("%s skipped; see %s", counted(len(self.skipped), f"{were} was", f"{were} were"), path)
+        if path := write_lines(self.warnings, folder / "warnings.txt"):
+            first = f"{counted(len(self.warnings), 'warning')} about {total} clips; see {path}, such as"
+            log.warning("%s", "\n  ".join([first, *self.warnings[:_NUM_EXAMPLES]]))
+        if path := write_lines(list(map(str, self.ignored)), folder / "ignored.txt"):
+            log.info("%d files and folders were ignored; see %s", len(self.ignored), path)
 
 
 def open_dataset(source: DataSource, device: torch.device) -> Dataset:
@@ -189,7 +189,7 @@ def open_dataset_for_evaluation(
 
 def _open(clips: Sequence[Clip], source: DataSource, labels: list[str], device: torch.device, split: str) -> Dataset:
     """Opens a clip table, whose splits are those that it would have if every clip could be read."""
-    cache = open_cache(clips, source.sample_rate, Path(source.cache).expanduser(), source.on_error)
+    cache = open_cache(clips, source.sample_rate, cache_folder(source.cache), source.on_error, source.cache_gb)
     if cache.errors:
         readable = [clip for clip, length in zip(clips, cache.lengths, strict=True) if length]
         # Skipping must not remove all clips of a class, of a split, or of a class in the training split.
@@ -197,8 +197,8 @@ def _open(clips: Sequence[Clip], source: DataSource, labels: list[str], device: 
             names = preview(lost, 5)
             raise UserError(f"data.on_error=skip: no clip of {names} can be read; data.on_error=fail names them")
         clips, cache = readable, cache.drop_empty()
-    samples = open_samples(cache.path, source.storage, device)
-    return Dataset(clips, cache, samples, labels, source.max_seconds, cache.errors, source.ignored)
+    samples = open_samples(cache.samples, source.storage, device)
+    return Dataset(clips, cache, samples, labels, source.max_seconds, cache.errors, cache.warnings, source.ignored)
 
 
 def _required(clips: Sequence[Clip], labels: list[str], split: str) -> set[str]:

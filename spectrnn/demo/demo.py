@@ -24,7 +24,7 @@ from spectrnn.errors import UserError
 from spectrnn.export.graph import model_metadata, write_onnx
 from spectrnn.export.onnx_model import OnnxModel
 from spectrnn.export.parity import max_abs_differences, parity_cases, require_parity
-from spectrnn.files import atomic_directory, reporting_write_errors
+from spectrnn.files import atomic_directory, cache_folder, reporting_write_errors
 from spectrnn.inference.predictor import load
 from spectrnn.messages import counted
 
@@ -78,7 +78,7 @@ def write(config: DemoConfig, folder: Path) -> None:
     examples = load_examples(config.data, predictor.labels, config.num_examples)
     if examples:
         log.info("the page includes %s of the dataset, such as %s", counted(len(examples), "clip"), examples[0].path)
-    runtime = runtime_dir(Path(config.cache).expanduser())
+    runtime = runtime_dir(cache_folder(config.cache))
     with tempfile.TemporaryDirectory() as temporary:
         onnx = Path(temporary) / "model.onnx"
         write_onnx(classifier, onnx, model_metadata(classifier, predictor.tuned_thresholds), intermediates=True)

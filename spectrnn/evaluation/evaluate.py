@@ -44,7 +44,17 @@ from spectrnn.runs import find_model, with_run_paths
 log = logging.getLogger(__name__)
 
 # Keys of data that do not change its splits.
-_SPLIT_INDEPENDENT_KEYS = {"root", "path", "cache", "storage", "download", "max_seconds", "sample_rate", "on_error"}
+_SPLIT_INDEPENDENT_KEYS = {
+    "root",
+    "path",
+    "cache",
+    "cache_gb",
+    "storage",
+    "download",
+    "max_seconds",
+    "sample_rate",
+    "on_error",
+}
 
 
 @dataclass(kw_only=True)

@@ -205,6 +205,7 @@ class _Media:
             on_error="skip",
             storage="ram",
             cache=cache,
+            cache_gb=None,
         )
         try:
             self._dataset, _ = open_dataset_for_evaluation(source, "all", self._classifier.labels, _CPU)

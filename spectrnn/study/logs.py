@@ -14,7 +14,7 @@ def write_overrides(folder: Path, overrides: Sequence[str]) -> None:
     """Writes the overrides of a run as Hydra does, so that it can also be resumed on its own."""
     (folder / ".hydra").mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / ".hydra" / "overrides.yaml") as path:
-        path.write_text(yaml.safe_dump(list(overrides), allow_unicode=True))
+        path.write_text(yaml.safe_dump(list(overrides), allow_unicode=True), encoding="utf-8")
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,8 @@ from torch import Tensor
 
 from spectrnn.data.batches import Batch, BucketedBatches, bucket_boundaries
 from spectrnn.data.cache import WaveformCache
-from spectrnn.data.samples import InMemorySamples
+from spectrnn.data.sample_files import Layout, SampleFiles
+from spectrnn.data.samples import GPUSamples
 
 RATE = 100
 CPU = torch.device("cpu")
@@ -21,7 +21,9 @@ CPU = torch.device("cpu")
 
 def cache_of(lengths: Sequence[int]) -> WaveformCache:
     hashes = np.zeros((len(lengths), 16), np.uint8)
-    return WaveformCache(Path("nowhere"), np.concatenate([[0], np.cumsum(lengths)]), RATE, hashes, [])
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    samples = SampleFiles([], Layout(*np.zeros((3, 1), np.int64)), int(offsets[-1]), max(lengths))
+    return WaveformCache(samples, offsets, RATE, hashes, [], [])
 
 
 def batches_of(lengths: Sequence[int], samples: Tensor | None = None, **settings: Any) -> BucketedBatches:
@@ -33,7 +35,7 @@ def batches_of(lengths: Sequence[int], samples: Tensor | None = None, **settings
         size = int(cache.offsets[-1] + cache.lengths.max())
         assert size < 32000
         samples = torch.arange(size, dtype=torch.int16) - 16000
-    return BucketedBatches(cache, InMemorySamples(samples, CPU), rows, **(defaults | settings))
+    return BucketedBatches(cache, GPUSamples(samples), rows, **(defaults | settings))
 
 
 def crops(batches: BucketedBatches, epoch: int = 0) -> dict[int, tuple[int, int]]:

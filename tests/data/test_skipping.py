@@ -5,10 +5,10 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
+from spectrnn.data.cache_entries import decoded_entries
 from spectrnn.data.clips import DataSource
 from spectrnn.data.dataset import Dataset, open_dataset, open_dataset_for_evaluation
 from spectrnn.errors import FileErrors, UserError
@@ -42,7 +42,7 @@ def damage(root: Path, *names: str) -> list[str]:
 
 def samples(dataset: Dataset) -> dict[str, list[int]]:
     """Samples of each clip by path."""
-    waveform, spans = np.fromfile(dataset.cache.path, np.int16), pairwise(dataset.cache.offsets)
+    waveform, spans = dataset.cache.samples.read(0, dataset.cache.samples.size), pairwise(dataset.cache.offsets)
     return {clip.path: waveform[start:end].tolist() for clip, (start, end) in zip(dataset.clips, spans, strict=True)}
 
 
@@ -65,7 +65,7 @@ def test_other_clips_are_not_changed(opened: Callable[..., Dataset], root: Path)
     assert sorted(rows) == list(range(32))
 
 
-def test_fail_reports_all_files_and_keeps_nothing(opened: Callable[..., Dataset], root: Path, tmp_path: Path):
+def test_fail_reports_all_files_and_keeps_the_others(opened: Callable[..., Dataset], root: Path, tmp_path: Path):
     paths = damage(root, *(f"{label}/{number:02d}.wav" for label in LABELS for number in range(8)))
     with pytest.raises(UserError) as error:
         opened("fail")
@@ -73,7 +73,8 @@ def test_fail_reports_all_files_and_keeps_nothing(opened: Callable[..., Dataset]
     assert isinstance(error.value, FileErrors)
     assert error.value.errors == lines
     assert str(error.value).splitlines() == [*lines[:9], "... and 15 more files"]
-    assert list((tmp_path / "cache" / "datasets").iterdir()) == []
+    (entry,) = decoded_entries(tmp_path / "cache")
+    assert (entry.clips, entry.source) == (12, f"{root}/")
 
 
 def test_fail_reports_files_that_an_earlier_run_skipped(opened: Callable[..., Dataset], root: Path):
@@ -146,7 +147,7 @@ def test_evaluation_needs_readable_clips_of_its_split_only(source: Build, tone: 
 
 def test_dataset_without_readable_clips_is_reported(opened: Callable[..., Dataset], root: Path, tmp_path: Path):
     paths = damage(root, *(f"{label}/{number:02d}.wav" for label in LABELS for number in range(12)))
-    with pytest.raises(UserError, match=f"^data.on_error=skip: none of the 36 clips can be read, such as {paths[0]}: "):
+    with pytest.raises(UserError, match=f"^data.on_error=skip: none of 36 clips can be read, such as {paths[0]}: "):
         opened("skip")
     assert list((tmp_path / "cache" / "datasets").iterdir()) == []
 

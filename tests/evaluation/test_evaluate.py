@@ -39,7 +39,7 @@ def model(dataset):
 def logits_of_crops(model, dataset, row):
     """Logits of each crop alone (crops, classes), and weights (crops,): lengths of the parts closest to its center."""
     start, length = int(dataset.cache.offsets[row]), int(dataset.cache.lengths[row])
-    samples = np.fromfile(dataset.cache.path, np.int16)[start : start + length] / np.float32(32768)
+    samples = dataset.cache.samples.read(start, length) / np.float32(32768)
     starts = {1: [0], 2: [0, length - 2000], 3: [0, 1000, length - 2000]}[1 + max(0, -(-(length - 2000) // 1000))]
     ends = [*((a + b + 2000) / 2 for a, b in pairwise(starts)), length]
     crops = [torch.from_numpy(samples[first : first + 2000])[None] for first in starts]

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from spectrnn.data import samples
-from spectrnn.data.samples import GPUSamples
+from spectrnn.data.samples import GPUSamples, load_samples
 from spectrnn.frontend import augmentation, masking, normalization
 from spectrnn.training.meter import Meter
 
@@ -27,7 +27,7 @@ def fake_trainer(fake_gpu, make_trainer):
         assert not [problem for problem in fake_gpu.problems if not problem.startswith("blocking copy")]
         trainer.scaler = torch.amp.GradScaler(fake_gpu.device.type)
         if storage == "gpu":
-            content = torch.from_file(str(trainer.dataset.cache.path), size=10_000, dtype=torch.int16)
+            content = load_samples(trainer.dataset.cache.samples, torch.device("cpu"))
             trainer.train.samples = GPUSamples(content.to(fake_gpu.device))
         fake_gpu.reset()
         return trainer

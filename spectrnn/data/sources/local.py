@@ -16,7 +16,7 @@ from spectrnn.data.remote import absent, fetch, is_address, local_copy
 from spectrnn.data.scan import Ignored, scan_folder, summarize
 from spectrnn.data.sources.tables import ENDINGS, Column, Table
 from spectrnn.errors import FileErrors, UserError, reject_settings
-from spectrnn.files import why_unreadable
+from spectrnn.files import cache_folder, why_unreadable
 from spectrnn.messages import counted
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class ManifestDataset(DataSource):
 
     def clips(self) -> list[Clip]:
         """Returns the clip table, in the order of the manifest."""
-        manifest, cache = Path(self.path).expanduser(), Path(self.cache).expanduser()
+        manifest, cache = Path(self.path).expanduser(), cache_folder(self.cache)
         table = Table(manifest, self.columns)
         foreign: list[str] = []  # paths as another system writes them
 

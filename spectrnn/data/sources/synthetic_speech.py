@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from spectrnn.config.types import NonNegativeInt, PositiveInt
 from spectrnn.data.clips import Clip, DataSource
 from spectrnn.errors import UserError, reject_settings
-from spectrnn.files import atomic_directory
+from spectrnn.files import atomic_directory, cache_folder, writable_cache
 from spectrnn.progress import progress_bar
 
 WordsPerMinute = Annotated[int, Ge(80), Le(450)]
@@ -140,7 +140,10 @@ class SyntheticSpeech(DataSource):
             UserError: An invalid setting, eSpeak NG cannot be loaded, or the cache cannot be written.
         """
         words = [word.strip() for word in self.words]
-        folder = Path(self.cache).expanduser() / "synthetic_speech" / self._cache_key(words)
+        cache, name = cache_folder(self.cache), f"synthetic_speech/{self._cache_key(words)}"
+        folder = cache / name
+        if not folder.is_dir():
+            folder = writable_cache(cache) / name
         if not folder.is_dir():
             self._synthesize(words, folder)
         clips = []
