@@ -55,7 +55,8 @@ class Confusion:
     def __sub__(self, other: "Confusion") -> "Confusion":
         """The difference of two matrices with the same labels."""
         signed = other.cells * [1, 1, -1]
-        return self._of_pairs(*np.concatenate([self.cells, signed]).T, self.labels)
+        actual, predicted, clips = np.concatenate([self.cells, signed]).T
+        return self._of_pairs(actual, predicted, clips, self.labels)
 
     def part(self, classes: Array) -> Array:
         """Returns the cells of some classes, ascending (n,), as a matrix int64 (n, n)."""

@@ -244,7 +244,7 @@ def predict_batches(classifier: Classifier, batches: BucketedBatches, progress: 
             done += float(batch.weights.sum())
             bar.update(round(done) - bar.n)
     classifier.train(training)
-    own = probabilities[:count], torch.cat(rows).numpy(), torch.cat(weights).numpy()
+    own: tuple[Array, ...] = probabilities[:count], torch.cat(rows).numpy(), torch.cat(weights).numpy()
     if batches.shard[1] > 1:
         shards = distributed.all_gather(own)
         own = tuple(np.concatenate(column) for column in zip(*shards, strict=True))

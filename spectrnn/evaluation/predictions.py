@@ -93,17 +93,21 @@ def read_predictions(path: Path) -> Predictions:
             rows = csv.reader(file)
             head = next(rows)
             first_class = head.index("predicted") + 1
-            clips, own = [], []
+            clips: list[Clip] = []
+            of_classes: list[Array] = []
+            of_top: list[list[str]] = []
             is_whole = head[first_class : first_class + 2] != [_LABEL_PROBABILITY, "class_1"]
             for row in rows:
                 clips.append(_clip(dict(zip(head, row[:first_class], strict=False))))
-                cells = row[first_class:]
-                own.append(np.array(cells, np.float32) if is_whole else cells)
-        labels = head[first_class:] if is_whole else _occurring(clips, own)
+                if is_whole:
+                    of_classes.append(np.array(row[first_class:], np.float32))
+                else:
+                    of_top.append(row[first_class:])
+        labels = head[first_class:] if is_whole else _occurring(clips, of_top)
         if is_whole:
-            probabilities = np.array(own, dtype=np.float32).reshape(len(clips), len(labels))
+            probabilities = np.array(of_classes, dtype=np.float32).reshape(len(clips), len(labels))
         else:
-            probabilities = _from_top_classes(clips, own, labels)
+            probabilities = _from_top_classes(clips, of_top, labels)
         predictions = Predictions(clips, probabilities, labels, is_partial=not is_whole)
         _ = predictions.targets
     except OSError as error:
