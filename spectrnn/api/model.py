@@ -22,7 +22,7 @@ from spectrnn.config.instantiate import instantiate, to_container
 from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.data.audio import load_audio, to_float
 from spectrnn.data.clips import Clip, DataSource
-from spectrnn.data.dataset import open_dataset_for_evaluation, preview
+from spectrnn.data.dataset import open_dataset_for_evaluation
 from spectrnn.detection.events import Event
 from spectrnn.detection.settings import DetectionConfig, DetectionSettings
 from spectrnn.evaluation.evaluate import compute_metrics, predict_batches
@@ -43,6 +43,7 @@ from spectrnn.inference.pipeline import (
 )
 from spectrnn.inference.predictor import Prediction, Predictor
 from spectrnn.inference.tasks import ClipPrediction, ClipTask, DetectionTask, PredictionTask
+from spectrnn.messages import preview
 from spectrnn.runs import METRICS, find_model
 
 log = logging.getLogger(__name__)
@@ -318,8 +319,10 @@ class Model:
     def _media(self, recording: str | Waveform) -> dict[str, str]:
         """Returns ``audio`` and ``spectrogram`` of a recording as data URLs."""
         rate, features = self.sample_rate, self._predictor.classifier.features
-        is_path = isinstance(recording, str)
-        samples = to_float(load_audio(recording, rate)) if is_path else recording.resampled(rate)
+        if isinstance(recording, str):
+            samples = to_float(load_audio(recording, rate))
+        else:
+            samples = recording.resampled(rate)
         with torch.inference_mode():
             waveform = torch.from_numpy(samples)[None].to(self._predictor.device)
             mel = LogMelSpectrogram.static_features(features, waveform)

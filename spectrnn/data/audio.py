@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -297,5 +297,5 @@ def to_int16(samples: FloatSamples) -> Samples:
 def to_float(samples: Samples | FloatSamples) -> FloatSamples:
     """Converts int16 samples to float32 in [-1, 1); float32 samples are returned as they are."""
     if samples.dtype == np.float32:
-        return samples
+        return cast(FloatSamples, samples)
     return np.multiply(samples, 1 / FULL_SCALE, dtype=np.float32)

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -161,7 +160,7 @@ class _Stream:
         self.start += read_exactly(self.read_on, count - len(self.start))
         return self.start[:count]
 
-    def read(self, count: int) -> bytes:
+    def read(self, count: int, /) -> bytes:
         """Reads 1 to `count` bytes; none at the end."""
         if not self.start:
             return self.read_on(count)
@@ -200,7 +199,8 @@ def _open_stream(stream: _Stream, raw_sample_rate: int, copy: Path) -> AudioRead
     elif not (start.startswith(_MAGIC) or _is_mp4(stream) or _is_followed(stream, _frame_size, 4)):
         return PCMReader(stream.read, raw_sample_rate, 1, "<i2")
     with copy.open("wb") as file:
-        shutil.copyfileobj(stream, file)
+        while part := stream.read(_MAX_READ):
+            file.write(part)
     return open_reader(copy)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -53,11 +53,12 @@ class FFmpegReader(AudioReader):
     """
 
     def __init__(self, file: Any, head: bytes) -> None:
-        self.av, self.file, self.warnings, self.container = import_av(), file, list[str](), None
+        self.av, self.file, self.warnings = import_av(), file, list[str]()
+        self.container = cast(Any, None)
         demuxers = [_DEMUXERS, *(name for name, start in _BARE.items() if head.startswith(start))]
         self.options = {"format_whitelist": ",".join(demuxers), "protocol_whitelist": "none"}
         self._open()
-        self.start = next(self.decoded, None)  # not the header, which differs from it with HE-AAC
+        self.start: Any = next(self.decoded, None)  # not the header, which differs from it with HE-AAC
         if self.start is None:
             raise self.av.error.InvalidDataError(0, "no audio can be decoded")
         codec, self.container_name = self.stream.codec_context.name, self.container.format.name.partition(",")[0]

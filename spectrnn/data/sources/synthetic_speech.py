@@ -425,7 +425,7 @@ def cut_out(
     spectrum = np.fft.rfft(generator.standard_normal(padded.size))
     spectrum /= np.maximum(1, np.arange(spectrum.size)) ** generator.uniform(0, 1)
     noise = np.fft.irfft(spectrum, padded.size)
-    noise *= np.std(samples) * 10 ** (level / 20) / max(np.std(noise), 1e-9)
+    noise *= np.std(samples) * 10 ** (level / 20) / np.maximum(np.std(noise), 1e-9)
     return np.rint(padded + noise).clip(-(2**15), 2**15 - 1).astype(np.int16)
 
 
