@@ -23,6 +23,7 @@ from spectrnn.errors import UserError
 log = logging.getLogger(__name__)
 
 STDIN = "-"  # among paths, and in messages
+_COPIED = 1 << 16  # bytes at a time
 # First bytes of other formats. As PCM they would be loud, and are unlikely at the start.
 _MAGIC = (
     *(
@@ -199,7 +200,7 @@ def _open_stream(stream: _Stream, raw_sample_rate: int, copy: Path) -> AudioRead
     elif not (start.startswith(_MAGIC) or _is_mp4(stream) or _is_followed(stream, _frame_size, 4)):
         return PCMReader(stream.read, raw_sample_rate, 1, "<i2")
     with copy.open("wb") as file:
-        while part := stream.read(_MAX_READ):
+        while part := stream.read(_COPIED):
             file.write(part)
     return open_reader(copy)
 
