@@ -1,11 +1,12 @@
 """The `check` command."""
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import DictConfig
 
@@ -31,6 +32,7 @@ class CheckConfig:
 
     data: dict[str, Any]
     out: str | None
+    format: Literal["text", "json"]
     report: str | None
     limits: dict[str, Any]
 
@@ -60,7 +62,10 @@ def check_dataset(config: DictConfig) -> list[Issue]:
     source: DataSource = instantiate(config.data, "data", DataSource)
     analysis = analyze_dataset(source)
     issues = find_issues(analysis, limits, source.sample_rate)
-    print(printable(text_report(analysis, issues)))
+    if settings.format == "json":
+        print(json.dumps(json_report(analysis, issues)))
+    else:
+        print(printable(text_report(analysis, issues)))
     if settings.report is not None:
         path = Path(settings.report).expanduser()
         with reporting_write_errors(f"report={path}"):
@@ -76,7 +81,8 @@ def check_dataset(config: DictConfig) -> list[Issue]:
         write_manifest(clips, out)
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "none"
         log.info("wrote %s with %s; dropped: %s", out, counted(len(clips), "clip"), reasons)
-    print(summary(issues))
+    if settings.format == "text":
+        print(summary(issues))
     return issues
 
 

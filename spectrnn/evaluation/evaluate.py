@@ -1,5 +1,6 @@
 """`spectrnn eval`: evaluates a model on a split of a dataset."""
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from spectrnn.evaluation.plots import optional_picture
 from spectrnn.evaluation.predictions import PREDICTIONS, Predictions, write_predictions
 from spectrnn.evaluation.report.html import EvaluationResult, write_page
 from spectrnn.evaluation.report.text import MAX_ROWS, text_report, write_confusion, write_results
-from spectrnn.messages import counted, preview
+from spectrnn.messages import counted, preview, printable
 from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
 from spectrnn.model.header import read_header
@@ -66,6 +67,7 @@ class EvalConfig:
     run: str
     split: Literal["train", "val", "test", "all"]
     out: str | None
+    format: Literal["text", "json"]
     batch_size: PositiveInt
     device: str
     report: bool
@@ -128,7 +130,7 @@ def open_model(config: DictConfig, errors: ErrorCollector) -> OpenedModel:
 
 @reporting_out_of_memory("batch_size")
 def evaluate(config: DictConfig) -> dict[str, Any]:
-    """Evaluates a model on a split, and writes its results, predictions.csv and report.html.
+    """Evaluates a model on a split, prints its results, and writes them, predictions.csv and report.html.
 
     Args:
         config: Config as eval.yaml composes it.
@@ -171,7 +173,8 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
         )
         with optional_picture("report.html"):
             write_page(result, folder / "report.html", config.report_max_mb)
-    log.info("%s\n\nthe report is in %s", text_report(split, report, MAX_ROWS), folder)
+    print(json.dumps(content) if config.format == "json" else printable(text_report(split, report, MAX_ROWS)))
+    log.info("the results are in %s", folder)
     return content
 
 

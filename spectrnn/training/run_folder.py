@@ -215,13 +215,17 @@ class RunFolder:
         saved = float(best.temperature)
         best.temperature.fill_(1)
         probabilities, targets = self._predict(best, "val")
-        best.temperature.fill_(fit_temperature(probabilities, targets))
-        temperature = float(best.temperature)
-        if temperature != saved:
-            self._save_model(best)
+        fitted = fit_temperature(probabilities, targets)
         before = expected_calibration_error(probabilities, targets)
-        after = calibration_error_at(probabilities, targets, temperature)
-        log.info("temperature %.2f: calibration error of val %.3f -> %.3f", temperature, before, after)
+        after = calibration_error_at(probabilities, targets, fitted)
+        if after <= before:
+            best.temperature.fill_(fitted)
+            log.info("temperature %.2f: calibration error of val %.3f -> %.3f", fitted, before, after)
+        else:
+            message = "temperature 1: %.2f, fitted to val, would raise its calibration error from %.3f to %.3f"
+            log.info(message, fitted, before, after)
+        if float(best.temperature) != saved:
+            self._save_model(best)
         return best
 
     def _predict(self, classifier: Classifier, rows: str | Array) -> tuple[Array, Array]:

@@ -22,6 +22,12 @@ def test_report_is_written_on_request(spectrnn, tones):
     assert json.loads(Path("check.json").read_text())["clips"] == 36
 
 
+def test_issues_are_printed_as_json(spectrnn, tones):
+    outcome = spectrnn("check", "data=folder", f"data.root={tones}", "format=json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["clips"] == 36
+
+
 def test_dataset_with_errors_exits_with_1_and_is_cleaned_on_request(spectrnn, tones):
     shutil.copytree(tones, "dataset")
     Path("dataset/low/broken.wav").write_bytes(b"no sound")

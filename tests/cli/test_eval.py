@@ -25,7 +25,11 @@ def test_eval_reproduces_the_test_metrics_of_the_run(spectrnn, trained_run, tmp_
     assert low <= report["accuracy"] <= high
     assert sum(map(sum, report["confusion"]["counts"])) == report["clips"] == 6
     assert Image.open(tmp_path / "report" / "confusion.png").size[0] > 300
-    assert "precision" in (tmp_path / "report" / "report.txt").read_text()
+    text = (tmp_path / "report" / "report.txt").read_text()
+    assert "precision" in text
+    assert outcome.out == text  # progress and warnings are on standard error
+    outcome = spectrnn("eval", f"run={trained_run}", f"out={tmp_path / 'report'}", "format=json", "report=false")
+    assert json.loads(outcome.out)["test"] == report
     predictions = read_predictions(tmp_path / "report" / "predictions.csv")
     assert predictions.clips == read_predictions(trained_run / "predictions.csv").of_split("test").clips
     assert np.mean(predictions.probabilities.argmax(1) == predictions.targets) == pytest.approx(report["accuracy"])

@@ -196,6 +196,14 @@ def test_run_is_calibrated_on_its_validation_split(spectrnn, trained_run, tmp_pa
     assert all(torch.equal(resumed[name], tensor) for name, tensor in calibrated.items())
 
 
+def test_temperature_that_raises_the_calibration_error_is_not_applied(spectrnn, tones, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("spectrnn.training.run_folder.fit_temperature", lambda *_: 20.0)
+    run = tmp_path / "run"
+    outcome = spectrnn("train", *tiny, f"data.root={tones}", "trainer.epochs=5", f"hydra.run.dir={run}")
+    assert "temperature 1: 20.00, fitted to val, would raise its calibration error from" in outcome.err
+    assert json.loads((run / "metrics.json").read_text())["temperature"] == 1
+
+
 def test_run_without_validation_split_is_not_calibrated(spectrnn, tones, tiny, tmp_path):
     run = tmp_path / "run"
     settings = ("data.val_fraction=0", "trainer.epochs=1", f"hydra.run.dir={run}")
