@@ -86,7 +86,7 @@ def test_many_unreadable_recordings_are_summarized_and_listed(spectrnn, tiny, tm
     lines = outcome.err.splitlines()
     lines = lines[lines.index("spectrnn: several errors") + 1 :]
     assert len(lines) == 10
-    assert lines[-1] == f"  31 more of 40 cannot be read; {run}/unreadable.txt lists them all"
+    assert lines[-1] == f"  ... and 31 more files; all are listed in {run}/unreadable.txt"
     assert len((run / "unreadable.txt").read_text().splitlines()) == 40
 
 
