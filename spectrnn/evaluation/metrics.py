@@ -1,5 +1,6 @@
 """Classification metrics with bootstrap confidence intervals."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ Array = npt.NDArray[Any]
 _RESAMPLES = 1000
 _NUM_BINS = 15  # of confidence, for the calibration error
 _TINY = 1e-12
+_NORMAL_95 = 1.959964  # quantile of the standard normal distribution
 _MAX_VALUES = 1 << 20  # of an intermediate result, which is computed in parts if it is larger
 _MAX_SQUARE = 1000  # classes up to which a metric of confusion matrices has an interval: each sample is such a matrix
 
@@ -202,7 +204,8 @@ def bootstrap_intervals(
         folds: Fold of each clip, within which clips or groups are resampled, (clips,); None for a single one.
 
     Returns:
-        Interval [low, high] by name.
+        Interval [low, high] by name. For a fraction of 0 or 1, which resampling does not vary, it is that of
+        `wilson_interval` for as many independent clips, or groups.
     """
     generator = np.random.default_rng(seed)
     classes, clips, predicted = probabilities.shape[1], np.arange(len(targets)), probabilities.argmax(1)
@@ -238,7 +241,25 @@ def bootstrap_intervals(
             matrices = np.reshape(rows, (len(part), classes, classes))
             for name, from_confusion in of_matrices.items():
                 samples[name][part] = from_confusion(matrices)
-    return {name: np.percentile(samples[name], [2.5, 97.5]).tolist() for name in metrics if name in samples}
+    intervals = {name: np.percentile(samples[name], [2.5, 97.5]).tolist() for name in metrics if name in samples}
+    for name, (low, high) in intervals.items():
+        if metrics[name].is_fraction and low == high in (0, 1):
+            intervals[name] = list(wilson_interval(round(low * len(first)), len(first)))
+    return intervals
+
+
+def wilson_interval(correct: int, clips: int) -> tuple[float, float]:
+    """Computes the 95 % confidence interval of a proportion (Wilson, 1927), valid for few clips and at 0 and 1.
+
+    Args:
+        correct: Number of correct clips.
+        clips: Number of clips, at least 1.
+    """
+    fraction, square = correct / clips, _NORMAL_95**2
+    center = (fraction + square / (2 * clips)) / (1 + square / clips)
+    spread = math.sqrt(fraction * (1 - fraction) / clips + square / (4 * clips**2))
+    radius = _NORMAL_95 / (1 + square / clips) * spread
+    return max(0.0, center - radius), min(1.0, center + radius)
 
 
 def per_class_metrics(counts: ClassCounts, labels: list[str]) -> dict[str, dict[str, float]]:

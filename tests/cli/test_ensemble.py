@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import soundfile
 from safetensors.torch import load_file
 
 from spectrnn import load
+from spectrnn.api.model import Model
 from spectrnn.detection.thresholds import read_thresholds
 from spectrnn.export.onnx_model import load_onnx
 from spectrnn.inference.predictor import Predictor
@@ -41,7 +43,9 @@ def mean(members):
 
     def probabilities(path):
         waveform, rate = soundfile.read(path, dtype="float32")
-        predictions = [Predictor(member).predict(waveform, rate).probabilities for member in members]
+        predictions = [
+            Model(Path("member"), Predictor(member)).predict(waveform, rate).probabilities for member in members
+        ]
         return {label: np.mean([each[label] for each in predictions]) for label in members[0].labels}
 
     return probabilities

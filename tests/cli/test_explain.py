@@ -100,7 +100,7 @@ def test_key_of_a_third_party_class(explained):
     ("key", "change"),
     [
         ("pooling.eps", "spectrnn train pooling=stats pooling.eps=..."),
-        ("augment.mixup.alpha", "spectrnn train augment=[mixup] augment.mixup.alpha=..."),
+        ("augment.shift.max_ms", "spectrnn train augment=[shift] augment.shift.max_ms=..."),
     ],
 )
 def test_key_of_an_option_that_is_not_chosen(explained, key, change):

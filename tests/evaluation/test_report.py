@@ -17,7 +17,7 @@ from spectrnn.config.instantiate import to_container
 from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.data.dataset import open_dataset
 from spectrnn.evaluation.evaluate import compute_metrics, predict_batches
-from spectrnn.evaluation.metrics import Metric, metrics_of
+from spectrnn.evaluation.metrics import Metric, metrics_of, wilson_interval
 from spectrnn.evaluation.report import html as report_page
 from spectrnn.evaluation.report.html import EvaluationResult, build_page
 from spectrnn.evaluation.report.media import (
@@ -27,7 +27,7 @@ from spectrnn.evaluation.report.media import (
     render_clips,
     spectrogram_png,
 )
-from spectrnn.evaluation.report.tables import accuracy_by_group, accuracy_by_quantile, reliability, wilson_interval
+from spectrnn.evaluation.report.tables import accuracy_by_group, accuracy_by_quantile, reliability
 from spectrnn.evaluation.report.text import format_table, text_report
 from spectrnn.model.classifier import Classifier, build_stages
 

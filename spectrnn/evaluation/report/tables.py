@@ -1,34 +1,18 @@
 """Tables of the report: accuracy by confidence, length, level and group."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from spectrnn.evaluation.metrics import Array
+from spectrnn.evaluation.metrics import Array, wilson_interval
 
 _CONFIDENCE_BINS = 10  # of the reliability diagram
 _QUANTILE_BINS = 8  # of length and level
 _MIN_CLIPS = 10  # per bin of length or level
 _MAX_GROUPS = 40
-_NORMAL_95 = 1.959964  # quantile of the standard normal distribution
 
 TableRow = list[Any]  # ready for JSON
-
-
-def wilson_interval(correct: int, clips: int) -> tuple[float, float]:
-    """Computes the 95 % confidence interval of a proportion (Wilson, 1927), valid for few clips and at 0 and 1.
-
-    Args:
-        correct: Number of correct clips.
-        clips: Number of clips, at least 1.
-    """
-    fraction, square = correct / clips, _NORMAL_95**2
-    center = (fraction + square / (2 * clips)) / (1 + square / clips)
-    spread = math.sqrt(fraction * (1 - fraction) / clips + square / (4 * clips**2))
-    radius = _NORMAL_95 / (1 + square / clips) * spread
-    return max(0.0, center - radius), min(1.0, center + radius)
 
 
 def reliability(confidence: Array, correct: Array) -> list[TableRow]:
