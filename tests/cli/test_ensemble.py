@@ -43,9 +43,8 @@ def mean(members):
 
     def probabilities(path):
         waveform, rate = soundfile.read(path, dtype="float32")
-        predictions = [
-            Model(Path("member"), Predictor(member)).predict(waveform, rate).probabilities for member in members
-        ]
+        models = [Model(Path("member"), Predictor(member)) for member in members]
+        predictions = [model.predict(waveform, rate).probabilities for model in models]
         return {label: np.mean([each[label] for each in predictions]) for label in members[0].labels}
 
     return probabilities
