@@ -34,10 +34,10 @@ from spectrnn.config.compose import ComposedConfig, compose, has_key, quote_over
 from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.errors import UserError
 from spectrnn.evaluation.predictions import PREDICTIONS, Predictions, concatenate, read_predictions
+from spectrnn.messages import format_seconds
 from spectrnn.runs import METRICS, original_overrides, read_run
 from spectrnn.study.comparison_formats import markdown_table
 from spectrnn.study.paired_test import common_clips, paired_test
-from spectrnn.study.summary import format_seconds
 
 DEFAULT = "default"
 

@@ -27,10 +27,10 @@ from spectrnn.evaluation.metrics import bootstrap_intervals, classification_metr
 from spectrnn.evaluation.predictions import PREDICTIONS, Predictions, concatenate, read_predictions, write_predictions
 from spectrnn.evaluation.report.text import format_table
 from spectrnn.files import atomic_write, write_json
+from spectrnn.messages import format_seconds
 from spectrnn.model import serialization
 from spectrnn.runs import METRICS, MODEL, read_config
 from spectrnn.study.search import Search, wrapped
-from spectrnn.study.summary import format_seconds
 from spectrnn.training.preflight import preflight
 
 log = logging.getLogger(__name__)

@@ -24,11 +24,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from spectrnn.errors import StorageError, UserError
 from spectrnn.files import atomic_write, remove_stale_temporaries
-from spectrnn.messages import counted
+from spectrnn.messages import counted, format_seconds
 from spectrnn.runs import METRICS
 from spectrnn.study.logs import logging_to, write_overrides
 from spectrnn.study.space import Space
-from spectrnn.study.summary import format_seconds, write_error
+from spectrnn.study.summary import write_error
 from spectrnn.training.train import train
 
 log = logging.getLogger(__name__)

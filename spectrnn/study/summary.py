@@ -9,6 +9,7 @@ from textwrap import wrap
 
 from spectrnn.evaluation.report.text import format_table
 from spectrnn.files import atomic_write
+from spectrnn.messages import format_seconds
 from spectrnn.runs import ERROR, RunSummary
 
 
@@ -84,15 +85,6 @@ def format_runs(runs: Sequence[RunSummary], width: int | None = None) -> str:
     folder, names = relative_folders([run.folder for run in runs])
     errors = [f"{name}: {run.error.splitlines()[0]}" for run, name in zip(runs, names, strict=True) if run.error]
     return "\n\n".join([describe_folder(len(runs), folder), text, *(["\n".join(errors)] if errors else [])])
-
-
-def format_seconds(seconds: float) -> str:
-    """Formats a duration: ``45 s``, ``3 min 5 s`` or ``2 h 10 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(whole, 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def write_error(folder: Path, reason: str) -> None:

@@ -14,6 +14,7 @@ from spectrnn.data.batches import Batch
 from spectrnn.evaluation.confusion import Confusion
 from spectrnn.evaluation.metrics import Array
 from spectrnn.evaluation.plots import confusion_figure, spectrogram_figure
+from spectrnn.messages import format_seconds
 from spectrnn.model.classifier import Classifier
 from spectrnn.progress import progress_bar
 from spectrnn.training.loggers.base import Hyperparameters, Logger
@@ -40,6 +41,7 @@ class RunLogger:
     def __init__(self, loggers: Sequence[Logger], metric: str) -> None:
         self.loggers, self.metric = loggers, metric
         self.started: list[Logger] = []
+        self.has_head = False  # of the lines of epochs
 
     def __enter__(self) -> "RunLogger":
         return self
@@ -68,18 +70,30 @@ class RunLogger:
         for logger in self.started:
             logger.log_metrics({f"step/{name}": value for name, value in metrics.items()}, step)
 
-    def log_epoch(self, step: int, metrics: Mapping[str, Any], is_best: bool) -> None:
-        """Logs the metrics of an epoch (``epoch``, ``train``, ``val``), and prints its line."""
+    def log_epoch(self, step: int, metrics: Mapping[str, Any], is_best: bool, seconds_left: float) -> None:
+        """Logs the metrics of an epoch, and prints its line, with a head before the first one.
+
+        Args:
+            step: Number of clips seen.
+            metrics: ``epoch``, its number; metrics of ``train`` and ``val``, the latter None without such clips.
+            is_best: Whether the epoch is the best so far.
+            seconds_left: Expected time until training ends in s.
+        """
         train, val = metrics["train"], metrics["val"]
         splits = {"train": train, "val": val or {}}
         values = {f"{split}/{name}": value for split, scores in splits.items() for name, value in scores.items()}
         for logger in self.started:
             logger.log_metrics(values, step)
-        line = f"epoch {metrics['epoch']:>3}  train loss {train['loss']:.4f}  accuracy {train['accuracy']:.4f}"
+        cells = [("train loss", f"{train['loss']:.4f}"), ("accuracy", f"{train['accuracy']:.4f}")]
         if val:
-            names = dict.fromkeys(("loss", self.metric))
-            line += "  val " + "  ".join(f"{name} {val[name]:.4f}" for name in names)
-        log.info("%s  %5.0f clips/s%s", line, train["clips_per_second"], "  (best)" if is_best else "")
+            cells += [("val loss", f"{val['loss']:.4f}")]
+            cells += [(self.metric, f"{val[self.metric]:.4f}")] if self.metric != "loss" else []
+        cells += [("clips/s", f"{train['clips_per_second']:.0f}"), ("time left", format_seconds(seconds_left))]
+        if not self.has_head:
+            log.info("%9s  %s%s", "", "  ".join(title for title, _ in cells), "  *: best" if val else "")
+            self.has_head = True
+        values = "  ".join(value.rjust(len(title)) for title, value in cells)
+        log.info("epoch %3d  %s%s", metrics["epoch"], values, " *" if is_best else "")
 
     @torch.no_grad()
     def log_batch(self, classifier: Classifier, batch: Batch, titles: Sequence[str], step: int) -> None:
@@ -151,7 +165,7 @@ class NullLogger(RunLogger):
         """Returns a disabled progress bar."""
         return progress_bar(clips, "", "clip", disable=True)
 
-    def log_epoch(self, step: int, metrics: Mapping[str, Any], is_best: bool) -> None:
+    def log_epoch(self, step: int, metrics: Mapping[str, Any], is_best: bool, seconds_left: float) -> None:
         """Does nothing."""
 
 

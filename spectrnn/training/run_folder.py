@@ -162,11 +162,12 @@ class RunFolder:
                 split = list(results)[-1]
                 self._write_report(best, split, *results[split], warnings)
         log.info("\ntime breakdown\n%s", trainer.clock.table())
-        head = ["", *(trainer.metrics[name].title for name in trainer.metrics)]
-        rows = [[split, *(f"{value:.4f}" for value in score.values())] for split, score in scores.items()]
-        if rows:
-            log.info("\n%s\n", format_table(head, rows))
+        if scores:
+            titles = {name: trainer.metrics[name].title for name in next(iter(scores.values()))}
+            rows = [[title, *(f"{score[name]:.4f}" for score in scores.values())] for name, title in titles.items()]
+            log.info("\n%s\n", format_table(["", *scores], rows))
         log.info("%.0f clips/s; the run is in %s", speed, self.path)
+        log.info("next: spectrnn predict RECORDINGS run=%s\n      tensorboard --logdir %s", *2 * [self.path])
         log_warnings(warnings)  # again, and last, so that they are seen
         return metrics
 

@@ -180,12 +180,15 @@ class Trainer:
         """
         with GracefulInterrupt() as interrupt:
             while self.epoch < self.num_epochs:
+                start = time.monotonic()
                 train_metrics = self._train_epoch(logger, save, interrupt)
                 with self.clock.measure("evaluation"):
                     val_metrics = self._validate()
                 is_best = self._update_best(train_metrics, val_metrics)
                 self.epoch, self.batches_done, self.meter = self.epoch + 1, 0, Meter(self.device)
-                logger.log_epoch(self.clips_seen, self.history[-1], is_best and self.plan.select == "best")
+                seconds_left = (self.num_epochs - self.epoch) * (time.monotonic() - start)
+                is_marked = is_best and self.plan.select == "best"
+                logger.log_epoch(self.clips_seen, self.history[-1], is_marked, seconds_left)
                 self._stop_after_patience()
                 if on_epoch:
                     on_epoch(self.history[-1], self.epoch >= self.num_epochs)
