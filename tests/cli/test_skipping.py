@@ -57,11 +57,10 @@ def test_mutated_recordings_are_predicted_or_reported(spectrnn, trained_run, ton
     predicted = {row["path"] for row in csv.DictReader(outcome.out.splitlines())}
     first, *lines, _ = outcome.err.splitlines()
     assert first.startswith("computing on ")
-    reported = {line.split(": ")[0].split()[-1] for line in lines}
+    reported = {line.split(": ")[0].split()[-1] for line in lines}  # with warnings about some that were predicted
     assert predicted | reported == {str(path) for path in folder.iterdir()}
-    assert not predicted & reported
     assert len(predicted) > 10
-    assert outcome.error() == f"spectrnn: {len(reported)} of 60 files could not be predicted; the others were"
+    assert outcome.error() == f"spectrnn: {60 - len(predicted)} of 60 files could not be predicted; the others were"
 
 
 def test_many_unreadable_files_are_summarized_and_listed(spectrnn, tones, tiny, tmp_path):
