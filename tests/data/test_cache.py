@@ -507,6 +507,7 @@ def test_read_only_cache_is_read_and_else_the_temporary_folder_is_used(
     def refuse(**arguments: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
+    caplog.set_level("WARNING")  # an earlier command of the same process may have lowered it
     cache = tmp_path / "cache"
     open_cache(clips[:5], RATE, cache, "fail")
     before = folders(cache)
