@@ -64,15 +64,15 @@ def test_variants_that_change_nothing_are_not_trained(protocols, tmp_path):
     names = [job.variant for job in study.list_jobs(protocols["synthetic"], tmp_path, ["normalization"], [0, 1])]
     assert names[:4] == ["default", "default", "normalize-global", "normalize-global"]
     assert "normalize-relaxed" not in names
-    # The preset for environmental sounds has mixup, and no noise.
+    # Both presets have mixup; that for environmental sounds has no noise.
     options = {
         name: {job.variant for job in study.list_jobs(protocols[name], tmp_path, ["augmentation"], [0])}
         for name in ("digits", "environment")
     }
-    assert {"mixup", "no-noise", "no-augmentation"} <= options["digits"]
-    assert "no-mixup" not in options["digits"]
+    assert {"shift", "no-mixup", "no-noise", "no-augmentation"} <= options["digits"]
     assert "no-mixup" in options["environment"]
-    assert not {"mixup", "no-noise"} & options["environment"]
+    assert not {"mixup", "shift", "no-noise"} & options["environment"]
+    assert "mixup" not in options["digits"]
 
 
 def test_quick_studies_have_one_epoch_and_two_folds(protocols, tmp_path):

@@ -10,7 +10,9 @@ pytestmark = pytest.mark.slow
 def test_classifier_of_synthetic_speech_generalizes_to_recordings(spectrnn, real_digits, tmp_path):
     run = tmp_path / "run"
     words = 'data.words=["zero","one","six","seven"]'
-    outcome = spectrnn("train", words, "trainer.epochs=8", "model.hidden_size=48", f"hydra.run.dir={run}")
+    speakers = ("data.speakers=100", "data.shipped_voices=false")
+    length = ("trainer.epochs=12", "trainer.report=false", f"hydra.run.dir={run}")
+    outcome = spectrnn("train", words, *speakers, "model.hidden_size=48", *length)
     assert outcome.code == 0, outcome.err
     assert json.loads((run / "metrics.json").read_text())["test"]["accuracy"] > 0.85
     arguments = ("data=fsdd", f"data.root={real_digits}", "split=all", f"run={run}", f"out={tmp_path / 'out'}")
