@@ -167,7 +167,7 @@ def test_evaluation_with_trust(trained, run):
     arguments = ("eval", f"run={trained}", "trust=[own]", "metrics=[worst_recall]", "--config-dir", "configs")
     done = run(*arguments)
     assert done.returncode == 0, done.stderr
-    assert "worst recall" in done.stderr
+    assert "worst recall" in done.stdout
     results = json.loads((trained / "eval" / "test" / "metrics.json").read_text())["test"]
     expected = json.loads((trained / "metrics.json").read_text())["test"]
     assert results["accuracy"] == pytest.approx(expected["accuracy"])
