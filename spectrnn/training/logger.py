@@ -92,8 +92,8 @@ class RunLogger:
         if not self.has_head:
             log.info("%9s  %s%s", "", "  ".join(title for title, _ in cells), "  *: best" if val else "")
             self.has_head = True
-        values = "  ".join(value.rjust(len(title)) for title, value in cells)
-        log.info("epoch %3d  %s%s", metrics["epoch"], values, " *" if is_best else "")
+        row = "  ".join(value.rjust(len(title)) for title, value in cells)
+        log.info("epoch %3d  %s%s", metrics["epoch"], row, " *" if is_best else "")
 
     @torch.no_grad()
     def log_batch(self, classifier: Classifier, batch: Batch, titles: Sequence[str], step: int) -> None:
