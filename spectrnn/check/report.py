@@ -14,7 +14,7 @@ from spectrnn.messages import counted
 
 _WIDTH, _INDENT = 100, 9  # columns of the text, and of the level
 _TEXT_EXAMPLES = 4  # maximum number of examples per issue in the text
-_MANY_ISSUES = 8  # with more, the text has one example of each, to fit a screen
+_MANY_ISSUES = 8  # with more, the text has no examples, to fit a screen
 _TEXT_CLASSES = 40  # maximum number of classes in the text
 
 
@@ -59,15 +59,17 @@ def text_report(analysis: DatasetAnalysis, issues: Sequence[Issue]) -> str:
     if len(durations):
         summary += f", {durations.min():.2f} to {durations.max():.2f} s per clip (median {np.median(durations):.2f} s)"
     lines = [summary, ""]
-    examples = 1 if len(issues) > _MANY_ISSUES else _TEXT_EXAMPLES
+    is_short = len(issues) > _MANY_ISSUES
+    examples = 0 if is_short else _TEXT_EXAMPLES
     for issue in issues:
         paragraph = [f"{issue.kind} ({issue.count})"]
         paragraph += textwrap.wrap(issue.text, _WIDTH - _INDENT, break_long_words=False)
         paragraph += [f"  {_shorten(text, _WIDTH - _INDENT - 2)}" for text in issue.examples[:examples]]
-        if (more := len(issue.examples) - examples) > 0:
+        if (more := len(issue.examples) - examples) > 0 and not is_short:
             paragraph.append(f"  ... and {more} more")
         lines += [f"{'' if number else issue.level:<{_INDENT}}{line}" for number, line in enumerate(paragraph)]
         lines.append("")
+    lines += ["report=issues.json lists the files of each issue", ""] if is_short else []
     return "\n".join([*lines, *([] if issues else ["no issues", ""]), *_class_lines(table), ""])
 
 
