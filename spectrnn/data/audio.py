@@ -253,6 +253,7 @@ def _mix_of_file(path: str, _size: int, _modified: int) -> Mix:
     try:
         finder = MixFinder(reader.sample_rate, reader.channels, reader.is_float)
         for block in reader.read(0, None, min(BLOCK // reader.channels + 1, reader.sample_rate)):
+            require_finite(block, path)
             if finder.push(block) and not reader.is_float:
                 break
         return finder.mix()

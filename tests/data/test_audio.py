@@ -5,6 +5,7 @@ import os
 import re
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -453,3 +454,38 @@ def test_file_name_need_not_be_unicode(tmp_path: Path):
     path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")
     os.rename(write(tmp_path / "a.wav", NOISE), path)
     assert load_audio(path, 8000).tolist() == NOISE.tolist()
+
+
+@pytest.mark.parametrize("start", [1, 8, 11])
+def test_samples_within_the_header_are_read_or_reported(tmp_path: Path, start: int):
+    (tmp_path / "a.au").write_bytes(b".snd" + struct.pack(">5I", start, 4, 3, 8000, 1) + bytes(1000))
+    with suppress(UserError):  # versions of libsndfile differ
+        assert len(load_audio(tmp_path / "a.au", 8000)) <= 512
+
+
+def test_sizes_beyond_64_bits_of_offsets_are_reported(tmp_path: Path):
+    path = write(tmp_path / "a.w64", NOISE)
+    content = bytearray(path.read_bytes())
+    content[40 + 16 : 40 + 24] = b"\xff" * 7 + b"\x7f"  # of the chunk before the samples
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a.w64: cannot be read as audio"):
+        load_audio(path, 8000)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_values_that_are_not_finite_are_reported_for_a_part(tmp_path: Path, channels: int):
+    samples = np.full((800, channels), 0.1)
+    samples[20] = np.inf
+    soundfile.write(tmp_path / "a.wav", samples, 8000, subtype="FLOAT")
+    for start, end in ((0.0, None), (0.05, 0.08)):
+        with pytest.raises(UserError, match=r"a.wav: contains values that are not finite"):
+            load_audio(tmp_path / "a.wav", 8000, start, end)
+
+
+def test_mp3_that_ends_within_its_first_frame_is_read_or_reported(tmp_path: Path):
+    content = encoded("MP3")
+    end = content.index(b"Info") if b"Info" in content else content.index(b"Xing")
+    for size in range(end, end + 20):
+        (tmp_path / "a.mp3").write_bytes(content[:size])
+        with suppress(UserError):
+            load_audio(tmp_path / "a.mp3", 8000)

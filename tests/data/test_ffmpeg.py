@@ -88,3 +88,18 @@ def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         UserError, match=r"a.m4a: cannot be read as audio \(Format not recognised\); .*spectrnn\[ffmpeg\]"
     ):
         load_audio(tmp_path / "a.m4a", 16000)
+
+
+def test_integers_of_64_bits_are_reported(tmp_path: Path):
+    import av
+
+    with av.open(str(tmp_path / "a.wav"), "w", format="wav") as container:
+        stream = container.add_stream("pcm_s64le", rate=8000)
+        stream.codec_context.layout, stream.codec_context.format = "mono", "s64"
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
+        frame.sample_rate = 8000
+        for converted in av.AudioResampler("s64", "mono", 8000).resample(frame):
+            container.mux(stream.encode(converted))
+        container.mux(stream.encode(None))
+    with pytest.raises(UserError, match=r"a.wav: cannot be read as audio"):
+        load_audio(tmp_path / "a.wav", 8000)

@@ -61,6 +61,8 @@ class FFmpegReader(AudioReader):
         self.start: Any = next(self.decoded, None)  # not the header, which differs from it with HE-AAC
         if self.start is None:
             raise self.av.error.InvalidDataError(0, "no audio can be decoded")
+        if self.start.format.name.startswith("s64"):  # which av cannot convert to an array
+            raise self.av.error.InvalidDataError(0, "integers of 64 bits are not supported")
         codec, self.container_name = self.stream.codec_context.name, self.container.format.name.partition(",")[0]
         self.sample_rate, self.channels = self.start.sample_rate, len(self.start.layout.channels)
         self._format = f"{self.container_name} {codec}".upper()
@@ -159,7 +161,8 @@ def _to_float(frame: Any) -> FloatSamples:
     samples = samples.T if frame.format.is_planar else samples.reshape(-1, len(frame.layout.channels))
     kind = frame.format.name.removesuffix("p")
     if kind in ("flt", "dbl"):
-        return samples.astype(np.float32)
+        with np.errstate(over="ignore"):  # infinite values are reported like others
+            return samples.astype(np.float32)
     if kind == "u8":
         samples = samples.astype(np.float32) - 128
     return (samples / np.float32(_SCALES[kind])).astype(np.float32)

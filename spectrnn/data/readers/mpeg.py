@@ -102,7 +102,7 @@ def correct_mpeg(file: BinaryIO, head: bytes, size: int) -> MPEGCorrection | Non
         return MPEGCorrection(None if not start else [(start, size)], has_frames=False)
     xing = content[4 + frame.side_size :][:16]
     flags = int.from_bytes(xing[4:8], "big")
-    if xing[:4] in (b"Xing", b"Info") and flags & 3 == 3:
+    if xing[:4] in (b"Xing", b"Info") and flags & 3 == 3 and len(xing) == 16:
         frames, announced = struct.unpack(">II", xing[8:16])
         available = size - start
         surplus = available - announced

@@ -72,6 +72,8 @@ class _Content:
     def at(self, offset: int, count: int) -> bytes:
         if offset + count <= len(self.head):
             return self.head[offset : offset + count]
+        if offset >= self.size:
+            return b""
         self.file.seek(offset)
         return self.file.read(count)
 
@@ -94,6 +96,8 @@ def correct_sizes(file: BinaryIO, head: bytes, size: int) -> Correction:
     layout = find(content) if find else None
     if layout is None or not 0 < layout.offset <= min(size, _MAX_HEADER):
         return Correction()
+    if any(field.offset + struct.calcsize(field.format) > layout.offset for field in layout.fields):
+        return Correction()  # samples within the header
     true = _true_size(content, layout, size - layout.offset)
     if true == layout.size and head[:4] != b"BW64":
         return Correction()
