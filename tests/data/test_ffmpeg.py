@@ -103,3 +103,17 @@ def test_integers_of_64_bits_are_reported(tmp_path: Path):
         container.mux(stream.encode(None))
     with pytest.raises(UserError, match=r"a.wav: cannot be read as audio"):
         load_audio(tmp_path / "a.wav", 8000)
+
+
+def test_eight_planar_channels_are_read(tmp_path: Path):
+    import av
+
+    with av.open(str(tmp_path / "a.wv"), "w", format="wv") as container:
+        stream = container.add_stream("wavpack", rate=8000)
+        stream.codec_context.layout, stream.codec_context.format = "7.1", "s16p"
+        frame = av.AudioFrame.from_ndarray(np.repeat(np.arange(800, dtype=np.int16), 8)[None], "s16", "7.1")
+        frame.sample_rate = 8000
+        for planar in av.AudioResampler("s16p", "7.1", 8000).resample(frame):
+            container.mux(stream.encode(planar))
+        container.mux(stream.encode(None))
+    assert load_audio(tmp_path / "a.wv", 8000).tolist() == list(range(800))

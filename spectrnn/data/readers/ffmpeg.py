@@ -22,7 +22,9 @@ _SHORT_MEMORY = {"aac", "alac", "flac", "mp3"}  # encodings that can be entered 
 _WARM_UP = 1.0  # s
 _MISSING = 0.25  # s by which decoded audio may be shorter than its container says
 _TIMED = ("mov", "matroska", "caf", "wv", "tta", "ape", "flac", "asf")  # demuxers whose durations are not estimates
-_SCALES = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63}
+_SCALES = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31}
+_TYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32, "dbl": np.float64}
+_MAX_PLANES = 8  # channels of a planar frame that av gives access to
 _BARE = {"aac": (b"\xff", b"ID3"), "loas": (b"\x56",), "dts": (b"\x7f", b"\xfe", b"\x1f", b"\xff")}  # without a header
 _MAX_DAMAGED = 1000  # packets
 EXTRA = "the package av (pip install 'spectrnn[ffmpeg]')"
@@ -61,6 +63,8 @@ class FFmpegReader(AudioReader):
         self.start: Any = next(self.decoded, None)  # not the header, which differs from it with HE-AAC
         if self.start is None:
             raise self.av.error.InvalidDataError(0, "no audio can be decoded")
+        if self.start.format.is_planar and len(self.start.layout.channels) > _MAX_PLANES:
+            raise self.av.error.InvalidDataError(0, f"more than {_MAX_PLANES} channels are not supported")
         if self.start.format.name.startswith("s64"):  # which av cannot convert to an array
             raise self.av.error.InvalidDataError(0, "integers of 64 bits are not supported")
         codec, self.container_name = self.stream.codec_context.name, self.container.format.name.partition(",")[0]
@@ -157,9 +161,12 @@ class FFmpegReader(AudioReader):
 
 def _to_float(frame: Any) -> FloatSamples:
     """Samples of a frame of av, float32 (frames, channels)."""
-    samples = frame.to_ndarray()
-    samples = samples.T if frame.format.is_planar else samples.reshape(-1, len(frame.layout.channels))
-    kind = frame.format.name.removesuffix("p")
+    kind, channels = frame.format.name.removesuffix("p"), len(frame.layout.channels)
+    if frame.format.is_planar:  # not to_ndarray, which reads beyond the eight planes of a frame
+        planes = [np.frombuffer(frame.planes[index], _TYPES[kind])[: frame.samples] for index in range(channels)]
+        samples = np.stack(planes, axis=1)
+    else:
+        samples = frame.to_ndarray().reshape(-1, channels)
     if kind in ("flt", "dbl"):
         with np.errstate(over="ignore"):  # infinite values are reported like others
             return samples.astype(np.float32)
