@@ -14,6 +14,7 @@ import soundfile
 
 from spectrnn.data import audio
 from spectrnn.data.audio import EXTENSIONS, Samples, decode_clip, iter_blocks, load_audio, open_audio
+from spectrnn.data.readers.libsndfile import LibsndfileReader
 from spectrnn.data.readers.mpeg import Frame
 from spectrnn.errors import UserError
 
@@ -489,3 +490,11 @@ def test_mp3_that_ends_within_its_first_frame_is_read_or_reported(tmp_path: Path
         (tmp_path / "a.mp3").write_bytes(content[:size])
         with suppress(UserError):
             load_audio(tmp_path / "a.mp3", 8000)
+
+
+def test_length_that_a_file_cannot_hold_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = write(tmp_path / "a.wav", NOISE)
+    assert LibsndfileReader(path, has_frames=True, prints=False).frames == len(NOISE)
+    monkeypatch.setattr("spectrnn.data.readers.libsndfile._MAX_FRAMES_PER_BYTE", 0.1)
+    with pytest.raises(soundfile.SoundFileError, match="its length is damaged"):
+        LibsndfileReader(path, has_frames=True, prints=False)

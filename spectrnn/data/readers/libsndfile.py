@@ -14,6 +14,8 @@ from spectrnn.data.readers.spliced import SplicedFile
 
 _WITH_MEMORY = ("MPEG", "VORBIS", "OPUS")  # encodings whose samples depend on those before them
 _WARM_UP = 1.0  # s before the first frame that such an encoding is decoded
+_UNKNOWN = (1 << 63) - 1  # frames
+_MAX_FRAMES_PER_BYTE = 10_000  # Opus, FLAC and Vorbis have up to 6,000 of silence
 _GRID = 16 * 576  # frames: from each of these on libmpg123 rounds alike at 32 kHz or more, and to 1e-7 below
 _SKIPPED = 1 << 16  # frames per read of those that are not wanted
 
@@ -48,8 +50,11 @@ class LibsndfileReader(AudioReader):
             self.file = _Sequential(self.source)
         self.subtype = self.file.subtype
         self.sample_rate, self.channels = self.file.samplerate, self.file.channels
-        is_known = has_frames and self.file.frames < 1 << 62
-        self.frames = self.file.frames if is_known else None
+        self.frames = self.file.frames if has_frames and self.file.frames < _UNKNOWN else None
+        size = source.ends[-1] if isinstance(source, SplicedFile) else os.path.getsize(source)
+        if (self.frames or 0) > _MAX_FRAMES_PER_BYTE * size:  # libsndfile would fill them up with silence
+            self.file.close()
+            raise soundfile.SoundFileError("its length is damaged")
         self.is_float = self.subtype in ("FLOAT", "DOUBLE")
 
     @property
