@@ -17,7 +17,7 @@ import torch
 
 from spectrnn.api.inputs import Channels, Waveform, is_pair, parse_audio
 from spectrnn.api.results import Results
-from spectrnn.config.compose import compose
+from spectrnn.config.compose import compose, quote_override
 from spectrnn.config.instantiate import instantiate, to_container
 from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.data.audio import load_audio, to_float
@@ -256,8 +256,8 @@ class Model:
         return Evaluation(values, report, Predictions(clips, probabilities, self.labels), split)
 
     def __repr__(self) -> str:
-        accuracy = ", ".join(f"{title} {value}" for title, value in self._summary().items())
-        return f"<spectrnn.Model {self.path}: {accuracy}>"
+        summary = ", ".join(f"{title} {value}" for title, value in self._summary().items())
+        return f"<spectrnn.Model {self.path}: {summary}>"
 
     def _repr_html_(self) -> str:
         rows = {"model": str(self.path), **self._summary()}
@@ -348,35 +348,35 @@ def _source(table: Any, sample_rate: int) -> DataSource:
     if isinstance(table, str | Path):
         path = Path(table).expanduser()
         kind, key = ("folder", "root") if path.is_dir() else ("manifest", "path")
-        data = _data_node(kind, sample_rate) | {key: str(path)}
-        return instantiate(data, "data", DataSource)
+        return instantiate(_data_node(kind, key, str(path), sample_rate), "data", DataSource)
     if hasattr(table, "to_dict"):  # a data frame
         clips = [_clip(row) for row in table.to_dict("records")]
     else:
         clips = [Clip(str(path), str(label)) for path, label in table]
-    data = _data_node("manifest", sample_rate)
-    settings = {name: data[name] for name in DataSource.__dataclass_fields__ if name in data}
-    return _Table(rows=clips, **settings)
+    data = _data_node("manifest", "path", "", sample_rate)
+    return _Table(rows=clips, **{name: data[name] for name in DataSource.__dataclass_fields__ if name in data})
 
 
-def _data_node(kind: str, sample_rate: int) -> dict[str, Any]:
-    config = compose("eval", [f"data={kind}", f"data.sample_rate={sample_rate}"], [CONFIG_DIR]).config
-    data = config.data
-    for key in ("root", "path"):
-        if key in data:
-            data[key] = ""
-    return to_container(data, "data")
+def _data_node(kind: str, key: str, place: str, sample_rate: int) -> dict[str, Any]:
+    """Returns the config node ``data`` of a kind of source, with its defaults."""
+    overrides = [f"data={kind}", f"data.{key}={quote_override(place)}", f"data.sample_rate={sample_rate}"]
+    return to_container(compose("eval", overrides, [CONFIG_DIR]).config.data, "data")
 
 
 def _clip(row: Mapping[str, Any]) -> Clip:
-    end, group, split = row.get("end"), row.get("group"), row.get("split")
+    """Converts a row of a data frame, in which a missing value is None or NaN."""
+    given = {
+        name: value
+        for name, value in row.items()
+        if value is not None and not (isinstance(value, float) and math.isnan(value))
+    }
     return Clip(
-        str(row["path"]),
-        str(row["label"]),
-        split=split or None,
-        group=None if group is None else str(group),
-        start=float(row.get("start") or 0.0),
-        end=None if end is None or math.isnan(end) else float(end),
+        str(given["path"]),
+        str(given["label"]),
+        split=given.get("split") or None,
+        group=str(given["group"]) if "group" in given else None,
+        start=float(given.get("start", 0.0)),
+        end=float(given["end"]) if "end" in given else None,
     )
 
 

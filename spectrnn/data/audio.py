@@ -130,7 +130,7 @@ def _reason(path: Path, error: Exception) -> str:
 
 
 def describe_error(error: Exception) -> str:
-    """Says why a reader cannot read a recording."""
+    """Describes why a reader cannot read a recording."""
     reason, _, remedy = str(error).split(": ")[-1].rstrip(".").partition("; ")
     return f"cannot be read as audio ({reason}){'; ' if remedy else ''}{remedy}"
 
@@ -253,8 +253,9 @@ def _mix_of_file(path: str, _size: int, _modified: int) -> Mix:
     try:
         finder = MixFinder(reader.sample_rate, reader.channels, reader.is_float)
         for block in reader.read(0, None, min(BLOCK // reader.channels + 1, reader.sample_rate)):
-            require_finite(block, path)
-            if finder.push(block) and not reader.is_float:
+            # A value that is not finite is reported for the parts that contain it only.
+            finite = np.where(np.abs(block) <= MAX_SAMPLE_VALUE, block, np.float32(0)) if reader.is_float else block
+            if finder.push(finite) and not reader.is_float:
                 break
         return finder.mix()
     finally:

@@ -193,7 +193,7 @@ def _open_stream(stream: _Stream, raw_sample_rate: int, copy: Path) -> AudioRead
         except UnreadableError:  # an encoding or content that the readers of files may know
             stream.start = bytes(seen) + stream.start
     elif start.startswith(_LIVE_MAGIC) or _is_followed(stream, frame_size_of_adts, 7):
-        with suppress(ImportError):  # the reader of files says so
+        with suppress(ImportError):  # the reader of files reports it
             from spectrnn.data.readers.ffmpeg import FFmpegReader
 
             return FFmpegReader(stream, start)

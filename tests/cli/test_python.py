@@ -149,6 +149,9 @@ def test_evaluation_is_that_of_the_command(spectrnn, model, trained_run, tones, 
     for evaluation in evaluations:
         assert evaluation.metrics == pytest.approx(evaluations[0].metrics)
         assert evaluation.report["clips"] == len(pairs)
+    table.loc[0, ["start", "end", "group"]] = [0.0, 0.1, "ann"]  # missing in the other rows
+    predictions = model.evaluate(table).predictions
+    assert [(clip.end, clip.group) for clip in predictions.clips] == [(0.1, "ann"), *[(None, None)] * 35]
     frame = evaluations[0].to_frame()
     assert (frame["label"] == frame["predicted"]).mean() == pytest.approx(evaluations[0].metrics["accuracy"])
     assert "confusion matrix" in str(evaluations[0])

@@ -474,13 +474,15 @@ def test_sizes_beyond_64_bits_of_offsets_are_reported(tmp_path: Path):
 
 
 @pytest.mark.parametrize("channels", [1, 2])
-def test_values_that_are_not_finite_are_reported_for_a_part(tmp_path: Path, channels: int):
-    samples = np.full((800, channels), 0.1)
-    samples[20] = np.inf
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_values_that_are_not_finite_are_reported_for_their_part_only(tmp_path: Path, channels: int, value: float):
+    samples = np.full((800, channels), 0.25)
+    samples[20] = value
     soundfile.write(tmp_path / "a.wav", samples, 8000, subtype="FLOAT")
-    for start, end in ((0.0, None), (0.05, 0.08)):
+    for start, end in ((0.0, None), (0.002, 0.08)):
         with pytest.raises(UserError, match=r"a.wav: contains values that are not finite"):
             load_audio(tmp_path / "a.wav", 8000, start, end)
+    assert load_audio(tmp_path / "a.wav", 8000, 0.05, 0.08).tolist() == [8192] * 240
 
 
 def test_mp3_that_ends_within_its_first_frame_is_read_or_reported(tmp_path: Path):

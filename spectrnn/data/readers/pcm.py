@@ -33,7 +33,7 @@ class PCMReader(AudioReader):
         sample_rate: Sample rate in Hz.
         channels: Number of channels.
         dtype: NumPy type of a sample; ``<i3`` for 24 bits, which NumPy lacks.
-        layout: What the header says of the samples; None for a stream that its end ends.
+        layout: What the header states about the samples; None for a stream that its end ends.
     """
 
     is_live = True

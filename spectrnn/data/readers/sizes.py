@@ -41,7 +41,7 @@ class Layout(NamedTuple):
 
     Attributes:
         offset: Offset of the first sample in bytes.
-        size: Number of bytes that the header announces; None if it says that it does not know.
+        size: Number of bytes that the header announces; None if it states that it does not know.
         frame: Number of bytes of a frame, or of a block of frames.
         bytes_per_second: Of the samples; 0 if unknown.
         fields: All sizes in the header.
@@ -114,7 +114,7 @@ def correct_sizes(file: BinaryIO, head: bytes, size: int) -> Correction:
 
 
 def size_warning(layout: Layout, true: int) -> str | None:
-    """Says how a header differs from the file, given the number of bytes of its samples; None if it does not matter."""
+    """Describes how a header differs from the file, given the bytes of its samples; None if it does not matter."""
     if layout.size is None or abs(true - layout.size) < layout.frame:
         return None
     unit, scale = ("s", layout.bytes_per_second) if layout.bytes_per_second else ("MB", 1e6)
