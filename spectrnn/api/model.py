@@ -319,10 +319,7 @@ class Model:
     def _media(self, recording: str | Waveform) -> dict[str, str]:
         """Returns ``audio`` and ``spectrogram`` of a recording as data URLs."""
         rate, features = self.sample_rate, self._predictor.classifier.features
-        if isinstance(recording, str):
-            samples = to_float(load_audio(recording, rate))
-        else:
-            samples = recording.resampled(rate)
+        samples = to_float(load_audio(recording, rate)) if isinstance(recording, str) else recording.resampled(rate)
         with torch.inference_mode():
             waveform = torch.from_numpy(samples)[None].to(self._predictor.device)
             mel = LogMelSpectrogram.static_features(features, waveform)
