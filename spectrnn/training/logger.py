@@ -88,9 +88,12 @@ class RunLogger:
         if val:
             cells += [("val loss", f"{val['loss']:.4f}")]
             cells += [(self.metric, f"{val[self.metric]:.4f}")] if self.metric != "loss" else []
-        cells += [("clips/s", f"{train['clips_per_second']:.0f}"), ("time left", format_seconds(seconds_left))]
+        cells += [
+            ("       speed", f"{train['clips_per_second']:.0f} clips/s"),
+            ("time left", format_seconds(seconds_left)),
+        ]
         if not self.has_head:
-            log.info("%9s  %s%s", "", "  ".join(title for title, _ in cells), "  *: best" if val else "")
+            log.info("%s\n%9s  %s", "*: the best epoch so far", "", "  ".join(title for title, _ in cells))
             self.has_head = True
         row = "  ".join(value.rjust(len(title)) for title, value in cells)
         log.info("epoch %3d  %s%s", metrics["epoch"], row, " *" if is_best else "")

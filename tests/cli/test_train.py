@@ -55,6 +55,13 @@ def test_run_folder_is_complete(trained_run):
     assert "epoch" in (trained_run / "train.log").read_text()
 
 
+def test_benchmark_reads_the_speed_of_the_epochs(trained_run):
+    from benchmarks.commands import Outcome
+    from benchmarks.training import speed
+
+    assert speed(Outcome(1.0, 50.0, None, (trained_run / "train.log").read_text())) > 1
+
+
 def test_automatic_metric_and_warnings_are_stored_logged_and_resumed(train, spectrnn, tmp_path):
     outcome = train(tmp_path / "run", "trainer.metric=auto", "trainer.epochs=1", "logger=[]")
     reason = "accuracy needs 100 validation clips, and there are 3"
