@@ -85,7 +85,7 @@ class Evaluation:
         columns = {
             "path": [clip.path for clip in clips],
             "label": [clip.label for clip in clips],
-            "predicted": [labels[index] for index in probabilities.argmax(1)],
+            "predicted": [self.predictions.predicted(row) for row in range(len(clips))],
         }
         return pandas.DataFrame(columns | dict(zip(labels, probabilities.T, strict=True)))
 
@@ -223,7 +223,7 @@ class Model:
         )
         own = self._predictor
         longest = own.window / own.sample_rate
-        settings = DetectionSettings.resolve(config, self.labels, own.tuned_thresholds, longest)
+        settings = DetectionSettings.resolve(config, self.labels, own.tuned_thresholds, longest, own=own.thresholds)
         recordings = iter([parse_audio(audio, sample_rate, channels)])
         (rows,) = self._rows(recordings, DetectionTask(own, settings), batch_size)
         return Results(cast(list[Event], rows[1]))
@@ -240,20 +240,19 @@ class Model:
         Raises:
             UserError: A table or recordings that cannot be read, or no clip with a label of the model.
         """
-        source = _source(table, self.sample_rate)
+        source, classifier = _source(table, self.sample_rate), self._predictor.classifier
         device = self._predictor.device
-        dataset, unknown = open_dataset_for_evaluation(source, split, self.labels, device)
+        dataset, unknown = open_dataset_for_evaluation(source, split, self.labels, device, classifier.task.label_format)
         if unknown:
             names = preview([f"{label!r} ({clips} clips)" for label, clips in sorted(unknown.items())], 20)
             log.warning("labels that the model does not know were skipped: %s", names)
         batches = dataset.batches(split, batch_size, device, cover=True)
-        classifier = self._predictor.classifier
-        probabilities, targets = predict_batches(classifier, batches, progress=True)
+        outcome = predict_batches(classifier, batches, progress=True)
         metrics = metrics_of(classifier.task, {})
-        report = compute_metrics(probabilities, targets, self.labels, metrics)
+        report = compute_metrics(outcome, self.labels, metrics)
         clips = [dataset.clips[row] for row in dataset.rows(split)]
         values = {name: report[name] for name in metrics if name in report}
-        return Evaluation(values, report, Predictions(clips, probabilities, self.labels), split)
+        return Evaluation(values, report, Predictions.of(clips, outcome, classifier), split)
 
     def __repr__(self) -> str:
         summary = ", ".join(f"{title} {value}" for title, value in self._summary().items())

@@ -19,7 +19,7 @@ class Clip(NamedTuple):
 
     Attributes:
         path: Audio file, or address of one.
-        label: Class name.
+        label: Class name; with a task of several labels per clip their names, joined by semicolons, or empty.
         split: ``train``, ``val`` or ``test``; None to be drawn.
         fold: Fold of a cross-validation; None if there are none.
         group: Speaker, recorder or source recording, which a drawn test split shares with no other; None if unknown.
@@ -101,6 +101,7 @@ class DataSource(ABC):
             (``shared``); ``auto`` for disjoint if there are enough groups.
         test_fraction: Fraction of the clips for testing if there are no splits.
         split_seed: Seed of drawn splits.
+        label_separator: Separator of the names in a label, for a task of several labels per clip.
         on_error: Whether a file that cannot be read stops the run or is skipped.
         storage: Storage of the samples, as for `spectrnn.data.samples.open_samples`.
         cache: Folder of the decoded datasets.
@@ -118,6 +119,7 @@ class DataSource(ABC):
     val_groups: Literal["auto", "disjoint", "shared"]
     test_fraction: Fraction
     split_seed: NonNegativeInt
+    label_separator: str
     on_error: Literal["fail", "skip"]
     storage: Literal["auto", "gpu", "ram", "disk"]
     cache: str

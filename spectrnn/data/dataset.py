@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from sys import intern
 from typing import TypeVar
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from spectrnn.data.batches import BucketedBatches
 from spectrnn.data.cache import WaveformCache, open_cache
 from spectrnn.data.clips import SPLITS, Clip, DataSource, similar_labels
+from spectrnn.data.labels import ONE_LABEL, SEPARATOR, LabelFormat
 from spectrnn.data.samples import SampleStorage, open_samples
 from spectrnn.data.scan import Ignored, warn_about_ignored
 from spectrnn.data.splits import (
@@ -45,6 +47,7 @@ class Dataset:
         cache: Decoded clips; clip i of the table is clip i of the cache.
         samples: Samples of the cache, from which batches are gathered.
         labels: Class names, in the order of a classifier's logits.
+        label_format: How the label of a clip names classes.
         max_seconds: Maximum length of a clip in s, longer ones are cropped; None for no limit.
         skipped: Error of each unreadable clip that was skipped.
         warnings: Warnings about clips that were decoded, such as of missing samples.
@@ -55,6 +58,7 @@ class Dataset:
     cache: WaveformCache
     samples: SampleStorage
     labels: list[str]
+    label_format: LabelFormat
     max_seconds: float | None
     skipped: list[str]
     warnings: list[str] = field(default_factory=list)
@@ -67,14 +71,20 @@ class Dataset:
 
     def rows(self, split: str) -> np.ndarray:
         """Returns the rows of a split (or of ``all``) with known labels, int64 (clips,)."""
-        known = set(self.labels)
-        rows = [row for row, clip in enumerate(self.clips) if clip.label in known and split in (clip.split, "all")]
+        known, is_usable = set(self.labels), self.label_format.is_usable
+        rows = [
+            row for row, clip in enumerate(self.clips) if split in (clip.split, "all") and is_usable(clip.label, known)
+        ]
         return np.array(rows, dtype=np.int64)
 
     def targets(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the class indices of rows, int64 (clips,) -> int64 (clips,)."""
-        index = {label: number for number, label in enumerate(self.labels)}
-        return np.array([index[self.clips[row].label] for row in rows], dtype=np.int64)
+        """Returns the targets of rows (clips,): class indices int64 (clips,), of label sets bool (clips, classes)."""
+        return self.label_format.targets([self.clips[row].label for row in rows], self.labels)
+
+    def class_counts(self, split: str) -> Counter[str]:
+        """Counts the clips of each class in a split (or in ``all``)."""
+        clips = (clip for clip in self.clips if split in (clip.split, "all"))
+        return Counter(name for clip in clips for name in self.label_format.classes(clip.label))
 
     def batches(
         self,
@@ -128,38 +138,47 @@ class Dataset:
             log.info("%d files and folders were ignored; see %s", len(self.ignored), path)
 
 
-def open_dataset(source: DataSource, device: torch.device) -> Dataset:
+def open_dataset(source: DataSource, device: torch.device, label_format: LabelFormat = ONE_LABEL) -> Dataset:
     """Opens the dataset of a training run, for batches on a device: assigns splits, and decodes every clip.
 
     Raises:
         UserError: An invalid source, split or file; with ``on_error=skip`` a class or split without readable clips.
     """
-    clips = list_clips(source)
-    require_classes(clips)
-    if similar := similar_labels(clip.label for clip in clips):
+    clips = list_clips(source, label_format)
+    require_classes(clips, label_format)
+    labels = sorted({name for clip in clips for name in label_format.classes(clip.label)})
+    if similar := similar_labels(labels):
         message = "%d sets of labels differ in case, blanks or Unicode form only, and are different classes: %s"
         log.warning(message, len(similar), preview(similar, 5))
-    clips = assign_splits(clips, source)
-    require_training_clips(clips)
+    clips = assign_splits(clips, source, label_format)
+    require_training_clips(clips, label_format)
     _report_groups(clips, source)
-    dataset = _open(clips, source, sorted({clip.label for clip in clips}), device, "all")
+    dataset = _open(clips, source, labels, device, "all", label_format)
+    _report_classes(dataset)
     _warn_about_duplicates(dataset.clips, dataset.cache.hashes)
     return dataset
 
 
-def list_clips(source: DataSource) -> list[Clip]:
+def list_clips(source: DataSource, label_format: LabelFormat = ONE_LABEL) -> list[Clip]:
     """Returns the clip table of a source, with the folds of a cross-validation, and warns about what was passed over.
+
+    Labels are in the normalized form of the format.
 
     Raises:
         UserError: An invalid source, or folds that cannot be drawn.
     """
-    clips = source.clips()
+    clips = []
+    for clip in source.clips():
+        try:
+            clips.append(clip._replace(label=intern(label_format.normalize(clip.label, source.label_separator))))
+        except UserError as error:
+            raise UserError(f"{clip.path}: {error}") from error
     warn_about_ignored(source.ignored, "data")
-    return assign_folds(clips, source)
+    return assign_folds(clips, source, label_format)
 
 
 def open_dataset_for_evaluation(
-    source: DataSource, split: str, labels: list[str], device: torch.device
+    source: DataSource, split: str, labels: list[str], device: torch.device, label_format: LabelFormat = ONE_LABEL
 ) -> tuple[Dataset, Counter[str]]:
     """Opens a dataset for an existing model.
 
@@ -168,6 +187,7 @@ def open_dataset_for_evaluation(
         split: train, val, test or all; ``all`` needs no splits.
         labels: Labels of the model.
         device: Device of the batches.
+        label_format: How the label of a clip names classes.
 
     Returns:
         The dataset, and the number of clips in the split per label that the model does not know.
@@ -175,45 +195,59 @@ def open_dataset_for_evaluation(
     Raises:
         UserError: A split without clips whose label the model knows.
     """
-    clips = list_clips(source) if split == "all" else assign_splits(list_clips(source), source)
-    counts = Counter(clip.label for clip in clips if split in (clip.split, "all"))
-    if not counts:
+    clips = list_clips(source, label_format)
+    if split != "all":
+        clips = assign_splits(clips, source, label_format)
+    of_split = [clip for clip in clips if split in (clip.split, "all")]
+    if not of_split:
         raise UserError(f"split={split}: the dataset has no such clips")
+    counts = Counter(name for clip in of_split for name in label_format.classes(clip.label))
     own = set(labels)
     unknown = Counter({label: count for label, count in counts.items() if label not in own})
-    if len(unknown) == len(counts):
+    if unknown and len(unknown) == len(counts):
         theirs, known = (preview([repr(label) for label in names], 10) for names in (list(unknown), labels))
         raise UserError(f"the model knows none of the dataset's labels ({theirs}); it knows {known}")
-    return _open(clips, source, labels, device, split), unknown
+    return _open(clips, source, labels, device, split, label_format), unknown
 
 
-def _open(clips: Sequence[Clip], source: DataSource, labels: list[str], device: torch.device, split: str) -> Dataset:
+def _open(
+    clips: Sequence[Clip],
+    source: DataSource,
+    labels: list[str],
+    device: torch.device,
+    split: str,
+    label_format: LabelFormat,
+) -> Dataset:
     """Opens a clip table, whose splits are those that it would have if every clip could be read."""
     cache = open_cache(clips, source.sample_rate, cache_folder(source.cache), source.on_error, source.cache_gb)
     if cache.errors:
         readable = [clip for clip, length in zip(clips, cache.lengths, strict=True) if length]
         # Skipping must not remove all clips of a class, of a split, or of a class in the training split.
-        if lost := sorted(_required(clips, labels, split) - _required(readable, labels, split)):
+        before, after = (_required(table, labels, split, label_format) for table in (clips, readable))
+        if lost := sorted(before - after):
             names = preview(lost, 5)
             raise UserError(f"data.on_error=skip: no clip of {names} can be read; data.on_error=fail names them")
         clips, cache = readable, cache.drop_empty()
     samples = open_samples(cache.samples, source.storage, device)
-    return Dataset(clips, cache, samples, labels, source.max_seconds, cache.errors, cache.warnings, source.ignored)
+    limit, notes = source.max_seconds, (cache.errors, cache.warnings, source.ignored)
+    return Dataset(clips, cache, samples, labels, label_format, limit, *notes)
 
 
-def _required(clips: Sequence[Clip], labels: list[str], split: str) -> set[str]:
+def _required(clips: Sequence[Clip], labels: list[str], split: str, label_format: LabelFormat) -> set[str]:
     """Names all classes, splits, and classes in the training split, of the clips that a model uses."""
     names, known = set(), set(labels)
     for clip in clips:
-        if clip.label in known and split in (clip.split, "all"):
-            names |= {f"label {clip.label!r}", f"split {clip.split}"}
-            if clip.split == "train":
-                names.add(f"label {clip.label!r} in split train")
+        if label_format.is_usable(clip.label, known) and split in (clip.split, "all"):
+            names.add(f"split {clip.split}")
+            for label in known.intersection(label_format.classes(clip.label)):
+                names.add(f"label {label!r}")
+                if clip.split == "train":
+                    names.add(f"label {label!r} in split train")
     return names
 
 
 def _report_groups(clips: Sequence[Clip], source: DataSource) -> None:
-    """Reports groups in several splits, and warns about classes with too few clips."""
+    """Reports groups in several splits."""
     groups = {split: {clip.group for clip in clips if clip.split == split} - {None} for split in SPLITS}
     if tested := sorted(map(str, groups["test"] & (groups["train"] | groups["val"]))):
         total, names = len(set.union(*groups.values())), preview([repr(group) for group in tested], 5)
@@ -226,7 +260,14 @@ def _report_groups(clips: Sequence[Clip], source: DataSource) -> None:
         which = f"the same {counted(total, 'group')} as" if is_same else which
         few = ", too few to hold some out" if source.val_groups == "auto" and total < MIN_TRAINING_GROUPS else ""
         log.info("validation: %s of %s training%s; its scores are optimistic", counted(count, "clip"), which, few)
-    small = [repr(label) for label, count in Counter(clip.label for clip in clips).items() if count < _MIN_CLIPS]
+
+
+def _report_classes(dataset: Dataset) -> None:
+    """Warns about classes with too few clips, and about labels that seem to name several classes."""
+    if dataset.label_format is ONE_LABEL and (several := [label for label in dataset.labels if SEPARATOR in label]):
+        names = preview(list(map(repr, several)), 3)
+        log.warning("labels with %s are taken for one class each: %s; see task=multi_label", SEPARATOR, names)
+    small = [repr(label) for label, count in dataset.class_counts("all").items() if count < _MIN_CLIPS]
     if small:
         few = f"fewer than {_MIN_CLIPS} clips, so"
         which = counted(len(small), f"class has {few} its", f"classes have {few} their")

@@ -4,10 +4,12 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from spectrnn.data.clips import SPLITS, Clip, DataSource, common_folder
+from spectrnn.data.labels import ONE_LABEL, LabelFormat
 from spectrnn.errors import UserError
 from spectrnn.messages import counted, preview
 
@@ -15,13 +17,13 @@ from spectrnn.messages import counted, preview
 MIN_TRAINING_GROUPS = 10
 
 
-def assign_splits(clips: Sequence[Clip], source: DataSource) -> list[Clip]:
+def assign_splits(clips: Sequence[Clip], source: DataSource, label_format: LabelFormat = ONE_LABEL) -> list[Clip]:
     """Assigns a split to every clip.
 
     Predefined splits are kept. With ``data.fold`` the clips of the fold are the test split and the others the training
     split; with ``data.fold=none`` all clips are the training split. Otherwise a test split of `data.test_fraction` is
     drawn. A validation split is drawn from the training clips if there is none. Drawn splits are seeded by
-    `data.split_seed`, stratified by label, and group-disjoint, but for a validation split with `data.val_groups=shared`
+    `data.split_seed`, stratified by class, and group-disjoint, but for a validation split with `data.val_groups=shared`
     or, with auto, of few groups. Clips without groups, or of shared ones, are drawn by a hash of their key: adding or
     removing a clip moves hardly any other.
 
@@ -31,18 +33,18 @@ def assign_splits(clips: Sequence[Clip], source: DataSource) -> list[Clip]:
     splits = _predefined_splits(clips, source)
     if splits is None:
         splits = np.full(len(clips), "train", dtype=object)
-        _sample(clips, splits, "test", source.test_fraction, source.split_seed, is_disjoint=True)
+        _sample(clips, splits, "test", source.test_fraction, source.split_seed, True, label_format)
     if "val" not in splits:
         training = [clip for clip, split in zip(clips, splits, strict=True) if split == "train"]
         is_disjoint = source.val_groups == "disjoint"
         if source.val_groups == "auto":
             is_disjoint = len({*_group_names(training)}) >= MIN_TRAINING_GROUPS
-        _sample(clips, splits, "val", source.val_fraction, source.split_seed + 1, is_disjoint)
+        _sample(clips, splits, "val", source.val_fraction, source.split_seed + 1, is_disjoint, label_format)
     return [clip._replace(split=split) for clip, split in zip(clips, splits, strict=True)]
 
 
-def assign_folds(clips: Sequence[Clip], source: DataSource) -> list[Clip]:
-    """Assigns the folds of `data.folds`: drawn, stratified by label and group-disjoint, or one per group.
+def assign_folds(clips: Sequence[Clip], source: DataSource, label_format: LabelFormat = ONE_LABEL) -> list[Clip]:
+    """Assigns the folds of `data.folds`: drawn, stratified by class and group-disjoint, or one per group.
 
     Clips without groups are drawn by a hash of their key, as splits are.
 
@@ -55,11 +57,11 @@ def assign_folds(clips: Sequence[Clip], source: DataSource) -> list[Clip]:
         if missing := next((clip for clip in clips if clip.group is None), None):
             raise UserError(f"data.folds=groups: {missing.path} has no group; set data.group, or a column group")
         return [clip._replace(fold=clip.group) for clip in clips]
-    labels = np.unique([clip.label for clip in clips], return_inverse=True)[1]
+    pairs = _ClassPairs.of_clips(clips, label_format)
     if any(clip.group is not None for clip in clips):
-        folds = _deal_groups(labels, _group_names(clips), source.folds, source.split_seed)
+        folds = _deal_groups(pairs, _group_names(clips), source.folds, source.split_seed)
     else:
-        folds = _deal_clips(labels, _scores(clips, source.split_seed), source.folds)
+        folds = _deal_clips(pairs, _scores(clips, source.split_seed), source.folds)
     return [clip._replace(fold=str(fold + 1)) for clip, fold in zip(clips, folds.tolist(), strict=True)]
 
 
@@ -69,20 +71,50 @@ def fold_names(clips: Sequence[Clip]) -> list[str]:
     return sorted(names, key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name))
 
 
-def _deal_clips(labels: np.ndarray, scores: np.ndarray, count: int) -> np.ndarray:
-    """Deals the clips of each label to the folds in turn, in the order of their scores, (clips,) -> fold (clips,)."""
-    if (smallest := np.bincount(labels).min()) < count:
+class _ClassPairs(NamedTuple):
+    """Pairs of a clip and a class that its label names; a clip of which nothing is named is of the class "".
+
+    Attributes:
+        clips: Index of the clip, ascending, int64 (pairs,).
+        classes: Index of the class, int64 (pairs,).
+        names: Names of the classes, sorted.
+    """
+
+    clips: np.ndarray
+    classes: np.ndarray
+    names: list[str]
+
+    @classmethod
+    def of_clips(cls, clips: Sequence[Clip], label_format: LabelFormat) -> "_ClassPairs":
+        of_clips = [label_format.classes(clip.label) or [""] for clip in clips]
+        names = sorted({name for found in of_clips for name in found})
+        index = {name: number for number, name in enumerate(names)}
+        numbers = np.array([index[name] for found in of_clips for name in found], dtype=np.int64)
+        return cls(np.repeat(np.arange(len(clips)), [len(found) for found in of_clips]), numbers, names)
+
+    def rarest(self) -> np.ndarray:
+        """Returns the class of each clip that has the fewest clips, int64 (clips,)."""
+        order = np.lexsort((self.classes, np.bincount(self.classes)[self.classes], self.clips))
+        return self.classes[order][np.unique(self.clips[order], return_index=True)[1]]
+
+
+def _deal_clips(pairs: _ClassPairs, scores: np.ndarray, count: int) -> np.ndarray:
+    """Deals the clips of each class to the folds in turn, in the order of their scores, to (clips,).
+
+    A clip of several classes is dealt with the rarest of them, as in iterative stratification (Sechidis et al., 2011).
+    """
+    if (smallest := np.bincount(pairs.classes).min()) < count:
         raise UserError(
             f"data.folds={count}: a class has {counted(smallest, 'clip')}; at most {counted(smallest, 'fold')}"
         )
-    order = np.lexsort((scores, labels))
-    folds = np.empty(len(labels), dtype=np.int64)
-    folds[order] = np.arange(len(labels)) % count
+    order = np.lexsort((scores, pairs.rarest()))
+    folds = np.empty(len(scores), dtype=np.int64)
+    folds[order] = np.arange(len(scores)) % count
     return folds
 
 
-def _deal_groups(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Deals whole groups, the largest first, each to the fold with the fewest clips of its labels, to (clips,).
+def _deal_groups(pairs: _ClassPairs, groups: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Deals whole groups, the largest first, each to the fold with the fewest clips of its classes, to (clips,).
 
     Not scikit-learn's StratifiedGroupKFold: the folds of a study must be the same in every version.
     """
@@ -90,9 +122,9 @@ def _deal_groups(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) 
     if len(names) < count:
         limit = f"at most {counted(len(names), 'fold')}"
         raise UserError(f"data.folds={count}: the clips are of {counted(len(names), 'group')}; {limit}")
-    fractions = _LabelFractions(group, labels)
+    fractions = _ClassFractions(group, pairs)
     sizes = np.array([fractions.of_group(index).sum() for index in range(len(names))])
-    content, folds = np.zeros((count, labels.max() + 1)), np.empty(len(names), dtype=np.int64)
+    content, folds = np.zeros((count, len(pairs.names))), np.empty(len(names), dtype=np.int64)
     shuffled = np.random.default_rng(seed).permutation(len(names))
     for number, index in enumerate(shuffled[np.argsort(-sizes[shuffled], kind="stable")].tolist()):
         # A fold may be empty if the rest of the groups is larger than its share: the last groups fill empty folds.
@@ -105,29 +137,29 @@ def _deal_groups(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) 
     return folds[group]
 
 
-class _LabelFractions:
-    """Fractions of each label's clips that are in each group. Most are 0, so only the others are stored.
+class _ClassFractions:
+    """Fractions of each class's clips that are in each group. Most are 0, so only the others are stored.
 
     Args:
         groups: Group of each clip, (clips,).
-        labels: Label of each clip, (clips,).
+        pairs: Clips and classes.
 
     Attributes:
-        labels: Label of each fraction, in the order of the groups.
+        classes: Class of each fraction, in the order of the groups.
         values: Fractions.
     """
 
-    def __init__(self, groups: np.ndarray, labels: np.ndarray) -> None:
-        clips = np.bincount(labels)
+    def __init__(self, groups: np.ndarray, pairs: _ClassPairs) -> None:
+        clips = np.bincount(pairs.classes)
         self._size = len(clips)
-        pairs, counts = np.unique(groups * self._size + labels, return_counts=True)
-        self.labels, self.values = pairs % self._size, counts / clips[pairs % self._size]
-        self._starts = np.searchsorted(pairs, np.arange(groups.max() + 2) * self._size)
+        cells, counts = np.unique(groups[pairs.clips] * self._size + pairs.classes, return_counts=True)
+        self.classes, self.values = cells % self._size, counts / clips[cells % self._size]
+        self._starts = np.searchsorted(cells, np.arange(groups.max() + 2) * self._size)
 
     def of_group(self, group: int) -> np.ndarray:
-        """Returns the fractions of all labels in a group, (labels,)."""
+        """Returns the fractions of all classes in a group, (classes,)."""
         fractions, own = np.zeros(self._size), slice(self._starts[group], self._starts[group + 1])
-        fractions[self.labels[own]] = self.values[own]
+        fractions[self.classes[own]] = self.values[own]
         return fractions
 
 
@@ -164,18 +196,24 @@ def _predefined_splits(clips: Sequence[Clip], source: DataSource) -> np.ndarray 
 
 
 def _sample(
-    clips: Sequence[Clip], splits: np.ndarray, name: str, fraction: float, seed: int, is_disjoint: bool
+    clips: Sequence[Clip],
+    splits: np.ndarray,
+    name: str,
+    fraction: float,
+    seed: int,
+    is_disjoint: bool,
+    label_format: LabelFormat,
 ) -> None:
     """Moves a fraction of the training clips, of whole groups if the split is to be disjoint, to it, in place."""
     rows = np.flatnonzero(splits == "train")
     if fraction == 0 or not len(rows):
         return
     members = [clips[int(row)] for row in rows]
-    labels = np.array([clip.label for clip in members])
+    pairs = _ClassPairs.of_clips(members, label_format)
     if is_disjoint and any(clip.group is not None for clip in members):
-        chosen = _draw_groups(labels, _group_names(members), fraction, seed, name)
+        chosen = _draw_groups(pairs, _group_names(members), fraction, seed, name)
     else:
-        chosen = _draw_clips(labels, _scores(clips, seed)[rows], fraction, name)
+        chosen = _draw_clips(pairs, _scores(clips, seed)[rows], fraction, name)
     splits[rows[chosen]] = name
 
 
@@ -202,34 +240,41 @@ def split_checksums(clips: Sequence[Clip]) -> dict[str, str]:
     return checksums
 
 
-def _draw_clips(labels: np.ndarray, scores: np.ndarray, fraction: float, split: str) -> np.ndarray:
-    """Draws the clips with the lowest scores: at least one of each label, and as close to the fraction as possible."""
-    chosen = []
-    names, label = np.unique(labels, return_inverse=True)
-    order = np.lexsort((scores, label))
-    for name, rows in zip(names, np.split(order, np.cumsum(np.bincount(label))[:-1]), strict=True):
-        if len(rows) < 2:
+def _draw_clips(pairs: _ClassPairs, scores: np.ndarray, fraction: float, split: str) -> np.ndarray:
+    """Draws the clips with the lowest scores: at least one of each class, and as close to the fraction as possible.
+
+    Clips of several classes are drawn or not with the rarest of them first (Sechidis et al., "On the stratification of
+    multi-label data", 2011).
+    """
+    counts = np.bincount(pairs.classes)
+    order = np.lexsort((scores[pairs.clips], pairs.classes))
+    members = np.split(pairs.clips[order], np.cumsum(counts)[:-1])
+    drawn, decided = np.zeros(len(scores), bool), np.zeros(len(scores), bool)
+    for index in np.argsort(counts, kind="stable").tolist():
+        rows = members[index]
+        if len(rows) < 2 and pairs.names[index]:
             raise UserError(
-                f"label {str(name)!r}: too few clips to draw a {split} split; every split needs one, so record more, "
-                f"remove the label, or set data.{split}_fraction=0"
+                f"label {pairs.names[index]!r}: too few clips to draw a {split} split; every split needs one, so "
+                f"record more, remove the label, or set data.{split}_fraction=0"
             )
-        chosen.append(rows[: min(max(1, round(fraction * len(rows))), len(rows) - 1)])
-    return np.concatenate(chosen)
+        wanted = min(max(1, round(fraction * len(rows))), len(rows) - 1) - drawn[rows].sum()
+        drawn[rows[~decided[rows]][: max(0, wanted)]] = True
+        decided[rows] = True
+    return np.flatnonzero(drawn)
 
 
-def _draw_groups(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: int, name: str) -> np.ndarray:
-    """Draws whole groups: toggles them in random order if that brings the labels' fractions closer to the target.
+def _draw_groups(pairs: _ClassPairs, groups: np.ndarray, fraction: float, seed: int, name: str) -> np.ndarray:
+    """Draws whole groups: toggles them in random order if that brings the classes' fractions closer to the target.
 
     scikit-learn's StratifiedGroupKFold supports only fractions of 1 / n, and fails on small datasets.
     """
     names, group = np.unique(groups, return_inverse=True)
-    classes, label = np.unique(labels, return_inverse=True)
     if len(names) < 2:
         raise UserError(f"data.{name}_fraction: all clips are of one group, so no group-disjoint {name} split exists")
-    fractions = _LabelFractions(group, label)
-    smallest = np.ones(len(classes))
-    np.minimum.at(smallest, fractions.labels, fractions.values)
-    is_divisible = np.bincount(fractions.labels) > 1  # a label with a single group remains in training
+    fractions = _ClassFractions(group, pairs)
+    smallest = np.ones(len(pairs.names))
+    np.minimum.at(smallest, fractions.classes, fractions.values)
+    is_divisible = np.bincount(fractions.classes) > 1  # a class with a single group remains in training
     missing = np.where(is_divisible, np.maximum(fraction, smallest), 0)
     drawn = np.zeros(len(names), dtype=bool)
     for index in np.tile(np.random.default_rng(seed).permutation(len(names)), 3):
@@ -242,10 +287,12 @@ def _draw_groups(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: 
     return np.flatnonzero(drawn[group])
 
 
-def require_classes(clips: Sequence[Clip]) -> None:
-    """Rejects a clip table with fewer than two classes, or with a class of a single clip."""
-    counts = Counter(clip.label for clip in clips)
-    if len(counts) < 2:
+def require_classes(clips: Sequence[Clip], label_format: LabelFormat = ONE_LABEL) -> None:
+    """Rejects a clip table with too few classes, or with a class of a single clip."""
+    counts = Counter(name for clip in clips for name in label_format.classes(clip.label))
+    if not counts:
+        raise UserError("the dataset has no classes: all of its labels are empty")
+    if len(counts) < label_format.min_classes:
         names = ", ".join(map(repr, counts))
         raise UserError(f"the dataset has a single class ({names}); a classifier needs two or more")
     for label, count in counts.items():
@@ -253,8 +300,12 @@ def require_classes(clips: Sequence[Clip]) -> None:
             raise UserError(f"label {label!r}: has a single clip; record more, or remove the label")
 
 
-def require_training_clips(clips: Sequence[Clip]) -> None:
-    """Rejects a clip table with a label that has no training clips."""
-    missing = sorted({clip.label for clip in clips} - {clip.label for clip in clips if clip.split == "train"})
+def require_training_clips(clips: Sequence[Clip], label_format: LabelFormat = ONE_LABEL) -> None:
+    """Rejects a clip table with a class that has no training clips."""
+    everywhere, training = (
+        {name for clip in clips if clip.split in splits for name in label_format.classes(clip.label)}
+        for splits in ((None, *SPLITS), ("train",))
+    )
+    missing = sorted(everywhere - training)
     if missing:
         raise UserError(f"no training clips of {preview(list(map(repr, missing)), 5)}: all are in other splits")

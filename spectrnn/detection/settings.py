@@ -50,6 +50,7 @@ class DetectionSettings(WindowSettings):
         tuned: TunedThresholds | None,
         default_window: float,
         default_hop: float | None = None,
+        own: Array | None = None,
     ) -> "DetectionSettings":
         """Resolves the settings of a command.
 
@@ -59,6 +60,7 @@ class DetectionSettings(WindowSettings):
             tuned: Tuned thresholds of the model file, if there are any.
             default_window: Window in s if neither the config nor the model file has one.
             default_hop: Hop in s likewise; None for half of the window.
+            own: Thresholds of the model's task (classes,) if it has any, for a model file without tuned ones.
 
         Raises:
             UserError: A hop that leaves gaps, ``window=model`` without tuned thresholds, or an invalid background.
@@ -72,9 +74,11 @@ class DetectionSettings(WindowSettings):
             hop = tuned.hop if tuned and tuned.window == window else min(default_hop or window / 2, window)
         if hop > window:
             errors.add(f"hop={hop:g}: longer than the window of {window:g} s, so audio would be skipped")
-        thresholds = errors.collect(resolve_thresholds, config, labels, tuned, _DEFAULT_THRESHOLD)
+        thresholds = errors.collect(
+            resolve_thresholds, config, labels, tuned, np.array(_DEFAULT_THRESHOLD) if own is None else own
+        )
         errors.raise_if_any()
-        if config.threshold == "model" and tuned is None:
+        if config.threshold == "model" and tuned is None and own is None:
             log.warning(
                 "the model file has no tuned thresholds: using %g; threshold=NUMBER sets another", _DEFAULT_THRESHOLD
             )
@@ -96,7 +100,7 @@ class DetectionSettings(WindowSettings):
 
 
 def resolve_thresholds(
-    config: DetectionConfig, labels: list[str], tuned: TunedThresholds | None, default: float | None = None
+    config: DetectionConfig, labels: list[str], tuned: TunedThresholds | None, default: Array | None = None
 ) -> Array | None:
     """Resolves the threshold of each class.
 
@@ -104,7 +108,7 @@ def resolve_thresholds(
         config: Config of the command.
         labels: Labels of the model.
         tuned: Tuned thresholds of the model file, if there are any.
-        default: Threshold for ``threshold=model`` if the model file has none; None for no thresholds.
+        default: Threshold, () or (classes,), for ``threshold=model`` without tuned ones; None for no thresholds.
 
     Returns:
         Thresholds (classes,), infinite for the background; None for none.
@@ -120,9 +124,9 @@ def resolve_thresholds(
         thresholds = tuned.as_array(labels)
     else:
         value = default if config.threshold == "model" else config.threshold
-        if not isinstance(value, float):
+        if value is None or isinstance(value, str):
             return None
-        thresholds = np.full(len(labels), value)
+        thresholds = np.full(len(labels), value, np.float64)
     thresholds[np.isin(labels, background)] = np.inf
     if not np.isfinite(thresholds).any():
         raise UserError("background: covers every label with a threshold, so nothing could be detected")

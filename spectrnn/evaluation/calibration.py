@@ -1,8 +1,10 @@
-"""Temperature scaling of probabilities (Guo et al., 2017)."""
+"""Temperature scaling of probabilities (Guo et al., 2017), and decision thresholds."""
 
 import numpy as np
+import torch
 
-from spectrnn.evaluation.metrics import Array, gap_of_confidence, row_parts
+from spectrnn.evaluation.metrics import Array, expected_calibration_error, gap_of_confidence, row_parts
+from spectrnn.model.task import Task
 
 # From 0.2 on, converting probabilities back to temperature 1 loses no visible precision.
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.2, 20.0
@@ -11,6 +13,50 @@ _PRIOR_STRENGTH = 3.0
 _TINY = float(np.finfo(np.float32).tiny)  # a float32 softmax underflows to 0 below it
 _MAX_LOGITS = 1 << 24  # that a fit uses, of evenly spaced clips: its one parameter needs no more
 _STEPS = 60  # of the bisection, down to the precision of float64
+
+
+def fit_temperatures(probabilities: Array, targets: Array) -> Array:
+    """Fits the temperature of a task: of exclusive classes one (), with several labels per clip one per class.
+
+    Args:
+        probabilities: Probabilities (clips, classes) at temperature 1.
+        targets: Targets, as in `Outcome`.
+
+    Returns:
+        float64 () or (classes,).
+    """
+    if targets.ndim == 1:
+        return np.array(fit_temperature(probabilities, targets))
+    binary = (np.stack([1 - column, column], 1) for column in probabilities.T)
+    return np.array([fit_temperature(pair, own.astype(np.int64)) for pair, own in zip(binary, targets.T, strict=True)])
+
+
+def fit_thresholds(probabilities: Array, targets: Array) -> Array:
+    """Returns the threshold of each class that maximizes its F1 score.
+
+    It is in the middle between two neighbouring probabilities; of several best ones, the one closest to 1/2.
+
+    Args:
+        probabilities: Probabilities (clips, classes).
+        targets: Whether each clip is of each class, bool (clips, classes).
+
+    Returns:
+        float64 (classes,); 1/2 for a class without clips.
+    """
+    return np.array([_best_threshold(*column) for column in zip(probabilities.T, targets.T, strict=True)])
+
+
+def _best_threshold(scores: Array, positive: Array) -> float:
+    if not positive.any():
+        return 0.5
+    order = np.argsort(-scores, kind="stable")
+    ranked, hits = scores[order].astype(np.float64), np.cumsum(positive[order])
+    last = np.flatnonzero(np.diff(ranked, append=-1.0))  # clip of each distinct score
+    f1 = 2 * hits[last] / (last + 1 + positive.sum())
+    # All clips up to a score are detected by a threshold between it and the next lower one.
+    middle = (ranked[last] + np.append(ranked[last[1:]], 0.0)) / 2
+    best = middle[f1 >= f1.max() - 1e-12]
+    return float(best[np.abs(best - 0.5).argmin()])
 
 
 def fit_temperature(probabilities: Array, targets: Array) -> float:
@@ -47,17 +93,19 @@ def fit_temperature(probabilities: Array, targets: Array) -> float:
     return 1 / high
 
 
-def apply_temperature(probabilities: Array, temperature: float) -> Array:
-    """Probabilities (clips, classes) as if their logits were divided by a (further) temperature."""
-    powers = np.exp(_logits(probabilities) / temperature)
-    return powers / powers.sum(1, keepdims=True)
+def apply_temperature(task: Task, probabilities: Array, temperature: Array) -> Array:
+    """Probabilities (clips, classes) as if their logits were divided by a (further) temperature, () or (classes,)."""
+    logits = task.logits(torch.from_numpy(probabilities))
+    return task.probabilities(logits, torch.as_tensor(temperature, dtype=torch.float32)).numpy()
 
 
-def calibration_error_at(probabilities: Array, targets: Array, temperature: float) -> float:
+def calibration_error_at(task: Task, probabilities: Array, targets: Array, temperature: Array) -> float:
     """`expected_calibration_error` of `apply_temperature`, in parts: it needs few of its values at a time."""
+    if targets.ndim == 2:
+        return expected_calibration_error(apply_temperature(task, probabilities, temperature), targets)
     confidence, correct = np.empty(len(targets)), np.empty(len(targets), bool)
     for part in row_parts(probabilities):
-        divided = apply_temperature(probabilities[part], temperature)
+        divided = apply_temperature(task, probabilities[part], temperature)
         confidence[part], correct[part] = divided.max(1), divided.argmax(1) == targets[part]
     return gap_of_confidence(confidence, correct)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from spectrnn.evaluation.metrics import Array
 
+NOTHING = "(nothing)"  # class of clips, with several labels per clip, in which no class sounds or is detected
 _MAX_ROWS = 100  # classes up to which JSON has the whole matrix
 
 
@@ -26,7 +27,16 @@ class Confusion:
 
     @classmethod
     def count(cls, predicted: Array, targets: Array, labels: list[str]) -> "Confusion":
-        """Counts clips by their predicted classes (clips,) and their true classes (clips,)."""
+        """Counts clips by their predicted and their true classes, both as in `Outcome`.
+
+        With several labels per clip there is one more class, of nothing. A class that is detected correctly counts as
+        such; each class that is missed counts with each that is detected in its place, or with nothing, and each class
+        that is detected besides all true ones counts as detected in nothing (Heydarian et al., "MLCM: multi-label
+        confusion matrix", 2022).
+        """
+        if targets.ndim == 2:
+            cells, labels = _label_set_cells(predicted, targets), [*labels, NOTHING]
+            targets, predicted = cells.T
         return cls._of_pairs(targets, predicted, np.ones(len(targets), np.int64), labels)
 
     @classmethod
@@ -89,3 +99,16 @@ class Confusion:
     def correct(self) -> int:
         """Number of correct clips."""
         return int(self.cells[self.cells[:, 0] == self.cells[:, 1], 2].sum())
+
+
+def _label_set_cells(predicted: Array, targets: Array) -> Array:
+    """True and predicted class of each cell that a clip counts in, int64 (counts, 2)."""
+    nothing, cells = targets.shape[1], []
+    for detected, actual in zip(predicted, targets, strict=True):
+        cells += [(index, index) for index in np.flatnonzero(detected & actual).tolist()]
+        missed, false = (np.flatnonzero(errors).tolist() for errors in (actual & ~detected, detected & ~actual))
+        if not detected.any() and not actual.any():
+            cells.append((nothing, nothing))
+        elif missed or false:
+            cells += [(index, other) for index in missed or [nothing] for other in false or [nothing]]
+    return np.array(cells, np.int64).reshape(-1, 2)

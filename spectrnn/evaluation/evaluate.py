@@ -24,8 +24,8 @@ from spectrnn.evaluation.confusion import Confusion
 from spectrnn.evaluation.metrics import (
     Array,
     Metric,
+    Outcome,
     bootstrap_intervals,
-    class_counts,
     classification_metrics,
     metrics_of,
     per_class_metrics,
@@ -115,7 +115,9 @@ def open_model(config: DictConfig, errors: ErrorCollector) -> OpenedModel:
     classifier, trained = serialization.load(path, device, config.trust)
     if source.sample_rate != classifier.sample_rate:
         raise UserError(f"data.sample_rate={source.sample_rate}: the model needs {classifier.sample_rate} Hz")
-    dataset, unknown = open_dataset_for_evaluation(source, config.split, classifier.labels, device)
+    dataset, unknown = open_dataset_for_evaluation(
+        source, config.split, classifier.labels, device, classifier.task.label_format
+    )
     now, before = to_container(config.data, "data"), with_run_paths(trained.get("data"), path.parent)
     warn_about_train_overlap(now, before, path, dataset, config.split)
     notes = []
@@ -148,14 +150,15 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     model = open_model(config, errors)
     classifier, split = model.classifier, config.split
     metrics = metrics_of(classifier.task, custom)
-    probabilities, targets = predict_batches(classifier, model.batches, progress=True)
-    report = compute_metrics(probabilities, targets, classifier.labels, metrics)
-    report["ece_uncalibrated"] = calibration_error_at(probabilities, targets, 1 / float(classifier.temperature))
+    outcome = predict_batches(classifier, model.batches, progress=True)
+    report = compute_metrics(outcome, classifier.labels, metrics)
+    inverse = (1 / classifier.temperature).numpy(force=True)
+    report["ece_uncalibrated"] = calibration_error_at(classifier.task, outcome.probabilities, outcome.targets, inverse)
     folder = Path(config.out or model.path.parent / "eval" / split).expanduser()
     content = {split: report, "model": str(model.path), "unknown_labels": model.unknown_labels}
     write_results(split, content, folder)
     clips = [model.dataset.clips[row] for row in model.dataset.rows(split)]
-    write_predictions(Predictions(clips, probabilities, classifier.labels), folder / PREDICTIONS)
+    write_predictions(Predictions.of(clips, outcome, classifier), folder / PREDICTIONS)
     model.dataset.list_skipped(folder)
     write_confusion(report, folder)
     if config.report:
@@ -164,7 +167,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
             classifier=classifier,
             dataset=model.dataset,
             split=split,
-            probabilities=probabilities,
+            outcome=outcome,
             metrics=report,
             batch_size=config.batch_size,
             model=model.path,
@@ -219,7 +222,7 @@ def is_same_dataset(now: Mapping[str, Any], trained: Any) -> bool:
 
 
 @torch.inference_mode()
-def predict_batches(classifier: Classifier, batches: BucketedBatches, progress: bool = False) -> tuple[Array, Array]:
+def predict_batches(classifier: Classifier, batches: BucketedBatches, progress: bool = False) -> Outcome:
     """Computes the probabilities of all clips (collective if the batches are sharded).
 
     Args:
@@ -228,8 +231,7 @@ def predict_batches(classifier: Classifier, batches: BucketedBatches, progress: 
         progress: Whether to show a progress bar.
 
     Returns:
-        Probabilities float32 (clips, classes) and class indices int64 (clips,), in the order of the batches' rows, on
-        every rank.
+        Probabilities, decisions and targets, in the order of the batches' rows, on every rank.
     """
     training = classifier.training
     classifier.eval()
@@ -251,7 +253,7 @@ def predict_batches(classifier: Classifier, batches: BucketedBatches, progress: 
     if batches.shard[1] > 1:
         shards = distributed.all_gather(own)
         own = tuple(np.concatenate(column) for column in zip(*shards, strict=True))
-    return mean_over_crops(classifier.task, *own), batches.targets
+    return Outcome.of(classifier.task, mean_over_crops(classifier.task, *own), batches.targets)
 
 
 def mean_over_crops(task: Task, probabilities: Array, rows: Array, weights: Array) -> Array:
@@ -284,26 +286,25 @@ def mean_over_crops(task: Task, probabilities: Array, rows: Array, weights: Arra
 
 
 def compute_metrics(
-    probabilities: Array, targets: Array, labels: list[str], metrics: Mapping[str, Metric], **resampling: Any
+    outcome: Outcome, labels: list[str], metrics: Mapping[str, Metric], **resampling: Any
 ) -> dict[str, Any]:
     """Computes all results of a split, ready for JSON: metrics, 95 % intervals, per-class metrics, confusion matrix.
 
     Args:
-        probabilities: Probabilities (clips, classes).
-        targets: Class indices (clips,).
+        outcome: Answers for the clips.
         labels: Class names.
         metrics: Metrics by name.
         **resampling: Groups and folds, as for `bootstrap_intervals`.
     """
-    predicted = probabilities.argmax(1)
     return {
-        **classification_metrics(probabilities, targets, metrics),
-        "clips": len(targets),
+        **classification_metrics(outcome, metrics),
+        "clips": len(outcome.targets),
+        "correct": int(outcome.correct.sum()),
         "metrics": {
             name: {"title": m.title, "higher_is_better": m.higher_is_better, "is_fraction": m.is_fraction}
             for name, m in metrics.items()
         },
-        "intervals_95": bootstrap_intervals(probabilities, targets, metrics, **resampling),
-        "per_class": per_class_metrics(class_counts(predicted, targets, len(labels)), labels),
-        "confusion": Confusion.count(predicted, targets, labels).to_json(),
+        "intervals_95": bootstrap_intervals(outcome, metrics, **resampling),
+        "per_class": per_class_metrics(outcome, labels),
+        "confusion": Confusion.count(outcome.decisions, outcome.targets, labels).to_json(),
     }

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from spectrnn.errors import UserError
 from spectrnn.model.task import Task
@@ -17,7 +18,39 @@ _NUM_BINS = 15  # of confidence, for the calibration error
 _TINY = 1e-12
 _NORMAL_95 = 1.959964  # quantile of the standard normal distribution
 _MAX_VALUES = 1 << 20  # of an intermediate result, which is computed in parts if it is larger
+_MAX_RANKED = 1 << 19  # probabilities up to which a metric of rankings has an interval: each sample ranks them all
 _MAX_SQUARE = 1000  # classes up to which a metric of confusion matrices has an interval: each sample is such a matrix
+
+
+class Outcome(NamedTuple):
+    """The answers for the clips of a split.
+
+    Attributes:
+        probabilities: Probabilities, float32 (clips, classes).
+        decisions: Predicted class of each clip, int64 (clips,); with several labels per clip which classes are
+            detected, bool (clips, classes).
+        targets: True classes, likewise.
+    """
+
+    probabilities: Array
+    decisions: Array
+    targets: Array
+
+    @classmethod
+    def of(cls, task: Task, probabilities: Array, targets: Array) -> "Outcome":
+        """Decides as the task does."""
+        return cls(probabilities, task.decide(torch.from_numpy(probabilities)).numpy(force=True), targets)
+
+    @property
+    def correct(self) -> Array:
+        """Whether each clip is classified correctly, in all of its classes, bool (clips,)."""
+        same = self.decisions == self.targets
+        return same if same.ndim == 1 else same.all(1)
+
+
+def class_indices(answer: Any) -> int | list[int]:
+    """Converts a decision or a target of one clip to a class index, or with several labels per clip to their list."""
+    return int(answer) if np.ndim(answer) == 0 else np.flatnonzero(answer).tolist()
 
 
 class ClassCounts(NamedTuple):
@@ -35,10 +68,13 @@ class ClassCounts(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """A metric of a split. One of `from_counts`, `from_confusion` and `per_clip` gives it a confidence interval.
+    """A metric of a split. One of the functions after `min_classes` gives it a confidence interval.
+
+    Targets are class indices (clips,), or with several labels per clip bool (clips, classes).
 
     Attributes:
-        function: Function of probabilities (clips, classes) and target classes (clips,) that returns the value.
+        function: Function of probabilities (clips, classes) and targets that returns the value; None for a metric that
+            follows from `from_counts`.
         title: Title for tables, plots and pages.
         higher_is_better: Whether a higher value is better.
         is_fraction: Whether values are fractions, which pages show as percentages.
@@ -47,9 +83,11 @@ class Metric(NamedTuple):
         from_confusion: Function of confusion matrices (samples, classes, classes) that returns the values (samples,).
             With more than 1,000 classes there is no interval.
         per_clip: Function with the arguments of `function` that returns values (clips,), whose mean is the metric.
+        from_ranking: Function of `ClassRankings` and of how often each clip counts (samples, clips) that returns the
+            values (samples,).
     """
 
-    function: Callable[[Array, Array], float]
+    function: Callable[[Array, Array], float] | None
     title: str
     higher_is_better: bool = True
     is_fraction: bool = True
@@ -57,15 +95,20 @@ class Metric(NamedTuple):
     from_counts: Callable[[ClassCounts], Array] | None = None
     from_confusion: Callable[[Array], Array] | None = None
     per_clip: Callable[[Array, Array], Array] | None = None
+    from_ranking: Callable[["ClassRankings", Array], Array] | None = None
+
+    def value(self, outcome: Outcome) -> float:
+        """Returns the value of the metric."""
+        probabilities, decisions, targets = outcome
+        if self.function:
+            return float(self.function(probabilities, targets))
+        assert self.from_counts
+        return float(self.from_counts(class_counts(decisions, targets, probabilities.shape[1]))[0])
 
     @classmethod
     def of_counts(cls, function: Callable[[ClassCounts], Array], title: str, **settings: Any) -> "Metric":
         """Makes a metric from its `from_counts`."""
-
-        def value(probabilities: Array, targets: Array) -> float:
-            return float(function(class_counts(probabilities.argmax(1), targets, probabilities.shape[1]))[0])
-
-        return cls(value, title, from_counts=function, **settings)
+        return cls(None, title, from_counts=function, **settings)
 
     @classmethod
     def of_confusion(cls, function: Callable[[Array], Array], title: str, **settings: Any) -> "Metric":
@@ -81,17 +124,30 @@ class Metric(NamedTuple):
         """Makes a metric from its `per_clip`."""
         return cls(lambda *arguments: float(function(*arguments).mean()), title, per_clip=function, **settings)
 
+    @classmethod
+    def of_ranking(cls, function: Callable[["ClassRankings", Array], Array], title: str, **settings: Any) -> "Metric":
+        """Makes a metric from its `from_ranking`."""
+
+        def value(probabilities: Array, targets: Array) -> float:
+            once = np.ones((1, len(targets)))
+            return float(function(ClassRankings(probabilities, targets), once)[0])
+
+        return cls(value, title, from_ranking=function, **settings)
+
 
 def class_counts(predicted: Array, targets: Array, classes: int, weights: Array | None = None) -> ClassCounts:
     """Counts clips by class.
 
     Args:
-        predicted: Predicted classes (clips,).
-        targets: True classes (clips,).
+        predicted: Decisions, as in `Outcome`.
+        targets: Targets, as in `Outcome`.
         classes: Number of classes.
         weights: How often each clip counts in each sample, (samples, clips); None for one sample, in which each clip
             counts once.
     """
+    if targets.ndim == 2:
+        rows = np.ones((1, len(targets))) if weights is None else weights
+        return ClassCounts(*(rows @ cells for cells in (predicted & targets, targets, predicted)))
     correct = np.flatnonzero(predicted == targets)
 
     def count(indices: Array, clips: Array | slice) -> Array:
@@ -130,8 +186,115 @@ def macro_f1(counts: ClassCounts) -> Array:
     return (2 * counts.correct / np.maximum(occurrences, 1)).sum(1) / (occurrences > 0).sum(1)
 
 
+def micro_f1(counts: ClassCounts) -> Array:
+    """F1 score over all pairs of a clip and a class, (samples,)."""
+    return 2 * counts.correct.sum(1) / np.maximum(counts.actual.sum(1) + counts.predicted.sum(1), 1)
+
+
+class ClassRankings:
+    """The clips of a split, ranked by the probability of each class.
+
+    Args:
+        probabilities: Probabilities (clips, classes).
+        targets: Targets, as in `Outcome`.
+
+    Attributes:
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, probabilities: Array, targets: Array) -> None:
+        self._probabilities, self._targets, self.num_classes = probabilities, targets, probabilities.shape[1]
+
+    def average_precision(self, weights: Array) -> Array:
+        """Average precision of each class, in samples in which clips count several times.
+
+        It is the sum of the precision at each threshold times the increase of the recall there, without interpolation.
+
+        Args:
+            weights: How often each clip counts, (samples, clips).
+
+        Returns:
+            (samples, classes); NaN for a class without clips in a sample.
+        """
+        return self._of_each_class(_average_precision, weights)
+
+    def auroc(self, weights: Array) -> Array:
+        """Area under the receiver operating characteristic of each class; see `average_precision`.
+
+        NaN for a class that no, or every, clip of a sample has.
+        """
+        return self._of_each_class(_auroc, weights)
+
+    def _of_each_class(self, function: Callable[[Array, Array], Array], weights: Array) -> Array:
+        values = np.full((len(weights), self._probabilities.shape[1]), np.nan)
+        is_set = self._targets.ndim == 2
+        for index in np.flatnonzero(self._targets.any(0)) if is_set else np.unique(self._targets):
+            positive = self._targets[:, index] if is_set else self._targets == index
+            values[:, index] = _ranking_value(function, self._probabilities[:, index], positive, weights)
+        return values
+
+    def micro(self) -> "ClassRankings":
+        """Returns the ranking of all pairs of a clip and a class by their probability, as of a single class."""
+        targets = self._targets
+        if targets.ndim == 1:
+            targets = targets[:, None] == np.arange(self._probabilities.shape[1])
+        return ClassRankings(self._probabilities.reshape(-1, 1), targets.reshape(-1, 1))
+
+
+def _ranking_value(function: Callable[[Array, Array], Array], scores: Array, positive: Array, weights: Array) -> Array:
+    """A value per sample, of the numbers of positive and negative clips at or above each score, (samples, scores)."""
+    order = np.argsort(-scores, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # clip of each distinct score
+    ordered = weights[:, order]
+    hits = np.cumsum(ordered * positive[order], 1)[:, last]
+    return function(hits, np.cumsum(ordered, 1)[:, last] - hits)
+
+
+def _average_precision(hits: Array, alarms: Array) -> Array:
+    with np.errstate(invalid="ignore"):
+        precision = np.nan_to_num(hits / (hits + alarms))
+        return (precision * np.diff(hits, prepend=0)).sum(1) / hits[:, -1]
+
+
+def _auroc(hits: Array, alarms: Array) -> Array:
+    steps = np.diff(alarms, prepend=0)
+    with np.errstate(invalid="ignore"):
+        area = (steps * (hits - np.diff(hits, prepend=0) / 2)).sum(1)
+        return area / (hits[:, -1] * alarms[:, -1])
+
+
+def _mean_over_classes(values: Array) -> Array:
+    """Mean over the classes that have a value, (samples, classes) -> (samples,); 0 if none has one."""
+    found = ~np.isnan(values)
+    return np.where(found, values, 0).sum(1) / np.maximum(found.sum(1), 1)
+
+
+def mean_average_precision(rankings: ClassRankings, weights: Array) -> Array:
+    """Mean average precision over the classes with clips, (samples,)."""
+    return _mean_over_classes(rankings.average_precision(weights))
+
+
+def mean_auroc(rankings: ClassRankings, weights: Array) -> Array:
+    """Mean area under the receiver operating characteristic over the classes with and without clips, (samples,)."""
+    return _mean_over_classes(rankings.auroc(weights))
+
+
+def micro_average_precision(rankings: ClassRankings, weights: Array) -> Array:
+    """Average precision of all pairs of a clip and a class, (samples,)."""
+    micro = rankings.micro()
+    return _mean_over_classes(micro.average_precision(np.repeat(weights, rankings.num_classes, 1)))
+
+
+def micro_auroc(rankings: ClassRankings, weights: Array) -> Array:
+    """Area under the receiver operating characteristic of all pairs of a clip and a class, (samples,)."""
+    micro = rankings.micro()
+    return _mean_over_classes(micro.auroc(np.repeat(weights, rankings.num_classes, 1)))
+
+
 def cross_entropy(probabilities: Array, targets: Array) -> Array:
-    """Cross-entropy of each clip in nats, (clips,)."""
+    """Cross-entropy of each clip in nats, (clips,); of label sets the mean over the classes."""
+    if targets.ndim == 2:
+        return -np.log(np.maximum(np.where(targets, probabilities, 1 - probabilities), _TINY)).mean(1)
     return -np.log(np.maximum(probabilities[np.arange(len(targets)), targets], _TINY))
 
 
@@ -145,7 +308,12 @@ def is_in_top_3(probabilities: Array, targets: Array) -> Array:
 
 
 def expected_calibration_error(probabilities: Array, targets: Array) -> float:
-    """Expected calibration error (Guo et al., 2017): mean distance of confidence and accuracy over equal-width bins."""
+    """Expected calibration error (Guo et al., 2017): mean distance of confidence and accuracy over equal-width bins.
+
+    With several labels per clip, of the probabilities of all classes, and of how often these are right.
+    """
+    if targets.ndim == 2:
+        return gap_of_confidence(probabilities.ravel(), targets.ravel())
     return gap_of_confidence(probabilities.max(1), probabilities.argmax(1) == targets)
 
 
@@ -163,6 +331,11 @@ METRICS: dict[str, Metric] = {
     "macro_f1": Metric.of_counts(macro_f1, "macro F1"),
     "loss": Metric.mean_over_clips(cross_entropy, "loss", higher_is_better=False, is_fraction=False),
     "top_3_accuracy": Metric.mean_over_clips(is_in_top_3, "top-3 accuracy", min_classes=4),
+    "map": Metric.of_ranking(mean_average_precision, "mean average precision"),
+    "micro_map": Metric.of_ranking(micro_average_precision, "average precision, micro"),
+    "auroc": Metric.of_ranking(mean_auroc, "AUROC"),
+    "micro_auroc": Metric.of_ranking(micro_auroc, "AUROC, micro"),
+    "micro_f1": Metric.of_counts(micro_f1, "micro F1"),
     "ece": Metric(expected_calibration_error, "calibration error", higher_is_better=False),
 }
 
@@ -179,14 +352,13 @@ def metrics_of(task: Task, custom: Mapping[str, Metric] | None = None) -> dict[s
     return metrics | dict(custom or {})
 
 
-def classification_metrics(probabilities: Array, targets: Array, metrics: Mapping[str, Metric]) -> dict[str, float]:
-    """Computes metrics, by name, from probabilities (clips, classes) and class indices (clips,)."""
-    return {name: float(metric.function(probabilities, targets)) for name, metric in metrics.items()}
+def classification_metrics(outcome: Outcome, metrics: Mapping[str, Metric]) -> dict[str, float]:
+    """Computes metrics, by name."""
+    return {name: metric.value(outcome) for name, metric in metrics.items()}
 
 
 def bootstrap_intervals(
-    probabilities: Array,
-    targets: Array,
+    outcome: Outcome,
     metrics: Mapping[str, Metric],
     seed: int = 0,
     groups: Array | None = None,
@@ -195,8 +367,7 @@ def bootstrap_intervals(
     """Computes 95 % bootstrap confidence intervals (Efron, 1979) by resampling clips, or whole groups of them.
 
     Args:
-        probabilities: Probabilities (clips, classes).
-        targets: Class indices (clips,).
+        outcome: Answers for the clips.
         metrics: Metrics by name; those with none of the functions of `Metric` that give one get no
             interval.
         seed: Seed of the resampling.
@@ -208,7 +379,8 @@ def bootstrap_intervals(
         `wilson_interval` for as many independent clips, or groups.
     """
     generator = np.random.default_rng(seed)
-    classes, clips, predicted = probabilities.shape[1], np.arange(len(targets)), probabilities.argmax(1)
+    probabilities, predicted, targets = outcome
+    classes, clips = probabilities.shape[1], np.arange(len(targets))
     _, first, group = np.unique(clips if groups is None else groups, return_index=True, return_inverse=True)
     fold = np.zeros_like(first) if folds is None else folds[first]  # of each group
     strata = [np.flatnonzero(fold == name) for name in np.unique(fold)]
@@ -221,8 +393,15 @@ def bootstrap_intervals(
         for name, metric in metrics.items()
         if metric.from_confusion and classes <= _MAX_SQUARE
     }
-    samples = {name: np.empty(_RESAMPLES) for name in [*values, *of_counts, *of_matrices]}
-    size = max(1, _MAX_VALUES // max(len(targets), classes**2 if of_matrices else classes))
+    of_rankings = {
+        name: metric.from_ranking
+        for name, metric in metrics.items()
+        if metric.from_ranking and probabilities.size <= _MAX_RANKED
+    }
+    rankings = ClassRankings(probabilities, targets)
+    samples = {name: np.empty(_RESAMPLES) for name in [*values, *of_counts, *of_matrices, *of_rankings]}
+    largest = max(len(targets), classes**2 if of_matrices else classes, probabilities.size if of_rankings else 0)
+    size = max(1, _MAX_VALUES // largest)
     for start in range(0, _RESAMPLES, size):
         part = range(start, min(start + size, _RESAMPLES))
         weights = np.empty((len(part), len(targets)))  # how often each clip was drawn
@@ -241,6 +420,8 @@ def bootstrap_intervals(
             matrices = np.reshape(rows, (len(part), classes, classes))
             for name, from_confusion in of_matrices.items():
                 samples[name][part] = from_confusion(matrices)
+        for name, from_ranking in of_rankings.items():
+            samples[name][part] = from_ranking(rankings, weights)
     intervals = {name: np.percentile(samples[name], [2.5, 97.5]).tolist() for name in metrics if name in samples}
     for name, (low, high) in intervals.items():
         if metrics[name].is_fraction and low == high in (0, 1):
@@ -262,15 +443,24 @@ def wilson_interval(correct: int, clips: int) -> tuple[float, float]:
     return max(0.0, center - radius), min(1.0, center + radius)
 
 
-def per_class_metrics(counts: ClassCounts, labels: list[str]) -> dict[str, dict[str, float]]:
-    """Computes precision, recall, F1 and support of each class from the counts of one sample."""
+def per_class_metrics(outcome: Outcome, labels: list[str]) -> dict[str, dict[str, float | None]]:
+    """Computes precision, recall, F1 and support of each class; with up to 1,000 classes average precision and AUROC.
+
+    These are None for a class without clips, or AUROC with nothing else.
+    """
+    counts = class_counts(outcome.decisions, outcome.targets, len(labels))
     correct, actual, predicted = (values[0].tolist() for values in counts)
+    ranking: dict[str, Array] = {}
+    if len(labels) <= _MAX_SQUARE:
+        rankings, once = ClassRankings(outcome.probabilities, outcome.targets), np.ones((1, len(outcome.targets)))
+        ranking = {"average_precision": rankings.average_precision(once)[0], "auroc": rankings.auroc(once)[0]}
     return {
         label: {
             "precision": float(correct[index] / max(predicted[index], 1)),
             "recall": float(correct[index] / max(actual[index], 1)),
             "f1": float(2 * correct[index] / max(actual[index] + predicted[index], 1)),
             "support": int(actual[index]),
+            **{name: None if np.isnan(values[index]) else float(values[index]) for name, values in ranking.items()},
         }
         for index, label in enumerate(labels)
     }

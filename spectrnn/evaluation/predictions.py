@@ -1,7 +1,9 @@
 """`predictions.csv`: a row per evaluated clip, from which metrics can be computed again and runs be compared.
 
 With many classes a row has not all of its probabilities, but those of its label and of the most probable classes. All
-metrics of `evaluation.metrics` follow from these; other probabilities are read as 0.
+metrics of `evaluation.metrics` follow from these; other probabilities are read as 0. With several labels per clip the
+column of the true ones is ``labels``, both it and ``predicted`` have names joined by semicolons, and every class has a
+column.
 """
 
 import csv
@@ -12,13 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from spectrnn.data.clips import Clip
+from spectrnn.data.labels import LABEL_SET, ONE_LABEL, SEPARATOR, LabelFormat
 from spectrnn.errors import UserError
-from spectrnn.evaluation.metrics import Array
+from spectrnn.evaluation.metrics import Array, Outcome
 from spectrnn.files import atomic_write
 from spectrnn.inference.predictor import top_classes
+from spectrnn.model.classifier import Classifier
 
 PREDICTIONS = "predictions.csv"
 _COLUMNS = ("path", "start", "end", "group", "split", "fold", "label", "predicted")  # then probabilities
+_LABELS = "labels"  # the column of the label with several labels per clip
 _MAX_COLUMNS = 200  # classes up to which each has a column
 _TOP_K = 20  # most probable classes with more
 _LABEL_PROBABILITY = "label_probability"  # the column after `_COLUMNS` in which the other kind is recognized
@@ -29,27 +34,52 @@ class Predictions:
     """Clips with their probabilities.
 
     Args:
-        clips: Clips, whose label is one of `labels`.
+        clips: Clips, whose labels are among `labels`.
         probabilities: Probabilities float32 (clips, classes).
+        decisions: Decisions, as in `Outcome`.
         labels: Class names, in the order of the probabilities.
+        label_format: How the label of a clip names classes.
         is_partial: Whether classes may be missing, of which no clip has a label or a probability.
     """
 
     clips: list[Clip]
     probabilities: Array
+    decisions: Array
     labels: list[str]
+    label_format: LabelFormat = ONE_LABEL
     is_partial: bool = False
+
+    @classmethod
+    def of(cls, clips: list[Clip], outcome: Outcome, classifier: Classifier) -> "Predictions":
+        """Returns the predictions of a classifier for clips."""
+        label_format = classifier.task.label_format
+        return cls(clips, outcome.probabilities, outcome.decisions, classifier.labels, label_format)
 
     @property
     def targets(self) -> Array:
-        """Class indices, int64 (clips,)."""
-        index = {label: number for number, label in enumerate(self.labels)}
-        return np.array([index[clip.label] for clip in self.clips], dtype=np.int64)
+        """Targets, as in `Outcome`."""
+        return self.label_format.targets([clip.label for clip in self.clips], self.labels)
+
+    @property
+    def outcome(self) -> Outcome:
+        """Probabilities, decisions and targets."""
+        return Outcome(self.probabilities, self.decisions, self.targets)
+
+    def predicted(self, row: int) -> str:
+        """Returns the predicted class of a row, or the names of the detected ones, joined by semicolons."""
+        decision = self.decisions[row]
+        if decision.ndim == 0:
+            return self.labels[decision]
+        return SEPARATOR.join(self.labels[index] for index in np.flatnonzero(decision))
+
+    def rows(self, rows: Sequence[int] | Array) -> "Predictions":
+        """Returns some rows."""
+        clips = [self.clips[row] for row in rows]
+        return replace(self, clips=clips, probabilities=self.probabilities[rows], decisions=self.decisions[rows])
 
     def of_split(self, split: str) -> "Predictions":
         """Returns the rows of a split."""
-        rows = [row for row, clip in enumerate(self.clips) if clip.split == split]
-        return Predictions([self.clips[row] for row in rows], self.probabilities[rows], self.labels, self.is_partial)
+        return self.rows([row for row, clip in enumerate(self.clips) if clip.split == split])
 
 
 def write_predictions(predictions: Predictions, path: Path) -> None:
@@ -59,10 +89,12 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
     probable classes: ``class_1``, ``probability_1``, ``class_2`` ... Columns of a clip that are empty in all rows are
     omitted. Probabilities have the nine digits of a float32.
     """
-    labels, values, targets = predictions.labels, predictions.probabilities, predictions.targets.tolist()
+    labels, values, targets = predictions.labels, predictions.probabilities, predictions.targets
     rows = [_cells(clip) for clip in predictions.clips]
-    kept = [column for column in range(len(_COLUMNS) - 1) if any(row[column] for row in rows)]
-    is_whole, count = len(labels) <= _MAX_COLUMNS, min(_TOP_K, len(labels))
+    kept = [column for column in range(len(_COLUMNS) - 2) if any(row[column] for row in rows)] + [len(_COLUMNS) - 2]
+    is_set = predictions.label_format is LABEL_SET
+    is_whole, count = is_set or len(labels) <= _MAX_COLUMNS, min(_TOP_K, len(labels))
+    names = [*_COLUMNS[:-2], _LABELS if is_set else "label"]
     numbered = [f"{name}_{number}" for number in range(1, count + 1) for name in ("class", "probability")]
     with (
         atomic_write(path) as temporary,
@@ -70,9 +102,9 @@ def write_predictions(predictions: Predictions, path: Path) -> None:
     ):
         writer = csv.writer(file, lineterminator="\n")
         classes = labels if is_whole else [_LABEL_PROBABILITY, *numbered]
-        writer.writerow([*(_COLUMNS[column] for column in kept), "predicted", *classes])
-        for row, target, own in zip(rows, targets, values, strict=True):
-            cells = [*(row[column] for column in kept), labels[int(own.argmax())]]
+        writer.writerow([*(names[column] for column in kept), "predicted", *classes])
+        for number, (row, target, own) in enumerate(zip(rows, targets, values, strict=True)):
+            cells = [*(row[column] for column in kept), predictions.predicted(number)]
             if is_whole:
                 cells += map(_format, own.tolist())
             else:
@@ -93,12 +125,16 @@ def read_predictions(path: Path) -> Predictions:
             rows = csv.reader(file)
             head = next(rows)
             first_class = head.index("predicted") + 1
+            is_set = head[first_class - 2] == _LABELS
+            head[first_class - 2] = "label"
             clips: list[Clip] = []
+            predicted: list[str] = []
             of_classes: list[Array] = []
             of_top: list[list[str]] = []
             is_whole = head[first_class : first_class + 2] != [_LABEL_PROBABILITY, "class_1"]
             for row in rows:
                 clips.append(_clip(dict(zip(head, row[:first_class], strict=False))))
+                predicted.append(row[first_class - 1])
                 if is_whole:
                     of_classes.append(np.array(row[first_class:], np.float32))
                 else:
@@ -108,7 +144,9 @@ def read_predictions(path: Path) -> Predictions:
             probabilities = np.array(of_classes, dtype=np.float32).reshape(len(clips), len(labels))
         else:
             probabilities = _from_top_classes(clips, of_top, labels)
-        predictions = Predictions(clips, probabilities, labels, is_partial=not is_whole)
+        label_format: LabelFormat = LABEL_SET if is_set else ONE_LABEL
+        decisions = label_format.targets(predicted, labels)
+        predictions = Predictions(clips, probabilities, decisions, labels, label_format, is_partial=not is_whole)
         _ = predictions.targets
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
@@ -137,9 +175,15 @@ def with_labels(predictions: Predictions, labels: list[str]) -> Predictions:
     if predictions.labels == labels:
         return predictions
     index = {label: number for number, label in enumerate(labels)}
+    columns = np.array([index[label] for label in predictions.labels], np.int64)
     probabilities = np.zeros((len(predictions.clips), len(labels)), np.float32)
-    probabilities[:, [index[label] for label in predictions.labels]] = predictions.probabilities
-    return replace(predictions, probabilities=probabilities, labels=labels)
+    probabilities[:, columns] = predictions.probabilities
+    if predictions.decisions.ndim == 1:
+        decisions = columns[predictions.decisions]
+    else:
+        decisions = np.zeros(probabilities.shape, bool)
+        decisions[:, columns] = predictions.decisions
+    return replace(predictions, probabilities=probabilities, decisions=decisions, labels=labels)
 
 
 def concatenate(parts: Sequence[Predictions]) -> Predictions:
@@ -147,8 +191,11 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
     clips, labels = [clip for part in parts for clip in part.clips], parts[0].labels
     if any(part.labels != labels for part in parts):
         labels = sorted({label for part in parts for label in part.labels})
-    probabilities = np.concatenate([with_labels(part, labels).probabilities for part in parts])
-    return Predictions(clips, probabilities, labels, parts[0].is_partial)
+    parts = [with_labels(part, labels) for part in parts]
+    probabilities, decisions = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("probabilities", "decisions")
+    )
+    return Predictions(clips, probabilities, decisions, labels, parts[0].label_format, parts[0].is_partial)
 
 
 def _format(probability: float) -> str:

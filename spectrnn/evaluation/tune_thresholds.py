@@ -190,18 +190,18 @@ class ThresholdTuner:
         """
         silence = np.zeros(round(self.settings.window * self.predictor.sample_rate), np.int16)
         sums = np.zeros((2, len(CANDIDATE_THRESHOLDS), len(self.labels)))
-        own_clips = np.zeros(len(self.labels))
+        own_clips, encode = np.zeros(len(self.labels)), self.predictor.classifier.task.encode
         with progress_bar(len(batches.rows), "scanning", "clip") as bar:
             for batch in batches.epoch():
-                waveforms, targets = batch.waveform.cpu().numpy(), batch.targets.tolist()
-                for waveform, length, target in zip(waveforms, batch.lengths.tolist(), targets, strict=True):
+                waveforms, targets = batch.waveform.cpu().numpy(), encode(batch.targets).bool().numpy()
+                for waveform, length, own in zip(waveforms, batch.lengths.tolist(), targets, strict=True):
                     clip = np.rint(waveform[:length] * FULL_SCALE).astype(np.int16)
                     counts, _ = self._count_events([silence, clip, silence])
                     for index in np.flatnonzero(counts.any(0)):  # of many classes, few are detected
-                        sums[int(index != target), :, index] += counts[:, index] > 0
-                    own_clips[target] += 1
+                        sums[int(not own[index]), :, index] += counts[:, index] > 0
+                    own_clips += own
                 bar.update(len(waveforms))
-        clips = np.stack([own_clips, own_clips.sum() - own_clips])
+        clips = np.stack([own_clips, len(batches.rows) - own_clips])
         with np.errstate(invalid="ignore"):
             recall, confusion_rate = sums / clips[:, None]
         return recall, confusion_rate

@@ -19,7 +19,7 @@ from spectrnn.data.dataset import Dataset, open_dataset_for_evaluation
 from spectrnn.detection.thresholds import read_thresholds
 from spectrnn.errors import ErrorCollector, UserError
 from spectrnn.evaluation.evaluate import compute_metrics, mean_over_crops, predict_batches, warn_about_train_overlap
-from spectrnn.evaluation.metrics import metrics_of
+from spectrnn.evaluation.metrics import Outcome, metrics_of
 from spectrnn.export.card import ModelStats, write_card
 from spectrnn.export.golden import FOLDER, GoldenClip, write_golden
 from spectrnn.export.graph import model_metadata, write_onnx
@@ -182,15 +182,15 @@ def _differences(classifier: Classifier, exported: OnnxModel, clips: Sequence[Ar
 
 def _report(classifier: Classifier, model: Classifier | OnnxModel, batches: BucketedBatches) -> dict[str, Any]:
     if isinstance(model, Classifier):
-        probabilities, targets = predict_batches(model, batches, progress=True)
+        outcome = predict_batches(model, batches, progress=True)
     else:
         outputs = [
             (model.run(batch.waveform.numpy(), batch.lengths.numpy()), batch.rows.numpy(), batch.weights.numpy())
             for batch in batches.epoch()
         ]
         columns = (np.concatenate(column) for column in zip(*outputs, strict=True))
-        probabilities, targets = mean_over_crops(classifier.task, *columns), batches.targets
-    return compute_metrics(probabilities, targets, classifier.labels, metrics_of(classifier.task))
+        outcome = Outcome.of(classifier.task, mean_over_crops(classifier.task, *columns), batches.targets)
+    return compute_metrics(outcome, classifier.labels, metrics_of(classifier.task))
 
 
 def _output_folder(config: ExportConfig, model: Path) -> Path:

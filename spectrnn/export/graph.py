@@ -104,7 +104,8 @@ def model_metadata(classifier: Classifier, tuned_thresholds: TunedThresholds | N
     Returns:
         JSON-compatible values: ``labels`` in the order of the probabilities, ``sample_rate`` in Hz,
         ``max_train_samples`` (length of the longest training clip; split longer recordings into parts), ``window`` and
-        ``hop`` of frames in samples, ``temperature``, ``tuned_thresholds``, and the version of ``spectrnn``.
+        ``hop`` of frames in samples, ``temperature``, ``thresholds`` (of the probabilities from which on classes are
+        detected; None if the most probable class is the answer), ``tuned_thresholds``, and the version of ``spectrnn``.
     """
     features = classifier.features
     return {
@@ -113,7 +114,8 @@ def model_metadata(classifier: Classifier, tuned_thresholds: TunedThresholds | N
         "max_train_samples": int(classifier.max_train_samples),
         "window": features.window_size,
         "hop": features.hop_size,
-        "temperature": float(classifier.temperature),
+        "temperature": classifier.temperature.tolist(),
+        "thresholds": None if classifier.task.thresholds is None else classifier.task.thresholds.tolist(),
         "tuned_thresholds": None if tuned_thresholds is None else asdict(tuned_thresholds),
         "spectrnn": __version__,
     }

@@ -134,10 +134,11 @@ def _run(config: PredictConfig, predictor: Predictor, task: PredictionTask, unit
 def _task_and_format(config: PredictConfig, predictor: Predictor) -> tuple[PredictionTask, RowFormat]:
     labels, tuned = predictor.labels, predictor.tuned_thresholds
     if config.window is None:
-        thresholds = resolve_thresholds(config, labels, tuned)
+        thresholds = resolve_thresholds(config, labels, tuned, predictor.thresholds)
         row_format = label_format(config.format, min(config.top_k, len(labels)), thresholds is not None)
         return ClipTask(predictor, thresholds, config.top_k), row_format
-    settings = DetectionSettings.resolve(config, labels, tuned, predictor.window / predictor.sample_rate)
+    window = predictor.window / predictor.sample_rate
+    settings = DetectionSettings.resolve(config, labels, tuned, window, own=predictor.thresholds)
     return DetectionTask(predictor, settings), event_format(config.format, predictor.sample_rate / 2)
 
 

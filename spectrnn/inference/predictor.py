@@ -30,6 +30,7 @@ class Prediction:
     Attributes:
         label: Most probable class.
         probability: Probability of that class.
+        labels: The most probable class; of a model for several labels per clip all that reach their thresholds.
         probabilities: Probability by class, most probable first.
         path: File of the recording; None for a waveform.
         media: Function that returns ``audio`` and ``spectrogram`` as data URLs for a notebook; None for a plain table.
@@ -37,13 +38,15 @@ class Prediction:
 
     label: str
     probability: float
+    labels: list[str]
     probabilities: dict[str, float] = field(repr=False)
     path: str | None = None
     media: Callable[[], Mapping[str, str]] | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns path, label, probability and probabilities."""
-        return {name: getattr(self, name) for name in ("path", "label", "probability", "probabilities")}
+        """Returns path, label, probability, labels and probabilities."""
+        names = ("path", "label", "probability", "labels", "probabilities")
+        return {name: getattr(self, name) for name in names}
 
     def _repr_html_(self) -> str:
         bars = "".join(
@@ -71,6 +74,7 @@ class Predictor:
         labels: Class names.
         sample_rate: Sample rate of the classifier in Hz.
         window: Number of samples of the longest training clip.
+        thresholds: Thresholds of the classifier's task, (classes,); None if its classes exclude each other.
     """
 
     def __init__(
@@ -79,6 +83,8 @@ class Predictor:
         self.classifier, self.tuned_thresholds, self.uses_crops = classifier, tuned_thresholds, uses_crops
         self.labels, self.sample_rate = classifier.labels, classifier.sample_rate
         self.window, self.device = int(classifier.max_train_samples), classifier.max_train_samples.device
+        thresholds = classifier.task.thresholds
+        self.thresholds = None if thresholds is None else thresholds.double().numpy(force=True)
 
     def probabilities(self, waveforms: Sequence[Chunk], batch_size: int) -> npt.NDArray[np.float64]:
         """Classifies waveforms at the sample rate of the classifier, in batches of similar length.
@@ -111,7 +117,14 @@ class Predictor:
         ranking = top_classes(probabilities, len(self.labels) if count is None else count)
         ranked = {self.labels[index]: float(probabilities[index]) for index in ranking}
         label = next(iter(ranked))
-        return Prediction(label, ranked[label], ranked)
+        return Prediction(label, ranked[label], self.detected(probabilities), ranked)
+
+    def detected(
+        self, probabilities: npt.NDArray[np.float64], thresholds: npt.NDArray[np.float64] | None = None
+    ) -> list[str]:
+        """Names the detected classes of probabilities (classes,), at thresholds (classes,) or those of the model."""
+        values, limits = torch.from_numpy(probabilities), None if thresholds is None else torch.from_numpy(thresholds)
+        return [self.labels[index] for index in self.classifier.task.detected(values, limits)]
 
 
 def top_classes(probabilities: npt.NDArray[Any], count: int) -> npt.NDArray[np.int64]:

@@ -5,9 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-import numpy as np
-
 from spectrnn.data.crops import crop_hop
+from spectrnn.data.labels import SEPARATOR
 from spectrnn.detection.events import Array, Event, MovingAverage
 from spectrnn.detection.settings import DetectionSettings
 from spectrnn.inference.predictor import Chunk, LogitMean, Prediction, Predictor, split_into_chunks
@@ -19,7 +18,8 @@ class ClipPrediction(NamedTuple):
 
     Attributes:
         prediction: Mean over the parts of the recording.
-        decision: Most probable label that reaches its threshold; None if none does, or if there are no thresholds.
+        decision: Most probable label that reaches its threshold, or with several labels per clip all that do, joined
+            by semicolons; None if none does, or if there are no thresholds.
     """
 
     prediction: Prediction
@@ -92,9 +92,7 @@ class _PartMean:
     def finish(self) -> Sequence[PredictionRow]:
         probabilities, decision = self.mean.finish(), None
         if self.thresholds is not None:
-            reached = np.flatnonzero(probabilities >= self.thresholds)
-            if len(reached):
-                decision = self.predictor.labels[reached[probabilities[reached].argmax()]]
+            decision = SEPARATOR.join(self.predictor.detected(probabilities, self.thresholds)) or None
         return [ClipPrediction(self.predictor.to_prediction(probabilities, self.top_k), decision)]
 
 

@@ -122,8 +122,8 @@ class Classifier(nn.Module):
 
     Attributes:
         max_train_samples: int64 (), number of samples of the longest training clip; saved with the weights.
-        temperature: float32 (), calibration temperature of the logits (Guo et al., 2017); 1 until fitted; saved with
-            the weights.
+        temperature: float32 () or, with several labels per clip, (classes,), calibration temperature of the logits
+            (Guo et al., 2017); 1 until fitted; saved with the weights.
     """
 
     max_train_samples: Tensor
@@ -135,7 +135,7 @@ class Classifier(nn.Module):
         self.augment = augment or Augmentations([])
         self.features, self.normalization, self.encoder, self.pooling, self.head, self.task = stages
         self.register_buffer("max_train_samples", torch.ones((), dtype=torch.int64))
-        self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer("temperature", torch.ones(self.task.calibration_shape))
 
     @property
     def stages(self) -> dict[str, nn.Module]:
@@ -150,7 +150,7 @@ class Classifier(nn.Module):
 
     @property
     def temperatures(self) -> Tensor:
-        """All calibration temperatures, float32 (1,); an `Ensemble` has more."""
+        """All calibration temperatures, float32 (1, ...); an `Ensemble` has more."""
         return self.temperature[None]
 
     @property

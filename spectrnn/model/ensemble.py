@@ -50,13 +50,14 @@ class Ensemble(Classifier):
             if not _equal(member.features, first.features):
                 raise UserError("the members of an ensemble should have the same features; trained ones differ")
         temperatures = torch.stack([member.temperature for member in members])
+        task = first.task.averaged([member.task for member in members[1:]])
         stages = Stages(
             first.features,
             _Normalizations([member.normalization for member in members]),
             _Encoders([member.encoder for member in members]),
             _Poolings([member.pooling for member in members]),
-            _Heads([member.head for member in members], temperatures, first.task),
-            first.task,
+            _Heads([member.head for member in members], temperatures, task),
+            task,
         )
         super().__init__(stages, first.labels)
         self.num_members, self._member_architecture = len(members), first.architecture
@@ -71,7 +72,7 @@ class Ensemble(Classifier):
 
     @property
     def temperatures(self) -> Tensor:
-        """Calibration temperature of the ensemble, 1 unless it was set, and those of its members, (1 + members,)."""
+        """Calibration temperature of the ensemble, 1 unless set, and those of its members: (1 + members, ...)."""
         return torch.cat([super().temperatures, cast(_Heads, self.head).temperatures])
 
 
@@ -155,14 +156,16 @@ class _Heads(nn.Module):
 
     def __init__(self, members: Sequence[nn.Module], temperatures: Tensor, task: Task) -> None:
         super().__init__()
-        self.members, self.task = nn.ModuleList(members), task
+        self.members = nn.ModuleList(members)
+        self._task = (task,)  # not as a module, whose weights would be saved twice
         self.register_buffer("temperatures", temperatures)
 
     def forward(self, pooled: Tensor) -> Tensor:
         """(batch, members * pooled) -> (batch, classes)."""
         parts = zip(self.members, pooled.chunk(len(self.members), -1), self.temperatures, strict=True)
-        probabilities = [self.task.probabilities(member(part), temperature) for member, part, temperature in parts]
-        return self.task.logits(torch.stack(probabilities).mean(0))
+        (task,) = self._task
+        probabilities = [task.probabilities(member(part), temperature) for member, part, temperature in parts]
+        return task.logits(torch.stack(probabilities).mean(0))
 
 
 def _shapes(classifier: Classifier) -> dict[str, torch.Size]:

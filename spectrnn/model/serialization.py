@@ -111,7 +111,8 @@ def load(
 
 def _ensemble(path: Path, classifier: Classifier, count: int) -> Ensemble:
     """Copies a classifier without weights, after it is known that the file has about as many tensors as needed."""
-    needed = count * (len(classifier.state_dict()) - 2)  # without the longest clip and the temperature
+    members = (classifier.normalization, classifier.encoder, classifier.pooling, classifier.head)
+    needed = count * sum(len(stage.state_dict()) for stage in members)
     with safe_open(path, "pt") as file:
         found = len(file.keys())
     if found < needed:
@@ -178,7 +179,7 @@ def _smoke_test(classifier: Classifier) -> None:
     max_samples = int(classifier.max_train_samples)
     if not 1 <= max_samples <= MAX_CLIP_SECONDS * classifier.sample_rate:
         raise UserError(f"its longest clip has {max_samples} samples, not 1 sample to {MAX_CLIP_SECONDS} s")
-    for temperature in classifier.temperatures.tolist():
+    for temperature in classifier.temperatures.flatten().tolist():
         if temperature <= 0:
             raise UserError(f"its temperature is {temperature}, not above 0")
     samples = classifier.features.window_size + 4 * classifier.features.hop_size

@@ -66,7 +66,9 @@ def stream(node: DictConfig) -> None:
     streaming = StreamingClassifier(classifier, trained)
     labels, rate = classifier.labels, classifier.sample_rate
     longest = int(classifier.max_train_samples) / rate
-    settings = DetectionSettings.resolve(config, labels, read_thresholds(path), longest, _DEFAULT_HOP)
+    thresholds = classifier.task.thresholds
+    own = None if thresholds is None else thresholds.double().numpy(force=True)
+    settings = DetectionSettings.resolve(config, labels, read_thresholds(path), longest, _DEFAULT_HOP, own)
     output_stride = max(1, round(settings.hop * rate / classifier.features.hop_size))
     rolling = RollingClassifier(streaming, round(settings.window * rate), config.num_replicas, output_stride)
     decoder = StreamDecoder(labels, rate, settings.detector(labels))

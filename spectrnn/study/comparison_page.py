@@ -13,8 +13,10 @@ import torch
 
 from spectrnn.data.clips import Clip, DataSource
 from spectrnn.data.dataset import open_dataset_for_evaluation
+from spectrnn.data.labels import SEPARATOR
 from spectrnn.errors import UserError
 from spectrnn.evaluation.confusion import Confusion
+from spectrnn.evaluation.metrics import class_indices
 from spectrnn.evaluation.report.html import media_blocks, named_labels, relative_names, render_page, to_json
 from spectrnn.evaluation.report.media import MAX_AUDIO_SECONDS, render_clips
 from spectrnn.model import serialization
@@ -100,11 +102,11 @@ def _add_clips(data: dict[str, Any], comparison: Comparison, pair: Pair, max_byt
     """Adds the difference of the confusion matrices, and clips with audio, and renders the page."""
     tables = read_common_clips(pair.a, pair.b, comparison.split)[:2]
     a = tables[0]
-    targets, predicted = a.targets, np.stack([table.probabilities.argmax(1) for table in tables])
-    of_a, of_b = (Confusion.count(indices, targets, a.labels) for indices in predicted)
+    targets = a.targets
+    of_a, of_b = (Confusion.count(table.decisions, table.targets, a.labels) for table in tables)
     difference = of_b - of_a
     shown = difference.largest_classes(_MAX_MATRIX, with_diagonal=True)
-    right = predicted == targets
+    right = np.stack([table.outcome.correct for table in tables])
     rows = np.flatnonzero(right[0] != right[1])
     # The most confident errors first.
     confidence = np.stack([table.probabilities.max(1) for table in tables])
@@ -126,12 +128,13 @@ def _add_clips(data: dict[str, Any], comparison: Comparison, pair: Pair, max_byt
         media = _Media([a.clips[row] for row in rows[:_MAX_PLAYED]], pair, trust, cache)
         for number, row in enumerate(rows.tolist()):
             answers = [
-                [int(column[row]), round(float(values[row]), 4)]
-                for column, values in zip(predicted, confidence, strict=True)
+                [class_indices(table.decisions[row]), round(float(values[row]), 4)]
+                for table, values in zip(tables, confidence, strict=True)
             ]
-            about = [clip_names[number], a.clips[row].group, int(targets[row]), media.seconds.get(number)]
+            actual = class_indices(targets[row])
+            about = [clip_names[number], a.clips[row].group, actual, media.seconds.get(number)]
             clip = [*about, bool(right[0, row]), *answers]
-            new = {int(targets[row]), *predicted[:, row].tolist()} - named
+            new = {*np.hstack([actual, *(classes for classes, _ in answers)]).astype(int).tolist()} - named
             budget -= len(to_json(clip)) + 1 + sum(len(to_json(a.labels[label])) for label in new)
             if budget < reserved:
                 break
@@ -187,7 +190,8 @@ class _Media:
         if model is None or not found:
             return
         self._classifier, config = serialization.load(model, _CPU, trust)
-        if not {clip.label for clip in found} <= {*self._classifier.labels}:
+        classes = self._classifier.task.label_format.classes
+        if not {name for clip in found for name in classes(clip.label)} <= {*self._classifier.labels}:
             self.problem = f"as {model} has other labels"
             return
         data = config.get("data")
@@ -202,13 +206,16 @@ class _Media:
             val_groups="auto",
             test_fraction=0,
             split_seed=0,
+            label_separator=SEPARATOR,
             on_error="skip",
             storage="ram",
             cache=cache,
             cache_gb=None,
         )
         try:
-            self._dataset, _ = open_dataset_for_evaluation(source, "all", self._classifier.labels, _CPU)
+            self._dataset, _ = open_dataset_for_evaluation(
+                source, "all", self._classifier.labels, _CPU, self._classifier.task.label_format
+            )
         except UserError as error:
             self.problem = f"as they cannot be read ({error})"
             return

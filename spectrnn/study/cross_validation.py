@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from spectrnn import distributed
 from spectrnn.config.compose import quote_override
-from spectrnn.data.clips import DataSource
 from spectrnn.data.dataset import list_clips, open_dataset_for_evaluation
 from spectrnn.data.splits import fold_names
 from spectrnn.errors import TrainingInterrupted, UserError
@@ -102,7 +103,7 @@ def cross_validate(folder: Path, config: DictConfig, choices: Mapping[str, str])
         if metrics is not None:
             log.info("\n%s\n\nthe cross-validation in %s is finished", format_folds(metrics), folder)
             return metrics
-        folds = list_folds(folder, run.source)
+        folds = list_folds(folder, run)
         if not distributed.rank():
             _start(folder, run.config)
         failures = []
@@ -126,13 +127,13 @@ def cross_validate(folder: Path, config: DictConfig, choices: Mapping[str, str])
         return _pool(folder, run, folds, choices)
 
 
-def list_folds(folder: Path, source: DataSource) -> list[Fold]:
-    """Lists the folds of a data source, with their folders in that of a cross-validation.
+def list_folds(folder: Path, run: RunComponents) -> list[Fold]:
+    """Lists the folds of a run's data source, with their folders in that of a cross-validation.
 
     Raises:
         UserError: A dataset without folds, or folds that cannot be drawn.
     """
-    names = fold_names(list_clips(source))
+    names = fold_names(list_clips(run.source, run.task.label_format))
     if len(names) < 2:
         problem = f"a single fold, {names[0]}" if names else "no folds"
         raise UserError(
@@ -165,20 +166,22 @@ def _refit(
 ) -> None:
     """Trains a model on all clips, and saves it with the temperature that the folds found."""
     with distributed.process_group(run.device):  # rank 0 may still be writing the last fold
-        found = distributed.broadcast_object(None if distributed.rank() else _length_and_temperature(folds))
+        found = distributed.broadcast_object(None if distributed.rank() else _length_and_calibration(folds))
     assert found is not None
-    length, temperature = found
+    length, temperature, thresholds = found
     log.info("\nfinal model: %s of all clips", counted(length["trainer.epochs"], "epoch"))
     changes = {"data.folds": None, "data.fold": "none", "data.val_fraction": 0, **length}
     _train_within(study, study / "final", config, changes, choices)
     if not distributed.rank():
         model, trained = serialization.load(study / "final" / MODEL, trust=serialization.stage_packages(config))
-        model.temperature.fill_(temperature)
+        model.temperature.copy_(temperature)
+        if model.task.thresholds is not None and thresholds is not None:
+            model.task.thresholds.copy_(thresholds)
         serialization.save(model, trained, study / MODEL, read_header(study / "final" / MODEL)["splits"])
 
 
-def _length_and_temperature(folds: Sequence[Fold]) -> tuple[dict[str, Any], float]:
-    """Returns the length of a training of all clips, as config values, and the temperature that the folds found.
+def _length_and_calibration(folds: Sequence[Fold]) -> tuple[dict[str, Any], Tensor, Tensor | None]:
+    """Returns the length of a training of all clips, as config values, and the folds' mean temperature and thresholds.
 
     The epochs have as many steps as the models of the folds took on average until their best epochs.
     """
@@ -190,9 +193,11 @@ def _length_and_temperature(folds: Sequence[Fold]) -> tuple[dict[str, Any], floa
         for result, size in zip(results, sizes, strict=True)
     )
     clips = sum(len(_held_out_predictions(fold).clips) for fold in folds)
-    temperature = statistics.geometric_mean(result["temperature"] for result in results)
+    temperature = torch.tensor([result["temperature"] for result in results]).log().mean(0).exp()
+    found = [result["thresholds"] for result in results]
+    thresholds = None if None in found else torch.tensor(found).mean(0)
     epochs = max(1, round(clips_seen / clips))
-    return {"trainer.epochs": epochs, "trainer.steps": None, "trainer.batch_size": batch_size}, temperature
+    return {"trainer.epochs": epochs, "trainer.steps": None, "trainer.batch_size": batch_size}, temperature, thresholds
 
 
 def _save_ensemble(study: Path, run: RunComponents, folds: Sequence[Fold]) -> None:
@@ -235,15 +240,14 @@ def _pool(folder: Path, run: RunComponents, folds: Sequence[Fold], choices: Mapp
     # Folds of a single group leave nothing to resample within them.
     is_divisible = len({*zip(groups, fold_of, strict=True)}) > len(folds)
     report = compute_metrics(
-        pooled.probabilities,
-        pooled.targets,
+        pooled.outcome,
         pooled.labels,
         metrics,
         groups=np.array(groups) if has_groups else None,
         folds=np.array(fold_of) if is_divisible else None,
     )
     correct: dict[str, list[bool]] = {}
-    for clip, is_correct in zip(pooled.clips, (pooled.probabilities.argmax(1) == pooled.targets).tolist(), strict=True):
+    for clip, is_correct in zip(pooled.clips, pooled.outcome.correct.tolist(), strict=True):
         if clip.group:
             correct.setdefault(clip.group, []).append(is_correct)
     content: dict[str, Any] = {
@@ -317,7 +321,7 @@ def _write_report(
 ) -> None:
     models = _load_models(run, folds)
     labels = models[0].labels
-    dataset, _ = open_dataset_for_evaluation(run.source, "all", labels, run.device)
+    dataset, _ = open_dataset_for_evaluation(run.source, "all", labels, run.device, run.task.label_format)
     # As in each fold's run, a clip belongs to the test split of its fold; one without a fold was always trained on.
     names = [fold.name for fold in folds]
     dataset = replace(dataset, clips=[c._replace(split="test" if c.fold in names else "train") for c in dataset.clips])
@@ -329,7 +333,7 @@ def _write_report(
         classifier=models[0],
         dataset=dataset,
         split="test",
-        probabilities=with_labels(pooled, labels).probabilities[order],
+        outcome=with_labels(pooled, labels).rows(order).outcome,
         metrics=metrics,
         batch_size=read_config(folds[0].folder)["trainer"]["batch_size"],
         model=folder,

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -118,12 +119,8 @@ def common_clips(a: Predictions, b: Predictions, split: str) -> tuple[Prediction
     else:
         raise UserError(f"they have no common clips of the {split} split")
     labels = sorted({*a.labels, *b.labels}) if different else a.labels
-    rows = [rows_a[key] for key in common], [rows_b[key] for key in common]
-    clips = [a.clips[row] for row in rows[0]]
-    return (
-        with_labels(Predictions(clips, a.probabilities[rows[0]], a.labels), labels),
-        with_labels(Predictions(clips, b.probabilities[rows[1]], b.labels), labels),
-    )
+    of_a, of_b = a.rows([rows_a[key] for key in common]), b.rows([rows_b[key] for key in common])
+    return with_labels(of_a, labels), with_labels(replace(of_b, clips=of_a.clips), labels)
 
 
 def paired_test(a: Predictions, b: Predictions, seed: int = 0) -> PairedTest:
@@ -138,8 +135,8 @@ def paired_test(a: Predictions, b: Predictions, seed: int = 0) -> PairedTest:
         seed: Seed of the resampling.
     """
     targets, classes = a.targets, len(a.labels)
-    predicted = [part.probabilities.argmax(1) for part in (a, b)]
-    right_a, right_b = (indices == targets for indices in predicted)
+    predicted = [part.decisions for part in (a, b)]
+    right_a, right_b = (part.outcome.correct for part in (a, b))
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     names, groups = np.unique([clip.group or "" for clip in a.clips], return_inverse=True)
     has_groups = len(names) > 1 and "" not in names

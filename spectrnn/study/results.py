@@ -89,18 +89,18 @@ def _evaluate_best(search: Search, best: FrozenTrial) -> dict[str, Any]:
     result = {name: content[name] for name in ("train", "metric", "higher_is_better", "epochs", "parameters", "val")}
     intervals, tables = {"val": content["intervals_95"]["val"]}, [read_predictions(run / PREDICTIONS)]
     components = preflight(search.space.compose(search.overrides(best)).config)
-    dataset = open_dataset(components.source, components.device)
+    dataset = open_dataset(components.source, components.device, components.task.label_format)
     if len(dataset.rows("test")):
         trust = serialization.stage_packages(components.config)
         classifier, _ = serialization.load(run / MODEL, components.device, trust)
         metrics = metrics_of(classifier.task, components.metrics)
         batch_size = read_config(run)["trainer"]["batch_size"]
         batches = dataset.batches("test", batch_size, components.device, cover=True)
-        predicted = predict_batches(classifier, batches)
-        result["test"] = classification_metrics(*predicted, metrics)
-        intervals["test"] = bootstrap_intervals(*predicted, metrics)
+        outcome = predict_batches(classifier, batches)
+        result["test"] = classification_metrics(outcome, metrics)
+        intervals["test"] = bootstrap_intervals(outcome, metrics)
         clips = [dataset.clips[row] for row in dataset.rows("test")]
-        tables.append(Predictions(clips, predicted[0], classifier.labels))
+        tables.append(Predictions.of(clips, outcome, classifier))
     write_predictions(concatenate(tables), search.folder / PREDICTIONS)
     return {**result, "intervals_95": intervals}
 

@@ -113,7 +113,7 @@ def _prepare(folder: Path, config: DictConfig) -> tuple["SearchSettings", int]:
     space.validate()
     metrics = metrics_of(build_stages(base.config, 2).task, base.metrics)
     log_device(base.device, base.precision)
-    dataset = open_dataset(base.source, base.device)
+    dataset = open_dataset(base.source, base.device, base.task.label_format)
     log.info("%s", dataset.describe())
     if not len(dataset.rows("val")):
         raise UserError("tune needs validation clips, by which trials are compared; set data.val_fraction")

@@ -25,7 +25,7 @@ TRAIN_CLIPS = 500  # that the best classifier is evaluated on
 
 def missing_classes(dataset: Dataset, split: str) -> list[str]:
     """Returns the classes without clips in a split, quoted."""
-    found = {clip.label for clip in dataset.clips if clip.split == split}
+    found = dataset.class_counts(split)
     return [repr(label) for label in dataset.labels if label not in found]
 
 
@@ -49,7 +49,8 @@ def dataset_warnings(dataset: Dataset, name: str, metric: Metric | None) -> list
             warnings.append(f"no {title} clips of {which}, whose scores cannot be measured: {names}; {remedy}")
     origins: dict[str, set[str]] = {label: set() for label in dataset.labels}
     for clip in dataset.clips:
-        origins[clip.label].add(clip.group or clip.path)
+        for label in dataset.label_format.classes(clip.label):
+            origins[label].add(clip.group or clip.path)
     if single := [repr(label) for label, found in origins.items() if len(found) == 1]:
         warnings.append(
             f"one group or recording has all clips of {len(single)} of {total} classes, whose scores on others cannot "
@@ -97,21 +98,25 @@ def training_warnings(
     return []
 
 
-def shift_warnings(scores: Mapping[str, Mapping[str, float]], intervals: Mapping[str, Any]) -> list[str]:
-    """Returns a sentence if test accuracy is far below validation accuracy, beyond what chance explains.
+def shift_warnings(
+    name: str, title: str, scores: Mapping[str, Mapping[str, float]], intervals: Mapping[str, Any]
+) -> list[str]:
+    """Returns a sentence if the test result is far below that of validation, beyond what chance explains.
 
     Args:
+        name: Name of the main metric of the task, a fraction such as accuracy.
+        title: Its title.
         scores: Metrics by split.
         intervals: 95 % intervals [low, high] of the metrics by split.
     """
-    if not all("accuracy" in scores.get(split, {}) for split in ("val", "test")):
+    if not all(name in intervals.get(split, {}) for split in ("val", "test")):
         return []
-    val, test = scores["val"]["accuracy"], scores["test"]["accuracy"]
-    is_significant = test < intervals["val"]["accuracy"][0] and val > intervals["test"]["accuracy"][1]
+    val, test = scores["val"][name], scores["test"][name]
+    is_significant = test < intervals["val"][name][0] and val > intervals["test"][name][1]
     if val - test <= _SHIFT or not is_significant:
         return []
     return [
-        f"test accuracy is {100 * test:.0f} %, and validation accuracy {100 * val:.0f} %: a shift between groups "
+        f"test {title} is {100 * test:.0f} %, and validation {title} {100 * val:.0f} %: a shift between groups "
         "(speakers, devices, places), against which training clips of more groups help, and augmentation "
         "(augment=[speech,reverb,shift], or background_noise with recordings of other places)"
     ]

@@ -41,11 +41,12 @@ def automatic_patience(epochs: int, val_clips: int) -> int | None:
     return max(round(_PATIENCE * epochs), _MIN_PATIENCE) if val_clips >= _MIN_VAL_CLIPS else None
 
 
-def choose_metric(name: str, dataset: Dataset, select: str) -> str:
+def choose_metric(name: str, main: str, dataset: Dataset, select: str) -> str:
     """Returns the metric that ranks epochs and runs: as given, or what ``auto`` stands for.
 
-    That is accuracy if the validation split has enough clips and all classes. Else it is loss, which depends less on
-    single clips. Without a validation split no epoch is selected, and accuracy is what runs are compared by.
+    That is the main metric of the task, such as accuracy, if the validation split has enough clips and all classes.
+    Else it is loss, which depends less on single clips. Without a validation split no epoch is selected, and the main
+    metric is what runs are compared by.
     """
     if name != "auto":
         return name
@@ -53,9 +54,9 @@ def choose_metric(name: str, dataset: Dataset, select: str) -> str:
     if clips >= MIN_CLIPS_FRACTION and missing:
         metric, reason = "loss", f"{len(missing)} of {len(dataset.labels)} classes have no validation clips"
     elif 0 < clips < MIN_CLIPS_FRACTION:
-        metric, reason = "loss", f"accuracy needs {MIN_CLIPS_FRACTION} validation clips, and there are {clips}"
+        metric, reason = "loss", f"{main} needs {MIN_CLIPS_FRACTION} validation clips, and there are {clips}"
     else:
-        metric, reason = "accuracy", f"there are {clips} validation clips of all classes"
+        metric, reason = main, f"there are {clips} validation clips of all classes"
     if clips and select == "best":
         log.info("trainer.metric=auto: the best epoch is that of the best %s, as %s", metric, reason)
     return metric
@@ -91,7 +92,8 @@ def plan_training(run: RunComponents, dataset: Dataset) -> TrainingPlan:
     if patience == "auto":
         patience = automatic_patience(epochs, len(dataset.rows("val")))
     select = choose_epoch(config.select, dataset)
-    return TrainingPlan(epochs, batch_size, patience, choose_metric(config.metric, dataset, select), select)
+    metric = choose_metric(config.metric, run.task.metrics[0], dataset, select)
+    return TrainingPlan(epochs, batch_size, patience, metric, select)
 
 
 def continued(run: RunComponents, folder: Path) -> RunComponents:

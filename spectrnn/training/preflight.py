@@ -24,6 +24,7 @@ from spectrnn.errors import ErrorCollector, UserError
 from spectrnn.evaluation.metrics import Metric, metrics_of
 from spectrnn.frontend.augmentation import Augmentations, SpectrogramAugmentation, WaveformAugmentation
 from spectrnn.model.classifier import Stages, build_stages
+from spectrnn.model.task import Task
 from spectrnn.training.loggers.base import Logger
 from spectrnn.training.optimizers import avoid_compiler_import
 from spectrnn.training.schedules import LRSchedule
@@ -64,6 +65,7 @@ class RunComponents(NamedTuple):
         trainer: Config group ``trainer``.
         source: Data source.
         augment: Augmentations.
+        task: Task, for two classes.
         metrics: Metrics of the user, by name, in addition to those of the task.
         loggers: Loggers.
         device: Device of the run.
@@ -74,6 +76,7 @@ class RunComponents(NamedTuple):
     trainer: TrainerConfig
     source: DataSource
     augment: Augmentations
+    task: Task
     metrics: Mapping[str, Metric]
     loggers: list[Logger]
     device: torch.device
@@ -133,7 +136,7 @@ def preflight(config: DictConfig) -> RunComponents:
     _sort(errors, config)
     errors.raise_if_any()
     augmentations = Augmentations([*augment.values()])
-    return RunComponents(nodes, trainer, source, augmentations, metrics, loggers, device, precision)
+    return RunComponents(nodes, trainer, source, augmentations, stages.task, metrics, loggers, device, precision)
 
 
 def _resolve(config: DictConfig, name: str) -> Any:

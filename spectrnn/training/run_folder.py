@@ -8,16 +8,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
 
 from spectrnn import distributed
-from spectrnn.evaluation.calibration import calibration_error_at, fit_temperature
+from spectrnn.evaluation.calibration import calibration_error_at, fit_temperatures, fit_thresholds
 from spectrnn.evaluation.confusion import Confusion
 from spectrnn.evaluation.evaluate import compute_metrics, predict_batches
 from spectrnn.evaluation.metrics import (
     Array,
+    Outcome,
     bootstrap_intervals,
     classification_metrics,
     expected_calibration_error,
@@ -111,14 +113,16 @@ class RunFolder:
         # A step beyond any checkpoint: if the run is killed here and resumed, these events are dropped.
         step = trainer.clips_seen + 1
         best = self._calibrated_model()
-        results: dict[str, tuple[Array, Array]] = {}
+        results: dict[str, Outcome] = {}
         for split in splits:
             if len(self.dataset.rows(split)):
                 results[split] = self._predict(best, split)
-        scores = {split: classification_metrics(*result, trainer.metrics) for split, result in results.items()}
-        intervals = {split: bootstrap_intervals(*result, trainer.metrics) for split, result in results.items()}
+        scores = {split: classification_metrics(result, trainer.metrics) for split, result in results.items()}
+        intervals = {split: bootstrap_intervals(result, trainer.metrics) for split, result in results.items()}
         accuracy = self._training_accuracy(best)
-        warnings = [*self.warnings, *self._training_warnings(accuracy), *shift_warnings(scores, intervals)]
+        main = best.task.metrics[0]
+        shift = shift_warnings(main, trainer.metrics[main].title, scores, intervals)
+        warnings = [*self.warnings, *self._training_warnings(accuracy), *shift]
         speed = statistics.median(epoch["train"]["clips_per_second"] for epoch in trainer.history)
         clips = len(trainer.train.rows)
         seconds = sum(clips / epoch["train"]["clips_per_second"] for epoch in trainer.history)
@@ -137,7 +141,8 @@ class RunFolder:
             "steps": trainer.epoch * trainer.epoch_steps,
             "best_epoch": trainer.best_epoch,
             "parameters": sum(p.numel() for p in best.parameters()),
-            "temperature": float(best.temperature),
+            "temperature": best.temperature.tolist(),
+            "thresholds": None if best.task.thresholds is None else best.task.thresholds.tolist(),
             "metric": trainer.plan.metric,
             "higher_is_better": trainer.metrics[trainer.plan.metric].higher_is_better,
             **scores,
@@ -150,7 +155,7 @@ class RunFolder:
         self.logger.finish(final, step)
         if results:
             tables = [
-                Predictions([self.dataset.clips[row] for row in self.dataset.rows(split)], result[0], best.labels)
+                Predictions.of([self.dataset.clips[row] for row in self.dataset.rows(split)], result, best)
                 for split, result in results.items()
             ]
             write_predictions(concatenate(tables), self.path / PREDICTIONS)
@@ -160,7 +165,7 @@ class RunFolder:
         if trainer.config.report and results:
             with trainer.clock.measure("report"), optional_picture("report.html"):
                 split = list(results)[-1]
-                self._write_report(best, split, *results[split], warnings)
+                self._write_report(best, split, results[split], warnings)
         log.info("\ntime breakdown\n%s", trainer.clock.table())
         if scores:
             titles = {name: trainer.metrics[name].title for name in next(iter(scores.values()))}
@@ -171,7 +176,7 @@ class RunFolder:
         log_warnings(warnings)  # again, and last, so that they are seen
         return metrics
 
-    def _log_pictures(self, classifier: Classifier, results: Mapping[str, tuple[Array, Array]], step: int) -> None:
+    def _log_pictures(self, classifier: Classifier, results: Mapping[str, Outcome], step: int) -> None:
         """Logs clips of a training batch, with attention weights if there are any, and confusion matrices."""
         trainer = self.trainer
         with optional_picture("the log of training clips"):
@@ -180,16 +185,15 @@ class RunFolder:
             seed_generators(trainer.device, trainer.seed, 0)  # of the augmentation
             self.logger.log_batch(self.classifier, batch, titles, step)
             self.logger.log_attention(classifier, batch, titles, step)
-        for split, (probabilities, targets) in results.items():
+        for split, outcome in results.items():
             with optional_picture(f"the confusion matrix of the {split} split"):
-                confusion = Confusion.count(probabilities.argmax(1), targets, classifier.labels)
+                confusion = Confusion.count(outcome.decisions, outcome.targets, classifier.labels)
                 self.logger.log_confusion(split, confusion, step)
         self.logger.flush()
 
     def _training_accuracy(self, classifier: Classifier) -> float:
         """Accuracy on some training clips without augmentation."""
-        probabilities, targets = self._predict(classifier, training_sample(self.dataset.rows("train")))
-        return float((probabilities.argmax(1) == targets).mean())
+        return float(self._predict(classifier, training_sample(self.dataset.rows("train"))).correct.mean())
 
     def _training_warnings(self, accuracy: float) -> list[str]:
         trainer, optimizer = self.trainer, self.trainer.optimizer
@@ -203,7 +207,7 @@ class RunFolder:
         )
 
     def _calibrated_model(self) -> Classifier:
-        """Loads the best classifier, and fits its temperature to the validation split if there is one.
+        """Loads the best classifier, and fits temperature and thresholds to the validation split if there is one.
 
         The fit starts from temperature 1 whatever the file contains, so that a run that is killed here and resumed ends
         with the same result. A file that has this temperature already is not written again, as thresholds may have been
@@ -213,23 +217,27 @@ class RunFolder:
         best, _ = serialization.load(path, device, trust=serialization.stage_packages(self.config))
         if self.trainer.val is None:
             return best
-        saved = float(best.temperature)
+        saved = {name: tensor.clone() for name, tensor in best.state_dict().items()}
         best.temperature.fill_(1)
-        probabilities, targets = self._predict(best, "val")
-        fitted = fit_temperature(probabilities, targets)
+        probabilities, _, targets = self._predict(best, "val")
+        fitted = fit_temperatures(probabilities, targets)
         before = expected_calibration_error(probabilities, targets)
-        after = calibration_error_at(probabilities, targets, fitted)
+        after = calibration_error_at(best.task, probabilities, targets, fitted)
         if after <= before:
-            best.temperature.fill_(fitted)
-            log.info("temperature %.2f: calibration error of val %.3f -> %.3f", fitted, before, after)
+            best.temperature.copy_(torch.from_numpy(fitted))
+            log.info("temperature %.2f: calibration error of val %.3f -> %.3f", fitted.mean(), before, after)
         else:
             message = "temperature 1: %.2f, fitted to val, would raise its calibration error from %.3f to %.3f"
-            log.info(message, fitted, before, after)
-        if float(best.temperature) != saved:
+            log.info(message, fitted.mean(), before, after)
+        if best.task.thresholds is not None:
+            probabilities = self._predict(best, "val").probabilities
+            best.task.thresholds.copy_(torch.from_numpy(fit_thresholds(probabilities, targets)))
+            log.info("thresholds %.2f to %.2f: of the best F1 of val", *best.task.thresholds.aminmax())
+        if any(not torch.equal(tensor, saved[name]) for name, tensor in best.state_dict().items()):
             self._save_model(best)
         return best
 
-    def _predict(self, classifier: Classifier, rows: str | Array) -> tuple[Array, Array]:
+    def _predict(self, classifier: Classifier, rows: str | Array) -> Outcome:
         batches = self.dataset.batches(rows, self.trainer.plan.batch_size, self.trainer.device, cover=True)
         with self.trainer.clock.measure("evaluation"):
             return predict_batches(classifier, batches)
@@ -240,13 +248,11 @@ class RunFolder:
         except SafetensorError as error:
             raise OSError(f"{self.path / MODEL} cannot be written: {error}") from error
 
-    def _write_report(
-        self, classifier: Classifier, split: str, probabilities: Array, targets: Array, notes: list[str]
-    ) -> None:
+    def _write_report(self, classifier: Classifier, split: str, outcome: Outcome, notes: list[str]) -> None:
         path, batch_size = self.path / "report.html", self.trainer.plan.batch_size
-        metrics = compute_metrics(probabilities, targets, classifier.labels, self.trainer.metrics)
+        metrics = compute_metrics(outcome, classifier.labels, self.trainer.metrics)
         result = EvaluationResult(
-            classifier, self.dataset, split, probabilities, metrics, batch_size, self.path / MODEL, notes, True
+            classifier, self.dataset, split, outcome, metrics, batch_size, self.path / MODEL, notes, True
         )
         write_page(result, path, self.trainer.config.report_max_mb)
         log.info("the report of the %s split is %s", split, path)

@@ -128,7 +128,7 @@ def train(
         if not config.resume and (metrics := finished_metrics(folder, run.config)) is not None:
             return metrics
         state = checkpoint.load(folder, run.config)
-        dataset = open_dataset(run.source, run.device)
+        dataset = open_dataset(run.source, run.device, run.task.label_format)
         log.info("%s", dataset.describe())
         trainer = build_trainer(run, dataset, clock, is_new=state is None)
         if state is not None:
@@ -178,7 +178,7 @@ def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new
         seconds = max_samples / classifier.sample_rate
         raise UserError(f"data.max_seconds: a clip of {seconds:.0f} s is too long; at most {MAX_CLIP_SECONDS}")
     classifier.max_train_samples.fill_(max_samples)
-    classifier.task.fit(torch.bincount(torch.from_numpy(train.targets), minlength=len(dataset.labels)))
+    classifier.task.fit(torch.from_numpy(train.targets))
     classifier.task.to(run.device)
     has_val = len(dataset.rows("val")) > 0
     val = dataset.batches("val", plan.batch_size, run.device, shard=shard, cover=True) if has_val else None

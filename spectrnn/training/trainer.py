@@ -285,7 +285,7 @@ class Trainer:
     def _validate(self) -> dict[str, float] | None:
         if self.val is None:
             return None
-        return classification_metrics(*predict_batches(self.eval_model, self.val), self.metrics)
+        return classification_metrics(predict_batches(self.eval_model, self.val), self.metrics)
 
     def _update_best(self, train_metrics: dict[str, float], val_metrics: dict[str, float] | None) -> bool:
         """Appends an epoch to the history, and returns whether it is the best so far."""

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def make_run(trained_run, tmp_path):
         answers[np.arange(len(answers)), table.targets] = 1
         answers[rows[:wrong]] = np.roll(answers[rows[:wrong]], 1, axis=1)
         clips = [clip._replace(**edits) if clip.split == "test" else clip for clip in table.clips]
-        write_predictions(Predictions(clips, answers, table.labels), folder / "predictions.csv")
+        write_predictions(Predictions(clips, answers, answers.argmax(1), table.labels), folder / "predictions.csv")
         return folder
 
     return make
@@ -214,7 +215,7 @@ def test_page_is_safe_from_script_injection_and_works_without_audio(spectrnn, ma
             clip._replace(label=labels[target], group=f"<b>{number}", path=f"/gone/<b>{number}.wav")
             for number, (clip, target) in enumerate(zip(table.clips, table.targets, strict=True))
         ]
-        write_predictions(Predictions(clips, table.probabilities, labels), folder / "predictions.csv")
+        write_predictions(replace(table, clips=clips, labels=labels), folder / "predictions.csv")
     assert spectrnn("compare", *folders, f"out={tmp_path / 'page.html'}").code == 0
     page, messages = open_page(tmp_path / "page.html")
     assert page.inner_text("h1") == "b is better than <i>a by 50.0 points"
@@ -231,7 +232,7 @@ def test_page_with_the_labels_of_another_model_has_no_audio(spectrnn, make_run, 
         table = read_predictions(folder / "predictions.csv")
         clips = [clip._replace(label=clip.label.replace("low", "bass")) for clip in table.clips]
         labels = [label.replace("low", "bass") for label in table.labels]
-        write_predictions(Predictions(clips, table.probabilities, labels), folder / "predictions.csv")
+        write_predictions(replace(table, clips=clips, labels=labels), folder / "predictions.csv")
     page = build_page(compare_runs(folders), 10**7, []).decode()
     assert f"of 3 clips are omitted, as {folders[1] / 'model.safetensors'} has other labels." in page
     assert "data:audio" not in page
@@ -277,7 +278,7 @@ def test_errors_are_one_sentence(spectrnn, make_run, tmp_path):
     table = read_predictions(a / "predictions.csv")
     labels = ["bass", *table.labels[1:]]
     clips = [clip._replace(label=labels[target]) for clip, target in zip(table.clips, table.targets, strict=True)]
-    write_predictions(Predictions(clips, table.probabilities, labels), a / "predictions.csv")
+    write_predictions(replace(table, clips=clips, labels=labels), a / "predictions.csv")
     assert "their labels differ: only one of them has 'bass', 'high'" in spectrnn("compare", a, b).error()
     assert spectrnn("compare", "none").error() == "spectrnn: paths: none: no such folder"
     (tmp_path / "empty").mkdir()

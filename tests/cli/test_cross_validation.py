@@ -198,9 +198,11 @@ def test_refit_takes_the_batch_size_of_most_folds(tmp_path, monkeypatch):
     for fold, batch_size, best_epoch in zip(folds, (16, 32, 16), (4, 8, 6), strict=True):
         fold.folder.mkdir()
         (fold.folder / "config.yaml").write_text(f"trainer: {{batch_size: {batch_size}}}")
-        content = {"best_epoch": best_epoch, "train": {"clips": 1000}, "temperature": 2.0}
+        content = {"best_epoch": best_epoch, "train": {"clips": 1000}, "temperature": 2.0, "thresholds": None}
         (fold.folder / "metrics.json").write_text(json.dumps(content))
-    monkeypatch.setattr(cross_validation, "_held_out_predictions", lambda fold: Predictions([None] * 500, None, []))
+    monkeypatch.setattr(
+        cross_validation, "_held_out_predictions", lambda fold: Predictions([None] * 500, None, None, [])
+    )
     # On average (4 + 8 / 2 + 6) / 3 epochs of 1,000 clips in batches of 16.
     length = {"trainer.epochs": round(14 / 3 * 1000 / 1500), "trainer.steps": None, "trainer.batch_size": 16}
     assert cross_validation._length_and_temperature(folds) == (length, pytest.approx(2))

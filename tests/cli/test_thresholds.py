@@ -197,7 +197,7 @@ def test_run_is_calibrated_on_its_validation_split(spectrnn, trained_run, tmp_pa
 
 
 def test_temperature_that_raises_the_calibration_error_is_not_applied(spectrnn, tones, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("spectrnn.training.run_folder.fit_temperature", lambda *_: 20.0)
+    monkeypatch.setattr("spectrnn.training.run_folder.fit_temperatures", lambda *_: np.array(20.0))
     run = tmp_path / "run"
     outcome = spectrnn("train", *tiny, f"data.root={tones}", "trainer.epochs=5", f"hydra.run.dir={run}")
     assert "temperature 1: 20.00, fitted to val, would raise its calibration error from" in outcome.err

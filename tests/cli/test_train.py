@@ -93,8 +93,8 @@ def test_final_training_accuracy_is_that_of_the_saved_model(trained_run):
     metrics, config = read_metrics(trained_run), yaml.safe_load((trained_run / "config.yaml").read_text())
     classifier, _ = serialization.load(trained_run / "model.safetensors")
     dataset = open_dataset(instantiate(config["data"], "data"), torch.device("cpu"))
-    probabilities, targets = predict_batches(classifier, dataset.batches("train", 8, torch.device("cpu")))
-    assert metrics["train"]["final_accuracy"] == (probabilities.argmax(1) == targets).mean()
+    outcome = predict_batches(classifier, dataset.batches("train", 8, torch.device("cpu")))
+    assert metrics["train"]["final_accuracy"] == outcome.correct.mean()
 
 
 def test_metrics_equal_those_of_the_predictions(trained_run):
@@ -102,7 +102,7 @@ def test_metrics_equal_those_of_the_predictions(trained_run):
     for split in ("val", "test"):
         rows = table.of_split(split)
         assert len(rows.clips) == {"val": 3, "test": 6}[split]
-        expected = classification_metrics(rows.probabilities, rows.targets, METRICS)
+        expected = classification_metrics(rows.outcome, METRICS)
         assert {name: expected[name] for name in metrics[split]} == metrics[split]
         low, high = metrics["intervals_95"][split]["loss"]
         assert low < metrics[split]["loss"] < high

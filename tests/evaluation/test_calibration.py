@@ -5,6 +5,9 @@ import pytest
 
 from spectrnn.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, apply_temperature, fit_temperature
 from spectrnn.evaluation.metrics import expected_calibration_error
+from spectrnn.model.task import SingleLabel
+
+TASK = SingleLabel(2, label_smoothing=0.0, class_weights="none")
 
 
 def softmax(logits):
@@ -30,7 +33,7 @@ def test_known_temperature_is_recovered_and_calibrates(sampled, factor):
     probabilities = softmax(logits * factor)
     temperature = fit_temperature(probabilities, targets)
     assert temperature == pytest.approx(factor, rel=0.03)
-    assert expected_calibration_error(apply_temperature(probabilities, temperature), targets) < 0.01
+    assert expected_calibration_error(apply_temperature(TASK, probabilities, temperature), targets) < 0.01
 
 
 def test_no_other_temperature_has_a_lower_cross_entropy(sampled):
@@ -52,7 +55,7 @@ def test_temperature_of_clips_without_errors_balances_the_prior(clips, gap):
     probabilities = softmax(np.array([[gap, 0.0]] * clips))
     temperature = fit_temperature(probabilities, np.zeros(clips, int))
     assert MIN_TEMPERATURE < temperature < 1
-    error_probability = apply_temperature(probabilities, temperature)[0, 1]
+    error_probability = apply_temperature(TASK, probabilities, temperature)[0, 1]
     assert clips * gap * error_probability == pytest.approx(3 * (1 - temperature), rel=1e-3)
 
 
@@ -84,6 +87,6 @@ def test_temperature_is_1_without_clips_or_with_one_class():
 @pytest.mark.parametrize("temperature", [MIN_TEMPERATURE, 0.7, 1, 3, MAX_TEMPERATURE])
 def test_temperature_equals_a_softmax_of_divided_logits_and_can_be_reverted(sampled, temperature):
     logits, _ = sampled(200, 6)
-    once = apply_temperature(softmax(logits), temperature)
+    once = apply_temperature(TASK, softmax(logits), temperature)
     assert once == pytest.approx(softmax(logits / temperature), abs=1e-6)
-    assert apply_temperature(once.astype(np.float32), 1 / temperature) == pytest.approx(softmax(logits), abs=1e-5)
+    assert apply_temperature(TASK, once.astype(np.float32), 1 / temperature) == pytest.approx(softmax(logits), abs=1e-5)

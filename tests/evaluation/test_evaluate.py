@@ -52,7 +52,7 @@ def logits_of_crops(model, dataset, row):
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_prediction_is_the_softmax_of_the_mean_logits_of_crops(model, dataset, batch_size, temperature):
     model.temperature.fill_(temperature)
-    probabilities, targets = predict_batches(model, dataset.batches("all", batch_size, CPU, cover=True))
+    probabilities, _, targets = predict_batches(model, dataset.batches("all", batch_size, CPU, cover=True))
     rows = dataset.rows("all")
     assert targets.tolist() == dataset.targets(rows).tolist()
     assert probabilities.dtype == np.float32
@@ -70,10 +70,10 @@ def test_prediction_is_the_softmax_of_the_mean_logits_of_crops(model, dataset, b
 def test_temperature_of_clips_is_that_of_crops(model, dataset):
     batches = dataset.batches("all", 8, CPU, cover=True)
     model.temperature.fill_(1)
-    before, _ = predict_batches(model, batches)
+    before, *_ = predict_batches(model, batches)
     model.temperature.fill_(3)
-    after, _ = predict_batches(model, batches)
-    np.testing.assert_allclose(after, apply_temperature(before, 3), atol=1e-5)
+    after, *_ = predict_batches(model, batches)
+    np.testing.assert_allclose(after, apply_temperature(model.task, before, 3), atol=1e-5)
 
 
 def test_predictions_of_clips_that_are_short_enough_do_not_change(model, dataset):

@@ -11,11 +11,15 @@ from spectrnn.data.clips import Clip
 from spectrnn.evaluation.calibration import calibration_error_at, fit_temperature
 from spectrnn.evaluation.confusion import Confusion
 from spectrnn.evaluation.evaluate import compute_metrics
-from spectrnn.evaluation.metrics import METRICS, classification_metrics, confusion_matrix, row_parts
+from spectrnn.evaluation.metrics import classification_metrics, confusion_matrix, metrics_of, row_parts
 from spectrnn.evaluation.plots import confusion_figure, optional_picture, thresholds_figure
 from spectrnn.evaluation.predictions import Predictions, concatenate, read_predictions, write_predictions
 from spectrnn.evaluation.report.text import MAX_ROWS, text_report, thresholds_report
+from spectrnn.model.task import SingleLabel
 from spectrnn.study.paired_test import common_clips, paired_test
+
+TASK = SingleLabel(1000, label_smoothing=0.0, class_weights="none")
+COMPARED = metrics_of(TASK)  # those that tables of many classes have
 
 
 def predictions_of(classes, clips, seed=0):
@@ -27,7 +31,7 @@ def predictions_of(classes, clips, seed=0):
     probabilities /= probabilities.sum(1, keepdims=True)
     labels = [f"species {number:05d}" for number in range(classes)]
     table = [Clip(f"{number}.wav", labels[target], "test") for number, target in enumerate(targets)]
-    return Predictions(table, probabilities, labels)
+    return Predictions(table, probabilities, probabilities.argmax(1), labels)
 
 
 def test_memory_is_not_that_of_classes_squared(tmp_path, monkeypatch):
@@ -37,9 +41,9 @@ def test_memory_is_not_that_of_classes_squared(tmp_path, monkeypatch):
     predictions = predictions_of(classes, 100)
     confusion_figure(Confusion.count(np.arange(3), np.arange(3), ["a", "b", "c"]))  # imports take memory, too
     tracemalloc.start()
-    report = compute_metrics(predictions.probabilities, predictions.targets, predictions.labels, METRICS)
+    report = compute_metrics(predictions.outcome, predictions.labels, COMPARED)
     temperature = fit_temperature(predictions.probabilities, predictions.targets)
-    report["ece_uncalibrated"] = calibration_error_at(predictions.probabilities, predictions.targets, temperature)
+    report["ece_uncalibrated"] = calibration_error_at(TASK, *predictions.outcome[::2], temperature)
     text_report("test", report, MAX_ROWS)
     confusion_figure(Confusion.from_json(report["confusion"]))
     write_predictions(predictions, tmp_path / "p.csv")
@@ -96,6 +100,7 @@ def test_parts_of_rows_cover_all():
 def test_table_of_many_classes_has_the_most_probable_ones_and_the_same_metrics(tmp_path):
     predictions = predictions_of(300, 400)
     predictions.probabilities[0] = 0
+    predictions.decisions[0] = 1
     predictions.probabilities[0, 1:30] = 1 / 29  # so that the label's own probability, 0, is not among the largest
     write_predictions(predictions, tmp_path / "p.csv")
     head, first, *_ = csv.reader((tmp_path / "p.csv").open())
@@ -104,15 +109,15 @@ def test_table_of_many_classes_has_the_most_probable_ones_and_the_same_metrics(t
     assert first[3:7] == ["species 00001", "0", "species 00001", f"{np.float32(1 / 29):.9g}"]
     read = read_predictions(tmp_path / "p.csv")
     assert (read.clips, read.labels, read.is_partial) == (predictions.clips, predictions.labels, True)
-    ours, whole = (classification_metrics(part.probabilities, part.targets, METRICS) for part in (read, predictions))
+    ours, whole = (classification_metrics(part.outcome, COMPARED) for part in (read, predictions))
     assert ours == whole
     assert np.array_equal(read.probabilities[read.probabilities > 0], predictions.probabilities[read.probabilities > 0])
 
 
 def test_tables_of_many_classes_with_different_ones_are_joined_and_compared(tmp_path):
     a, b = predictions_of(300, 300, seed=1), predictions_of(300, 300, seed=2)
-    for part, rows in ((a, slice(0, 4)), (b, slice(2, 6))):
-        write_predictions(Predictions(part.clips[rows], part.probabilities[rows], part.labels), tmp_path / "p.csv")
+    for part, rows in ((a, range(4)), (b, range(2, 6))):
+        write_predictions(part.rows(rows), tmp_path / "p.csv")
         part.table = read_predictions(tmp_path / "p.csv")
     assert a.table.labels != b.table.labels
     joined = concatenate([a.table, b.table])
@@ -154,7 +159,7 @@ def test_labels_that_matplotlib_would_take_for_formulas_are_drawn():
 
 def test_tables_on_the_terminal_have_the_classes_with_the_lowest_scores():
     predictions = predictions_of(60, 600)
-    report = compute_metrics(predictions.probabilities, predictions.targets, predictions.labels, METRICS)
+    report = compute_metrics(predictions.outcome, predictions.labels, COMPARED)
     text = text_report("test", report, MAX_ROWS)
     assert "(the 40 of 60 classes with clips and the lowest F1; report.txt has all)" in text
     lowest = sorted(row["f1"] for row in report["per_class"].values())[:40]

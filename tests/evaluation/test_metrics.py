@@ -1,15 +1,18 @@
 """Metrics, compared with scikit-learn and with sums by hand."""
 
+import warnings
+
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from spectrnn.errors import UserError
 from spectrnn.evaluation.metrics import (
     METRICS,
     Metric,
+    Outcome,
     bootstrap_intervals,
-    class_counts,
     classification_metrics,
     confusion_matrix,
     expected_calibration_error,
@@ -24,12 +27,16 @@ def metrics_for(probabilities):
     return metrics_of(SingleLabel(probabilities.shape[1], label_smoothing=0.0, class_weights="none"))
 
 
+def outcome_of(probabilities, targets):
+    return Outcome(probabilities, probabilities.argmax(1), targets)
+
+
 def evaluated(probabilities, targets):
-    return classification_metrics(probabilities, targets, metrics_for(probabilities))
+    return classification_metrics(outcome_of(probabilities, targets), metrics_for(probabilities))
 
 
 def intervals(probabilities, targets, **settings):
-    return bootstrap_intervals(probabilities, targets, metrics_for(probabilities), **settings)
+    return bootstrap_intervals(outcome_of(probabilities, targets), metrics_for(probabilities), **settings)
 
 
 @pytest.fixture(params=[0, 1, 2], ids=["many", "few", "absent"])
@@ -62,6 +69,13 @@ def test_metrics_equal_scikit_learn(predictions):
         "loss": sklearn_metrics.log_loss(targets, probabilities, labels=classes),
         "top_3_accuracy": sklearn_metrics.top_k_accuracy_score(targets, probabilities, k=3, labels=classes),
     }
+    with warnings.catch_warnings(action="ignore"):  # of classes without clips, which it takes for 0
+        of_classes = [
+            (roc_auc_score(targets == index, scores), average_precision_score(targets == index, scores))
+            for index, scores in enumerate(probabilities.T)
+            if index in targets
+        ]
+    expected["auroc"], expected["map"] = np.mean(of_classes, axis=0)
     ours = evaluated(probabilities, targets)
     assert ours.keys() == expected.keys() | {"ece"}
     for name, value in expected.items():
@@ -80,18 +94,21 @@ def test_confusion_equals_scikit_learn(predictions):
 def test_per_class_metrics_equal_scikit_learn(predictions):
     probabilities, targets = predictions
     labels = [f"class {index}" for index in range(probabilities.shape[1])]
-    table = per_class_metrics(class_counts(probabilities.argmax(1), targets, len(labels)), labels)
+    table = per_class_metrics(outcome_of(probabilities, targets), labels)
     assert list(table) == labels
     expected = sklearn_metrics.precision_recall_fscore_support(
         targets, probabilities.argmax(1), labels=np.arange(len(labels)), zero_division=0
     )
     for row, values in zip(table.values(), zip(*expected, strict=True), strict=True):
-        assert list(row) == ["precision", "recall", "f1", "support"]
-        assert list(row.values()) == pytest.approx(values)
+        assert list(row) == ["precision", "recall", "f1", "support", "average_precision", "auroc"]
+        assert list(row.values())[:4] == pytest.approx(values)
+        assert (row["auroc"] is None) == (row["support"] == 0)
 
 
 def test_perfect_classifier():
-    assert evaluated(*perfect(30)) == {"accuracy": 1, "balanced_accuracy": 1, "macro_f1": 1, "loss": 0, "ece": 0}
+    rankings = {"map": 1, "auroc": 1}
+    ours = {"accuracy": 1, "balanced_accuracy": 1, "macro_f1": 1, "loss": 0, "ece": 0} | rankings
+    assert evaluated(*perfect(30)) == ours
 
 
 def test_top_3_accuracy_needs_more_than_three_classes():
@@ -135,7 +152,7 @@ def test_calibration_error_of_a_calibrated_and_an_overconfident_classifier():
 
 def test_intervals_contain_the_metric(predictions):
     values, ranges = evaluated(*predictions), intervals(*predictions)
-    assert ranges.keys() == {"accuracy", "balanced_accuracy", "macro_f1", "loss", "top_3_accuracy"}
+    assert ranges.keys() == {"accuracy", "balanced_accuracy", "macro_f1", "loss", "top_3_accuracy", "map", "auroc"}
     for name, (low, high) in ranges.items():
         assert low <= values[name] <= high, name
 
@@ -194,6 +211,11 @@ def test_registry_names_titles_and_directions():
         "macro_f1": ("macro F1", True),
         "loss": ("loss", False),
         "top_3_accuracy": ("top-3 accuracy", True),
+        "map": ("mean average precision", True),
+        "micro_map": ("average precision, micro", True),
+        "auroc": ("AUROC", True),
+        "micro_auroc": ("AUROC, micro", True),
+        "micro_f1": ("micro F1", True),
         "ece": ("calibration error", False),
     }
     assert set(SingleLabel.metrics) == METRICS.keys()
@@ -211,14 +233,14 @@ def test_custom_metric_is_computed_and_its_interval_follows_from_its_kind(predic
         "clips": Metric(lambda probabilities, targets: len(targets), "clips"),
     }
     metrics = metrics_of(SingleLabel(probabilities.shape[1], label_smoothing=0.0, class_weights="none"), custom)
-    values = classification_metrics(probabilities, targets, metrics)
+    values = classification_metrics(outcome_of(probabilities, targets), metrics)
     expected = sklearn_metrics.brier_score_loss(
         targets, probabilities, labels=np.arange(probabilities.shape[1]), scale_by_half=False
     )
     assert values["brier"] == pytest.approx(expected)
     assert values["errors"] == (probabilities.argmax(1) != targets).sum()
     assert values["clips"] == len(targets)
-    ranges = bootstrap_intervals(probabilities, targets, metrics)
+    ranges = bootstrap_intervals(outcome_of(probabilities, targets), metrics)
     for name in ("brier", "errors"):
         low, high = ranges[name]
         assert low <= values[name] <= high, name

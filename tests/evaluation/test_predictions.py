@@ -19,7 +19,7 @@ def predictions():
         Clip('odd "name", \udce9.wav', "label", "test", "2"),
         Clip("c.wav", "low", "val", "2", "ben", start=2.5),
     ]
-    return Predictions(clips, probabilities, ["high", "label", "low"])
+    return Predictions(clips, probabilities, probabilities.argmax(1), ["high", "label", "low"])
 
 
 def test_table_is_read_as_it_was_written(predictions, tmp_path):

@@ -60,11 +60,11 @@ def evaluation(source, tone, tmp_path_factory):
     (root / "clips.jsonl").write_text("\n".join(map(json.dumps, rows)))
     dataset = open_dataset(source("manifest", path=root / "clips.jsonl", sample_rate=8000), torch.device("cpu"))
     model = classifier(dataset.labels)
-    probabilities, targets = predict_batches(model, dataset.batches("all", 8, torch.device("cpu")))
+    outcome = predict_batches(model, dataset.batches("all", 8, torch.device("cpu")))
     custom = {"clips_per_class": Metric(lambda p, t: len(t) / p.shape[1], "<clips> per class", is_fraction=False)}
-    metrics = compute_metrics(probabilities, targets, dataset.labels, metrics_of(model.task, custom))
+    metrics = compute_metrics(outcome, dataset.labels, metrics_of(model.task, custom))
     return EvaluationResult(
-        model, dataset, "all", probabilities, metrics, 8, root / "<model>.safetensors", ["A <note>."], True
+        model, dataset, "all", outcome, metrics, 8, root / "<model>.safetensors", ["A <note>."], True
     )
 
 
@@ -192,7 +192,7 @@ def test_page_notes_clips_that_are_classified_in_crops(evaluation):
 def test_page_contains_the_results(evaluation):
     found = blocks(build_page(evaluation, 30_000_000))
     report, clips = found["report"], found["report"]["clips"]
-    probabilities, targets = evaluation.probabilities, evaluation.dataset.targets(evaluation.dataset.rows("all"))
+    probabilities, targets = evaluation.outcome.probabilities, evaluation.outcome.targets
     is_error = probabilities.argmax(1) != targets
     assert report["count"] == len(clips) == len(found) - 1 == 48
     assert report["correct"] == 48 - is_error.sum()
@@ -273,13 +273,13 @@ def test_text_report_contains_all_tables(evaluation):
     assert lines[0].split() == ["all:", "48", "clips", "95", "%", "CI"]
     low, high = evaluation.metrics["intervals_95"]["accuracy"]
     assert lines[1].split() == ["accuracy", f"{evaluation.metrics['accuracy']:.4f}", f"{low:.4f}", "to", f"{high:.4f}"]
-    assert lines[8].split() == ["calibration", "error,", "uncalibrated", "0.2500"]
-    assert lines[10].split() == ["class", "precision", "recall", "F1", "clips"]
+    assert lines[10].split() == ["calibration", "error,", "uncalibrated", "0.2500"]
+    assert lines[12].split() == ["class", "precision", "recall", "F1", "clips"]
     counts = evaluation.metrics["confusion"]["counts"]
     for index, label in enumerate(evaluation.dataset.labels):
         row = evaluation.metrics["per_class"][label]
         values = [f"{row['precision']:.3f}", f"{row['recall']:.3f}", f"{row['f1']:.3f}", "12"]
-        assert lines[11 + index].removeprefix(label).split() == values
+        assert lines[13 + index].removeprefix(label).split() == values
         assert lines[-4 + index].removeprefix(f" {index} {label}").split() == [
             str(count or ".") for count in counts[index]
         ]

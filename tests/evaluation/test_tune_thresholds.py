@@ -1,5 +1,7 @@
 """Threshold tuning, compared with the event detector that predictions use."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import soundfile
@@ -18,6 +20,7 @@ from spectrnn.evaluation.tune_thresholds import (
     _first_feasible,
 )
 from spectrnn.inference.sliding_window import sliding_window_predict
+from spectrnn.model.task import SingleLabel
 
 
 @pytest.mark.parametrize(
@@ -48,6 +51,7 @@ class LoudnessPredictor:
     """Predicts the loudness of windows at 100 Hz: loud, quiet or silent."""
 
     sample_rate, window, labels = 100, 100, ["loud", "quiet", "silent"]
+    classifier = SimpleNamespace(task=SingleLabel(3, label_smoothing=0.0, class_weights="none"))
 
     def probabilities(self, waveforms, batch_size):
         level = np.array([np.abs(wave).mean() for wave in waveforms])

@@ -7,7 +7,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from spectrnn.data.clips import Clip
 from spectrnn.errors import UserError
-from spectrnn.evaluation.predictions import Predictions
+from spectrnn.evaluation.predictions import Predictions, with_labels
 from spectrnn.study.paired_test import common_clips, mcnemar, paired_test
 
 LABELS = ["cat", "dog", "owl"]
@@ -21,7 +21,7 @@ def predictions(targets, predicted, groups=None, labels=LABELS, folder="/data", 
     ]
     probabilities = np.full((len(clips), len(labels)), 0.1 / (len(labels) - 1), np.float32)
     probabilities[np.arange(len(clips)), predicted] = 0.9
-    return Predictions(clips, probabilities, list(labels))
+    return Predictions(clips, probabilities, probabilities.argmax(1), list(labels))
 
 
 def noisy_pair(clips=400, groups=None, seed=0):
@@ -116,6 +116,8 @@ def test_difference_whose_interval_includes_0_may_be_chance():
     a, b = noisy_pair()
     b.probabilities[:] = a.probabilities
     wrong = np.flatnonzero(a.probabilities.argmax(1) != a.targets)[0]
+    b.decisions[:] = a.decisions
+    b.decisions[wrong] = a.targets[wrong]
     b.probabilities[wrong] = np.eye(len(a.labels))[a.targets[wrong]]  # a single clip better
     low, high = paired_test(a, b).metrics["accuracy"].interval
     assert low == 0 < high
@@ -128,7 +130,7 @@ def test_clips_are_joined_by_path_part_and_label():
     b.clips[3] = b.clips[3]._replace(start=0.5)  # another part of the file
     b.clips[4] = b.clips[4]._replace(label="owl")  # a corrected label
     order = [4, 2, 0, 3, 1]
-    shuffled = Predictions([b.clips[row] for row in order], b.probabilities[order][:, [2, 0, 1]], ["owl", "cat", "dog"])
+    shuffled = with_labels(b.rows(order), ["owl", "cat", "dog"])
     x, y = common_clips(a, shuffled, "test")
     assert [clip.path for clip in x.clips] == [clip.path for clip in y.clips] == [clip.path for clip in a.clips[:3]]
     assert x.labels == y.labels == LABELS

@@ -19,6 +19,7 @@ from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.data import samples as samples_module
 from spectrnn.data.clips import Clip
 from spectrnn.data.dataset import Dataset, open_dataset
+from spectrnn.data.labels import ONE_LABEL
 from spectrnn.progress import Stopwatch
 from spectrnn.training.preflight import RunComponents, preflight
 from spectrnn.training.train import build_trainer
@@ -188,4 +189,4 @@ def _dataset_of(counts: dict[str, tuple[int, int, int]], **fields: str) -> Datas
         for number in range(count)
     ]
     missing: Any = None
-    return Dataset(clips, missing, missing, sorted(counts), None, [])
+    return Dataset(clips, missing, missing, sorted(counts), ONE_LABEL, None, [])

@@ -123,11 +123,11 @@ def test_accuracy_that_still_rises_is_reported_unless_the_rate_has_decayed():
 )
 def test_shift_is_reported_beyond_chance(val, test, is_reported):
     scores, intervals = ({"val": {"accuracy": val[n]}, "test": {"accuracy": test[n]}} for n in (0, 1))
-    warnings = shift_warnings(scores, intervals)
+    warnings = shift_warnings("accuracy", "accuracy", scores, intervals)
     assert len(warnings) == is_reported
     if is_reported:
         assert warnings[0].startswith("test accuracy is 80 %, and validation accuracy 93 %: a shift between groups ")
-    assert shift_warnings({"val": scores["val"]}, intervals) == []
+    assert shift_warnings("accuracy", "accuracy", scores, {"val": intervals["val"]}) == []
 
 
 def test_warnings_of_folds_are_summarized():

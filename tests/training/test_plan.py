@@ -212,10 +212,10 @@ def test_weight_decay_is_that_of_matrices_only(make_trainer):
 def test_automatic_metric_depends_on_the_validation_split(dataset_of, caplog, val, metric, reason):
     caplog.set_level("INFO")
     dataset = dataset_of({label: (9, count, 9) for label, count in val.items()})
-    assert choose_metric("auto", dataset, "best") == metric
+    assert choose_metric("auto", "accuracy", dataset, "best") == metric
     assert caplog.messages == [f"trainer.metric=auto: the best epoch is that of the best {metric}, as {reason}"]
-    assert choose_metric("macro_f1", dataset, "best") == "macro_f1"
-    assert choose_metric("auto", dataset, "last") == metric
+    assert choose_metric("macro_f1", "accuracy", dataset, "best") == "macro_f1"
+    assert choose_metric("auto", "accuracy", dataset, "last") == metric
     assert len(caplog.messages) == 1
 
 
@@ -239,5 +239,5 @@ def test_last_epoch_is_kept_although_an_earlier_one_was_better(make_trainer, mon
 
 def test_automatic_metric_without_validation_is_accuracy(dataset_of, caplog):
     caplog.set_level("INFO")
-    assert choose_metric("auto", dataset_of({"cat": (9, 0, 9), "dog": (9, 0, 9)}), "best") == "accuracy"
+    assert choose_metric("auto", "accuracy", dataset_of({"cat": (9, 0, 9), "dog": (9, 0, 9)}), "best") == "accuracy"
     assert caplog.messages == []

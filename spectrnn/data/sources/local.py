@@ -187,9 +187,8 @@ def _parse_row(
 ) -> Clip:
     """Parses a row of strings or JSON values; `resolve` returns the path from the working directory, and the copy."""
     values = {name: str(value).strip() for name, value in row.items() if value is not None}
-    for column in ("path", "label"):
-        if not values.get(column):
-            raise UserError(f"{column} is empty")
+    if not values.get("path"):
+        raise UserError("path is empty")
     split = values.get("split", "").lower()
     if split and split not in _SPLIT_NAMES:
         raise UserError(f"split {split!r} is not one of {', '.join(SPLITS)}")
@@ -202,7 +201,7 @@ def _parse_row(
     path, copy = resolve(values["path"])
     return Clip(
         path=path,
-        label=intern(values["label"]),  # a million clips share their few labels
+        label=intern(values.get("label", "")),  # a million clips share their few labels
         split=_SPLIT_NAMES.get(split),
         fold=values.get("fold") or None,
         group=values.get("group") or None,

@@ -2,9 +2,10 @@
 
 const PAGE_SIZE = 24;  // clips per "more"
 const pair = report.pair;
+const names = (classes) => [classes].flat().map((index) => report.labels[index]).join("; ") || "(nothing)";
 const all = (pair?.clips ?? []).map(([path, group, actual, seconds, isA, ...answers], number) => ({
-  number, path, group, seconds, actual: report.labels[actual], correct: isA ? "a" : "b",
-  answers: answers.map(([label, probability]) => ({ label: report.labels[label], probability })),
+  number, path, group, seconds, actual: names(actual), correct: isA ? "a" : "b",
+  answers: answers.map(([label, probability]) => ({ label: names(label), probability })),
   searchText: `${path} ${group ?? ""}`.toLowerCase(),
 }));
 const FIELDS = ["show", "true", "predicted", "search"];

@@ -16,7 +16,7 @@ import numpy as np
 from spectrnn.data.clips import Clip, common_folder
 from spectrnn.data.dataset import Dataset
 from spectrnn.evaluation.confusion import Confusion
-from spectrnn.evaluation.metrics import Array
+from spectrnn.evaluation.metrics import Array, Outcome
 from spectrnn.evaluation.report.media import MAX_AUDIO_SECONDS, render_clips
 from spectrnn.evaluation.report.tables import accuracy_by_group, accuracy_by_quantile, reliability
 from spectrnn.files import atomic_write, reporting_write_errors
@@ -40,7 +40,7 @@ class EvaluationResult(NamedTuple):
         classifier: Classifier in evaluation mode.
         dataset: Dataset on the classifier's device.
         split: Name of the split: train, val, test or all.
-        probabilities: Probabilities float (clips, classes), in the order of the split's rows.
+        outcome: Answers for the clips, in the order of the split's rows.
         metrics: Metrics as `evaluate.compute_metrics` returns them.
         batch_size: Number of clips per batch.
         model: Model file.
@@ -53,7 +53,7 @@ class EvaluationResult(NamedTuple):
     classifier: Classifier
     dataset: Dataset
     split: str
-    probabilities: Array
+    outcome: Outcome
     metrics: dict[str, Any]
     batch_size: int
     model: Path
@@ -86,8 +86,8 @@ def write_page(result: EvaluationResult, path: Path, max_mb: float) -> None:
 def build_page(result: EvaluationResult, max_bytes: int) -> bytes:
     """Builds the report as `write_page` writes it, with at most `max_bytes` bytes."""
     rows, cache = result.dataset.rows(result.split), result.dataset.cache
-    targets, probabilities = result.dataset.targets(rows), result.probabilities
-    confidence, correct = probabilities.max(1), probabilities.argmax(1) == targets
+    probabilities, targets = result.outcome.probabilities, result.outcome.targets
+    confidence, correct = probabilities.max(1), result.outcome.correct
     order = np.lexsort((np.where(correct, confidence, -confidence), correct))
     seconds, levels = _lengths_and_levels(result)
     groups = [result.dataset.clips[row].group for row in rows]
