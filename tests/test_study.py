@@ -35,9 +35,8 @@ def job(tmp_path, protocols):
         clips = [Clip(f"{fold}/{n}.wav", "a", "test", fold) for fold, n in product(correct, range(10))]
         right = [n < right for right in correct.values() for n in range(10)]
         probabilities = np.array([[r, not r] for r in right], dtype=np.float32)
-        write_predictions(
-            Predictions(clips, probabilities, probabilities.argmax(1), ["a", "b"]), own.results / "predictions.csv"
-        )
+        predictions = Predictions(clips, probabilities, probabilities.argmax(1), ["a", "b"])
+        write_predictions(predictions, own.results / "predictions.csv")
         results = {"all" if own.protocol.test else "pooled": {"accuracy": float(np.mean(right))}}
         (own.results / "metrics.json").write_text(json.dumps(results))
         (own.folder / "metrics.json").write_text(json.dumps({"train": {"seconds": seconds}, **results}))

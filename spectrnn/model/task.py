@@ -91,7 +91,16 @@ class SingleLabel(Task):
     """
 
     label_format = ONE_LABEL
-    metrics = ("accuracy", "balanced_accuracy", "macro_f1", "loss", "top_3_accuracy", "map", "auroc", "ece")
+    metrics: tuple[str, ...] = (
+        "accuracy",
+        "balanced_accuracy",
+        "macro_f1",
+        "loss",
+        "top_3_accuracy",
+        "map",
+        "auroc",
+        "ece",
+    )
     weight: Tensor | None
     thresholds = None
 
@@ -157,7 +166,7 @@ class MultiLabel(Task):
     """
 
     label_format = LABEL_SET
-    metrics = ("map", "micro_map", "auroc", "micro_auroc", "macro_f1", "micro_f1", "loss", "ece")
+    metrics: tuple[str, ...] = ("map", "micro_map", "auroc", "micro_auroc", "macro_f1", "micro_f1", "loss", "ece")
     positive_weight: Tensor | None
     thresholds: Tensor
 

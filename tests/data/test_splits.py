@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from spectrnn.data.clips import Clip, DataSource
+from spectrnn.data.labels import LABEL_SET
 from spectrnn.data.splits import (
     assign_folds,
     assign_splits,
@@ -412,3 +413,43 @@ def test_memory_of_drawn_groups_is_not_that_of_groups_times_labels(assign):
         splits.setdefault(clip.group, set()).add(clip.split)
     assert all(len(names) == 1 for names in splits.values())
     assert 0.15 < len([clip for clip in assigned if clip.split == "test"]) / len(clips) < 0.4
+
+
+def label_sets(seed, clips=400, groups=0):
+    """Clips of zero to three labels, some of them rare."""
+    generator = np.random.default_rng(seed)
+    table = []
+    for number in range(clips):
+        drawn = generator.random(6) < np.array([0.5, 0.3, 0.2, 0.1, 0.05, 0.03])
+        group = f"place{generator.integers(groups)}" if groups else None
+        table.append(Clip(f"{number}.wav", ";".join(np.array(list("abcdef"))[drawn]), group=group))
+    return table
+
+
+@pytest.mark.parametrize("groups", [0, 60])
+@pytest.mark.parametrize("seed", range(3))
+def test_splits_of_label_sets_have_their_share_of_each_class(source, tmp_path, seed, groups):
+    settings = replace(source("folder", root=tmp_path), split_seed=seed, test_fraction=0.25)
+    clips = assign_splits(label_sets(seed, groups=groups), settings, LABEL_SET)
+    assert not groups or not {c.group for c in clips if c.split == "test"} & {
+        c.group for c in clips if c.split != "test"
+    }
+    for name in ["", *"abcdef"]:
+        own = [clip for clip in clips if name in (LABEL_SET.classes(clip.label) or [""])]
+        share = sum(clip.split == "test" for clip in own) / len(own)
+        assert share == pytest.approx(0.25, abs=0.02 + (0.15 if groups else 0.6 / len(own))), name
+
+
+def test_folds_of_label_sets_have_their_share_of_each_class(source, tmp_path):
+    clips = assign_folds(label_sets(0), replace(source("folder", root=tmp_path), folds=4), LABEL_SET)
+    for name in ["", *"abcdef"]:
+        counts = Counter(clip.fold for clip in clips if name in (LABEL_SET.classes(clip.label) or [""]))
+        assert len(counts) == 4
+        assert max(counts.values()) - min(counts.values()) <= max(2, 0.2 * counts.total()), name
+
+
+def test_one_class_is_enough_for_label_sets():
+    clips = [Clip("a.wav", "cat"), Clip("b.wav", ""), Clip("c.wav", "cat")]
+    require_classes(clips, LABEL_SET)
+    with pytest.raises(UserError, match="the dataset has no classes: all of its labels are empty"):
+        require_classes([clips[1]], LABEL_SET)

@@ -2,8 +2,16 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
-from spectrnn.evaluation.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, apply_temperature, fit_temperature
+from spectrnn.evaluation.calibration import (
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
+    apply_temperature,
+    fit_temperature,
+    fit_temperatures,
+    fit_thresholds,
+)
 from spectrnn.evaluation.metrics import expected_calibration_error
 from spectrnn.model.task import SingleLabel
 
@@ -90,3 +98,25 @@ def test_temperature_equals_a_softmax_of_divided_logits_and_can_be_reverted(samp
     once = apply_temperature(TASK, softmax(logits), temperature)
     assert once == pytest.approx(softmax(logits / temperature), abs=1e-6)
     assert apply_temperature(TASK, once.astype(np.float32), 1 / temperature) == pytest.approx(softmax(logits), abs=1e-5)
+
+
+def test_each_class_of_label_sets_has_its_temperature():
+    generator, factors = np.random.default_rng(0), np.array([0.5, 1.0, 3.0])
+    logits = generator.normal(size=(20_000, 3)) * 2
+    targets = generator.random((20_000, 3)) < 1 / (1 + np.exp(-logits))
+    probabilities = (1 / (1 + np.exp(-logits * factors))).astype(np.float32)
+    assert fit_temperatures(probabilities, targets) == pytest.approx(factors, rel=0.05)
+    assert fit_temperatures(softmax(logits), np.zeros(20_000, int)).shape == ()
+
+
+def test_no_other_threshold_has_a_higher_f1():
+    generator = np.random.default_rng(0)
+    targets = generator.random((80, 5)) < np.array([0.5, 0.3, 0.1, 0.02, 0])
+    scores = (0.4 * targets + 0.6 * generator.random((80, 5))).round(2).astype(np.float32)
+    thresholds = fit_thresholds(scores, targets)
+    for threshold, own, actual in zip(thresholds[:4], scores.T, targets.T, strict=False):
+        best = max(f1_score(actual, own >= limit) for limit in np.linspace(0, 1, 1001))
+        assert f1_score(actual, own >= threshold) == pytest.approx(best)
+        assert np.abs(own - threshold).min() > 1e-4  # between two scores
+    assert thresholds[4] == 0.5
+    assert fit_thresholds(np.array([[0.9], [0.1]], np.float32), np.array([[True], [False]])) == [0.5]

@@ -190,3 +190,15 @@ def test_error_of_a_picture_is_a_warning(caplog):
         "warning: confusion.png cannot be drawn (MemoryError); all results are complete without it",
         "warning: report.html cannot be drawn (ValueError: no font); all results are complete without it",
     ]
+
+
+def test_confusion_of_label_sets_by_hand():
+    def rows(*names):
+        return np.array([[label in name for label in "abc"] for name in names])
+
+    actual = rows("a", "ab", "ab", "ab", "", "", "c")
+    detected = rows("a", "ab", "ac", "c", "", "b", "")
+    confusion = Confusion.count(detected, actual, list("abc"))
+    assert confusion.labels == ["a", "b", "c", "(nothing)"]
+    # b is taken for c once; a and b both for c once; b is detected in nothing; c is missed.
+    assert confusion.part(np.arange(4)).tolist() == [[3, 0, 1, 0], [0, 1, 2, 0], [0, 0, 0, 1], [0, 1, 0, 1]]

@@ -20,7 +20,7 @@ from spectrnn.evaluation.metrics import (
     per_class_metrics,
     wilson_interval,
 )
-from spectrnn.model.task import SingleLabel
+from spectrnn.model.task import MultiLabel, SingleLabel
 
 
 def metrics_for(probabilities):
@@ -252,3 +252,68 @@ def test_custom_metric_must_not_take_the_name_of_a_built_in_one():
     with pytest.raises(UserError) as error:
         metrics_of(SingleLabel(3, label_smoothing=0.0, class_weights="none"), {"loss": METRICS["ece"]})
     assert str(error.value) == "metrics.loss: the name of a built-in metric; choose another one"
+
+
+@pytest.fixture
+def label_sets():
+    """Outcome of 300 clips with zero to five labels each; the last class has no clip."""
+    generator = np.random.default_rng(0)
+    targets = generator.random((300, 6)) < np.array([0.5, 0.3, 0.2, 0.1, 0.05, 0])
+    logits = generator.normal(size=targets.shape) + 1.5 * targets - 1
+    probabilities = (1 / (1 + np.exp(-logits))).round(2).astype(np.float32)  # with ties
+    return Outcome(probabilities, probabilities >= 0.4, targets)
+
+
+def multi_label_metrics(classes):
+    settings = {"label_smoothing": 0.0, "focal_gamma": 0.0, "positive_weights": "none", "unite_mixed": True}
+    return metrics_of(MultiLabel(classes, **settings))
+
+
+def test_metrics_of_label_sets_equal_scikit_learn(label_sets):
+    scores, decisions, targets = label_sets
+    of_known = targets[:, :5], scores[:, :5]
+    expected = {
+        "map": average_precision_score(*of_known, average="macro"),
+        "micro_map": average_precision_score(targets, scores, average="micro"),
+        "auroc": roc_auc_score(*of_known, average="macro"),
+        "micro_auroc": roc_auc_score(targets, scores, average="micro"),
+        "macro_f1": sklearn_metrics.f1_score(targets, decisions, average="macro", labels=[*range(5)])
+        * (5 / (5 + decisions[:, 5].any())),
+        "micro_f1": sklearn_metrics.f1_score(targets, decisions, average="micro"),
+        "loss": np.mean([sklearn_metrics.log_loss(t, p, labels=[0, 1]) for t, p in zip(targets.T, scores.T)]),
+    }
+    ours = classification_metrics(label_sets, multi_label_metrics(6))
+    assert ours.keys() == expected.keys() | {"ece"}
+    for name, value in expected.items():
+        assert ours[name] == pytest.approx(value, abs=1e-6), name
+    bins = np.minimum((scores * 15).astype(int), 14)
+    gaps = [(targets - scores)[bins == number].sum() for number in range(15)]
+    assert ours["ece"] == pytest.approx(np.abs(gaps).sum() / scores.size, abs=1e-6)
+
+
+def test_table_of_label_sets_equals_scikit_learn(label_sets):
+    scores, decisions, targets = label_sets
+    table = per_class_metrics(label_sets, list("abcdef"))
+    expected = sklearn_metrics.precision_recall_fscore_support(targets, decisions, zero_division=0)
+    for index, (row, values) in enumerate(zip(table.values(), zip(*expected, strict=True), strict=True)):
+        assert list(row.values())[:4] == pytest.approx(values)
+        if index < 5:
+            assert row["average_precision"] == pytest.approx(
+                average_precision_score(targets[:, index], scores[:, index])
+            )
+            assert row["auroc"] == pytest.approx(roc_auc_score(targets[:, index], scores[:, index]))
+    assert table["f"]["average_precision"] is table["f"]["auroc"] is None
+
+
+def test_intervals_of_label_sets_are_those_of_resampled_clips(label_sets, monkeypatch):
+    monkeypatch.setattr("spectrnn.evaluation.metrics._RESAMPLES", 40)
+    metrics = multi_label_metrics(6)
+    found = bootstrap_intervals(label_sets, metrics)
+    generator, samples = np.random.default_rng(0), []
+    for _ in range(40):
+        rows = generator.integers(300, size=300)
+        samples.append(classification_metrics(Outcome(*(part[rows] for part in label_sets)), metrics))
+    for name, interval in found.items():
+        expected = np.percentile([sample[name] for sample in samples], [2.5, 97.5])
+        assert interval == pytest.approx(expected, abs=1e-6), name
+    assert found.keys() == metrics.keys() - {"ece"}

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from spectrnn.data.clips import Clip
+from spectrnn.data.labels import LABEL_SET
 from spectrnn.errors import UserError
-from spectrnn.evaluation.predictions import Predictions, concatenate, read_predictions, write_predictions
+from spectrnn.evaluation.predictions import Predictions, concatenate, read_predictions, with_labels, write_predictions
 
 
 @pytest.fixture
@@ -67,3 +68,23 @@ def test_other_tables_are_rejected(text, tmp_path):
 def test_missing_table_is_rejected(tmp_path):
     with pytest.raises(UserError, match=r"p\.csv: cannot be read"):
         read_predictions(tmp_path / "p.csv")
+
+
+def test_table_of_label_sets_is_read_as_it_was_written(tmp_path):
+    clips = [Clip("a.wav", "cat;dog", "test"), Clip("b.wav", "", "test"), Clip("c.wav", "dog", "val")]
+    probabilities = np.random.default_rng(0).random((3, 2), np.float32)
+    decisions = np.array([[True, True], [False, False], [True, False]])
+    table = Predictions(clips, probabilities, decisions, ["cat", "dog"], LABEL_SET)
+    write_predictions(table, tmp_path / "p.csv")
+    head, *rows = csv.reader((tmp_path / "p.csv").open())
+    assert head == ["path", "split", "labels", "predicted", "cat", "dog"]
+    assert [row[2:4] for row in rows] == [["cat;dog", "cat;dog"], ["", ""], ["dog", "cat"]]
+    read = read_predictions(tmp_path / "p.csv")
+    assert (read.clips, read.labels, read.label_format) == (clips, ["cat", "dog"], LABEL_SET)
+    assert (read.probabilities == probabilities).all()
+    assert (read.decisions == decisions).all()
+    assert read.outcome.correct.tolist() == [True, True, False]
+    assert read.targets.tolist() == [[True, True], [False, False], [False, True]]
+    joined = concatenate([read, with_labels(read, ["bat", "cat", "dog"])])
+    assert joined.labels == ["bat", "cat", "dog"]
+    assert joined.decisions.tolist() == [[False, *row] for row in decisions.tolist()] * 2

@@ -1,0 +1,138 @@
+"""Several labels per clip, from training to prediction, as a user does it."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
+
+import spectrnn as package
+from spectrnn.evaluation.predictions import read_predictions
+
+FREQUENCIES = {"low": 300, "middle": 900, "high": 2700}
+RATE = 8000
+
+
+def mixture(names, seconds, generator):
+    """Tones in noise."""
+    time = np.arange(round(seconds * RATE)) / RATE
+    wave = 0.01 * generator.normal(size=len(time))
+    for name in names:
+        wave += 0.15 * np.sin(2 * np.pi * FREQUENCIES[name] * generator.uniform(0.97, 1.03) * time)
+    return wave
+
+
+@pytest.fixture(scope="module")
+def mixtures(tmp_path_factory):
+    """Table of 64 clips of zero to three tones each."""
+    root, generator = tmp_path_factory.mktemp("mixtures"), np.random.default_rng(0)
+    with (root / "clips.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["path", "label"])
+        for number in range(64):
+            names = [name for bit, name in enumerate(FREQUENCIES) if number >> bit & 1]
+            soundfile.write(root / f"{number}.wav", mixture(names, generator.uniform(0.2, 0.4), generator), RATE)
+            table.writerow([f"{number}.wav", ";".join(names)])
+    return root / "clips.csv"
+
+
+@pytest.fixture
+def overrides(tiny, mixtures):
+    return [
+        *(override for override in tiny if not override.startswith(("data=", "trainer.metric"))),
+        *("task=multi_label", "data=manifest", f"data.path={mixtures}", "trainer.metric=map", "trainer.epochs=8"),
+        *("augment=[noise,gain]", "trainer.report=true"),
+    ]
+
+
+@pytest.fixture
+def run(spectrnn, overrides, tmp_path):
+    assert spectrnn("train", *overrides, f"hydra.run.dir={tmp_path / 'run'}").code == 0
+    return tmp_path / "run"
+
+
+def test_classes_that_sound_together_are_found(spectrnn, run, mixtures, tmp_path):
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["test"]["map"] > 0.95
+    assert metrics["test"]["macro_f1"] > 0.9
+    assert len(metrics["thresholds"]) == len(metrics["temperature"]) == 3
+    assert (run / "report.html").is_file()
+    weights = load_file(run / "model.safetensors")
+    assert weights["task.thresholds"].tolist() == metrics["thresholds"]
+    table = read_predictions(run / "predictions.csv").of_split("test")
+    assert "" in {clip.label for clip in table.clips}
+    assert (table.decisions == (table.probabilities >= np.float32(metrics["thresholds"]))).all()
+
+    outcome = spectrnn("eval", f"run={run}", "data=manifest", f"data.path={mixtures}", "format=json")
+    assert json.loads(outcome.out)["test"]["map"] == pytest.approx(metrics["test"]["map"])
+
+    soundfile.write("two.wav", mixture(["low", "high"], 0.3, np.random.default_rng(1)), RATE)
+    soundfile.write("none.wav", mixture([], 0.3, np.random.default_rng(1)), RATE)
+    rows = list(csv.DictReader(spectrnn("predict", "two.wav", "none.wav", f"run={run}").out.splitlines()))
+    assert [set(row["decision"].split(";")) for row in rows] == [{"high", "low"}, {""}]
+    model = package.load(run)
+    assert set(model.predict("two.wav").labels) == {"high", "low"}
+    assert model.predict("none.wav").labels == []
+
+    generator = np.random.default_rng(2)
+    parts = [mixture(names, 1, generator) for names in ([], ["low"], ["low", "high"], ["high"], [])]
+    soundfile.write("long.wav", np.concatenate(parts), RATE)
+    events = {event.label: event for event in model.events("long.wav", window=0.3, hop=0.1)}
+    assert events.keys() == {"low", "high"}
+    assert (events["low"].start, events["low"].end) == pytest.approx((1, 3), abs=0.2)
+    assert (events["high"].start, events["high"].end) == pytest.approx((2, 4), abs=0.2)
+
+
+def test_resumed_run_is_the_same_to_the_bit(spectrnn, run, overrides, tmp_path):
+    copy = tmp_path / "resumed"
+    assert spectrnn("train", *overrides, f"hydra.run.dir={copy}", "trainer.epochs=3", "scheduler=constant").code == 0
+    whole = tmp_path / "whole"
+    assert spectrnn("train", *overrides, f"hydra.run.dir={whole}", "trainer.epochs=5", "scheduler=constant").code == 0
+    assert spectrnn("train", f"resume={copy}", "trainer.epochs=5").code == 0
+    expected, found = load_file(whole / "model.safetensors"), load_file(copy / "model.safetensors")
+    assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
+
+
+def test_export_is_certified_with_thresholds(spectrnn, run):
+    pytest.importorskip("onnxruntime")
+    outcome = spectrnn("export", f"run={run}", "out=exported")
+    assert outcome.code == 0, outcome.err
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession("exported/model.onnx")
+    metadata = {name: json.loads(text) for name, text in session.get_modelmeta().custom_metadata_map.items()}
+    thresholds = next(node["thresholds"] for node in [metadata, *metadata.values()] if "thresholds" in node)
+    assert thresholds == json.loads((run / "metrics.json").read_text())["thresholds"]
+
+
+def test_folders_name_several_classes_with_commas(spectrnn, overrides, tmp_path, mixtures):
+    rows = list(csv.DictReader(mixtures.open()))
+    for row in rows:
+        folder = tmp_path / "tones" / (row["label"].replace(";", ",") or "low,middle")
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(mixtures.parent / row["path"], folder)
+    kept = [override for override in overrides if not override.startswith("data")]
+    settings = ["data=folder", "data.root=tones", "data.sample_rate=8000", "trainer.epochs=1", "trainer.report=false"]
+    outcome = spectrnn("train", *kept, *settings, "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.err
+    assert "64 clips (48 train, 4 val, 12 test) of 3 classes" in outcome.err or "of 3 classes" in outcome.err
+
+
+def test_empty_label_needs_the_task(spectrnn, overrides, mixtures):
+    kept = [override for override in overrides if not override.startswith("task=")]
+    error = spectrnn("train", *kept, "trainer.metric=accuracy").error()
+    assert error.endswith("0.wav: label is empty; task=multi_label trains with clips in which nothing sounds")
+
+
+def test_cross_validation_ensemble_has_the_mean_thresholds(spectrnn, overrides):
+    outcome = spectrnn("train", *overrides, "folds=2", "final=ensemble", "trainer.epochs=1", "hydra.run.dir=study")
+    assert outcome.code == 0, outcome.err
+    folds = [load_file(f"study/fold-{number}/model.safetensors")["task.thresholds"] for number in (1, 2)]
+    torch.testing.assert_close(load_file("study/model.safetensors")["task.thresholds"], torch.stack(folds).mean(0))
+    metrics = json.loads(open("study/metrics.json").read())
+    assert {"map", "macro_f1"} <= metrics["pooled"].keys()
+    assert spectrnn("predict", "study", "run=study").code  # no recordings there, but the model loads
