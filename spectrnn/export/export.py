@@ -82,7 +82,8 @@ def export(node: DictConfig) -> Path:
     if source.sample_rate != classifier.sample_rate:
         raise UserError(f"data.sample_rate={source.sample_rate}: the model needs {classifier.sample_rate} Hz")
     stream = StreamingClassifier(classifier, trained) if config.streaming else None
-    dataset, _ = open_dataset_for_evaluation(source, config.split, classifier.labels, _CPU)
+    label_format = classifier.task.label_format
+    dataset, _ = open_dataset_for_evaluation(source, config.split, classifier.labels, _CPU, label_format)
     trained = {**trained, "data": with_run_paths(trained.get("data"), path.parent)}
     warn_about_train_overlap(config.data or {}, trained["data"], path, dataset, config.split)
     tuned_thresholds = read_thresholds(path)

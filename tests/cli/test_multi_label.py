@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -119,7 +120,7 @@ def test_folders_name_several_classes_with_commas(spectrnn, overrides, tmp_path,
     settings = ["data=folder", "data.root=tones", "data.sample_rate=8000", "trainer.epochs=1", "trainer.report=false"]
     outcome = spectrnn("train", *kept, *settings, "hydra.run.dir=run")
     assert outcome.code == 0, outcome.err
-    assert "64 clips (48 train, 4 val, 12 test) of 3 classes" in outcome.err or "of 3 classes" in outcome.err
+    assert " of 3 classes, " in outcome.err
 
 
 def test_empty_label_needs_the_task(spectrnn, overrides, mixtures):
@@ -133,6 +134,4 @@ def test_cross_validation_ensemble_has_the_mean_thresholds(spectrnn, overrides):
     assert outcome.code == 0, outcome.err
     folds = [load_file(f"study/fold-{number}/model.safetensors")["task.thresholds"] for number in (1, 2)]
     torch.testing.assert_close(load_file("study/model.safetensors")["task.thresholds"], torch.stack(folds).mean(0))
-    metrics = json.loads(open("study/metrics.json").read())
-    assert {"map", "macro_f1"} <= metrics["pooled"].keys()
-    assert spectrnn("predict", "study", "run=study").code  # no recordings there, but the model loads
+    assert {"map", "macro_f1"} <= json.loads(Path("study/metrics.json").read_text())["pooled"].keys()

@@ -119,4 +119,4 @@ def test_no_other_threshold_has_a_higher_f1():
         assert f1_score(actual, own >= threshold) == pytest.approx(best)
         assert np.abs(own - threshold).min() > 1e-4  # between two scores
     assert thresholds[4] == 0.5
-    assert fit_thresholds(np.array([[0.9], [0.1]], np.float32), np.array([[True], [False]])) == [0.5]
+    assert fit_thresholds(np.array([[0.9], [0.1]], np.float32), np.array([[True], [False]])) == pytest.approx(0.5)

@@ -218,7 +218,7 @@ def test_registry_names_titles_and_directions():
         "micro_f1": ("micro F1", True),
         "ece": ("calibration error", False),
     }
-    assert set(SingleLabel.metrics) == METRICS.keys()
+    assert {*SingleLabel.metrics, *MultiLabel.metrics} == METRICS.keys()
 
 
 def test_custom_metric_is_computed_and_its_interval_follows_from_its_kind(predictions):
@@ -280,7 +280,9 @@ def test_metrics_of_label_sets_equal_scikit_learn(label_sets):
         "macro_f1": sklearn_metrics.f1_score(targets, decisions, average="macro", labels=[*range(5)])
         * (5 / (5 + decisions[:, 5].any())),
         "micro_f1": sklearn_metrics.f1_score(targets, decisions, average="micro"),
-        "loss": np.mean([sklearn_metrics.log_loss(t, p, labels=[0, 1]) for t, p in zip(targets.T, scores.T)]),
+        "loss": np.mean(
+            [sklearn_metrics.log_loss(t, p, labels=[0, 1]) for t, p in zip(targets.T, scores.T, strict=True)]
+        ),
     }
     ours = classification_metrics(label_sets, multi_label_metrics(6))
     assert ours.keys() == expected.keys() | {"ece"}
@@ -298,10 +300,9 @@ def test_table_of_label_sets_equals_scikit_learn(label_sets):
     for index, (row, values) in enumerate(zip(table.values(), zip(*expected, strict=True), strict=True)):
         assert list(row.values())[:4] == pytest.approx(values)
         if index < 5:
-            assert row["average_precision"] == pytest.approx(
-                average_precision_score(targets[:, index], scores[:, index])
-            )
-            assert row["auroc"] == pytest.approx(roc_auc_score(targets[:, index], scores[:, index]))
+            own = targets[:, index], scores[:, index]
+            assert row["average_precision"] == pytest.approx(average_precision_score(*own))
+            assert row["auroc"] == pytest.approx(roc_auc_score(*own))
     assert table["f"]["average_precision"] is table["f"]["auroc"] is None
 
 

@@ -213,13 +213,17 @@ def test_page_contains_the_results(evaluation):
         "macro F1",
         "loss",
         "top-3 accuracy",
+        "mean average precision",
+        "AUROC",
         "calibration error",
         "<clips> per class",
     ]
-    assert [metric["higher_is_better"] for metric in report["metrics"]] == [True, True, True, False, True, False, True]
-    assert [metric["interval"] is None for metric in report["metrics"]] == [False] * 5 + [True] * 2
+    assert [metric["higher_is_better"] for metric in report["metrics"]] == [
+        *(True, True, True, False, True, True, True, False, True)
+    ]
+    assert [metric["interval"] is None for metric in report["metrics"]] == [False] * 7 + [True] * 2
     assert report["metrics"][0]["value"] == (~is_error).mean()
-    assert report["metrics"][6] | {"interval": None} == {
+    assert report["metrics"][8] | {"interval": None} == {
         "title": "<clips> per class",
         "higher_is_better": True,
         "is_fraction": False,
