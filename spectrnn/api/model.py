@@ -272,10 +272,11 @@ class Model:
             "stages": " + ".join(classifier.architecture),
             "parameters": f"{parameters:,}",
         }
+        main = classifier.task.metrics[0]
         for split in ("test", "val", "pooled"):
-            accuracy = self.metrics.get(split, {}).get("accuracy")
-            if isinstance(accuracy, float):
-                return summary | {f"{split} accuracy": f"{accuracy:.4f}"}
+            value = self.metrics.get(split, {}).get(main)
+            if isinstance(value, float):
+                return summary | {f"{split} {main}": f"{value:.4f}"}
         return summary
 
     def _classify(

@@ -164,10 +164,11 @@ def _verify_and_measure(
         )
         for (name, model), model_seconds in zip(models.items(), seconds, strict=True)
     }
-    accuracies = [measured.reports[config.split]["accuracy"] for measured in stats.values()]
+    main = classifier.task.metrics[0]
+    accuracies = [measured.reports[config.split][main] for measured in stats.values()]
     if accuracies[0] - accuracies[-1] > config.max_int8_accuracy_drop:
         raise UserError(
-            f"quantize=int8: accuracy on the {config.split} split drops from {accuracies[0]:.4f} to "
+            f"quantize=int8: {main} on the {config.split} split drops from {accuracies[0]:.4f} to "
             f"{accuracies[-1]:.4f}, by more than max_int8_accuracy_drop={config.max_int8_accuracy_drop:g}; "
             f"quantize=null exports float32"
         )
@@ -209,8 +210,10 @@ def _summary(stats: dict[str, ModelStats], split: str) -> list[str]:
     lines = ["verified: largest difference of a probability between onnxruntime and PyTorch"]
     lines += [f"  {name:<42}{difference:.1e}" for name, difference in stats["float32"].differences.items()]
     for name, values in stats.items():
+        report = values.reports[split]
+        main, metric = next(iter(report["metrics"].items()))
         lines.append(
-            f"{name}: {values.size / 1e6:.2f} MB, accuracy {values.reports[split]['accuracy']:.4f} ({split}), largest "
-            f"difference {max(values.differences.values()):.1e}, {values.speed:.0f} s of audio per second on one core"
+            f"{name}: {values.size / 1e6:.2f} MB, {metric['title']} {report[main]:.4f} ({split}), largest difference "
+            f"{max(values.differences.values()):.1e}, {values.speed:.0f} s of audio per second on one core"
         )
     return lines

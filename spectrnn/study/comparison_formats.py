@@ -139,9 +139,9 @@ def tests_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Returns the head and the rows of a table of tests against the best run."""
     rows = []
     for pair in comparison.pairs:
-        accuracy = pair.test.metrics["accuracy"]
+        main = pair.test.main
         # B is the best run; the table shows the other one relative to it.
-        points, high, low = (-100 * value for value in (accuracy.difference, *accuracy.interval))
+        points, high, low = (-100 * value for value in (main.difference, *main.interval))
         limits = f"{low:+.1f} to {high:+.1f}"
         name = comparison.names[pair.a]
         rows.append([name, f"{pair.test.clips:,}", f"{points:+.1f}", limits, format_p(pair.test.p_value)])

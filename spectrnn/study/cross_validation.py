@@ -64,13 +64,14 @@ class Fold(NamedTuple):
 def preflight_folds(config: DictConfig) -> RunComponents:
     """Validates the config of a cross-validation, as `preflight` that of a run; the data source has all folds.
 
-    ``trainer.metric=auto`` is accuracy for its results, which are of all clips; each fold's run chooses its own.
+    ``trainer.metric=auto`` is the main metric of the task for its results, which are of all clips; each fold's run
+    chooses its own.
     """
     config = config.copy()
     OmegaConf.update(config, "data.fold", None, force_add=True)
     run = preflight(config)
     if run.trainer.metric == "auto":
-        run = run._replace(trainer=replace(run.trainer, metric="accuracy"))
+        run = run._replace(trainer=replace(run.trainer, metric=run.task.metrics[0]))
     return run if config.folds == "all" else run._replace(source=replace(run.source, folds=config.folds))
 
 

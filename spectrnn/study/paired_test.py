@@ -10,11 +10,12 @@ import numpy as np
 from spectrnn.data.clips import Clip
 from spectrnn.data.splits import clip_keys
 from spectrnn.errors import UserError
-from spectrnn.evaluation.metrics import METRICS, Array, accuracy, balanced_accuracy, class_counts, macro_f1
+from spectrnn.evaluation.metrics import METRICS, Array, accuracy, balanced_accuracy, class_counts, macro_f1, micro_f1
 from spectrnn.evaluation.predictions import Predictions, with_labels
 from spectrnn.messages import preview
 
 _OF_COUNTS = {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "macro_f1": macro_f1}
+_OF_LABEL_SETS = {"micro_f1": micro_f1, "macro_f1": macro_f1}
 _RESAMPLES = 1000
 
 
@@ -45,7 +46,8 @@ class PairedTest(NamedTuple):
         only_a: Number of clips that only A classifies correctly.
         only_b: Number of clips that only B classifies correctly.
         p_value: p-value of `mcnemar`.
-        metrics: Accuracy, balanced accuracy and macro F1, by name.
+        metrics: Metrics by name, the main one first: accuracy, balanced accuracy and macro F1; micro and macro F1 with
+            several labels per clip.
     """
 
     clips: int
@@ -55,19 +57,24 @@ class PairedTest(NamedTuple):
     p_value: float
     metrics: dict[str, PairedMetric]
 
+    @property
+    def main(self) -> PairedMetric:
+        """The main metric."""
+        return next(iter(self.metrics.values()))
+
     def claim(self, a: str, b: str) -> str:
-        """Describes the difference of accuracy, with the names of A and B."""
-        points = 100 * self.metrics["accuracy"].difference
+        """Describes the difference of the main metric, with the names of A and B."""
+        points = 100 * self.main.difference
         if points == 0:
             return f"{a} and {b} are equally accurate"
         better, worse = (b, a) if points > 0 else (a, b)
-        low, high = self.metrics["accuracy"].interval
+        low, high = self.main.interval
         doubt = ", which may be chance" if low <= 0 <= high else ""
         return f"{better} is better than {worse} by {abs(points):.{self._digits}f} points{doubt}"
 
     def evidence(self, a: str, b: str) -> str:
         """Describes the interval of `claim`, the p-value, and the clips that only one classifies correctly."""
-        accuracy = self.metrics["accuracy"]
+        accuracy = self.main
         low, high = (100 * end * (-1 if accuracy.difference < 0 else 1) for end in accuracy.interval)
         low, high = sorted((low + 0.0, high + 0.0))  # not -0.0
         p = format_p(self.p_value) if self.p_value < 0.001 else f"= {format_p(self.p_value)}"
@@ -135,6 +142,7 @@ def paired_test(a: Predictions, b: Predictions, seed: int = 0) -> PairedTest:
         seed: Seed of the resampling.
     """
     targets, classes = a.targets, len(a.labels)
+    functions = _OF_COUNTS if targets.ndim == 1 else _OF_LABEL_SETS
     predicted = [part.decisions for part in (a, b)]
     right_a, right_b = (part.outcome.correct for part in (a, b))
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
@@ -146,7 +154,7 @@ def paired_test(a: Predictions, b: Predictions, seed: int = 0) -> PairedTest:
     def values(weights: Array) -> Array:
         """Metrics of A and B, (metrics, 2), with a weight per clip, (clips,)."""
         counts = [class_counts(indices, targets, classes, weights[None]) for indices in predicted]
-        return np.array([[of_counts(part)[0] for part in counts] for of_counts in _OF_COUNTS.values()])
+        return np.array([[of_counts(part)[0] for part in counts] for of_counts in functions.values()])
 
     generator = np.random.default_rng(seed)
     draws = (np.bincount(generator.integers(size, size=size), minlength=size) for _ in range(_RESAMPLES))
@@ -155,7 +163,7 @@ def paired_test(a: Predictions, b: Predictions, seed: int = 0) -> PairedTest:
     metrics = {
         name: PairedMetric(METRICS[name].title, before, after, after - before, interval)
         for name, (before, after), interval in zip(
-            _OF_COUNTS, values(np.ones(len(targets))).tolist(), intervals, strict=True
+            functions, values(np.ones(len(targets))).tolist(), intervals, strict=True
         )
     }
     p_value = mcnemar(only_a, only_b)
