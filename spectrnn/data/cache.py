@@ -69,7 +69,8 @@ class WaveformCache(NamedTuple):
 
     Attributes:
         samples: Samples of all clips.
-        offsets: Clip i is samples ``offsets[i]`` to ``offsets[i + 1]``, int64 (clips + 1,).
+        offsets: First sample of each clip, int64 (clips,).
+        lengths: Number of samples of each clip, int64 (clips,).
         sample_rate: Sample rate in Hz.
         hashes: Hash of each clip's samples, uint8 (clips, `HASH_SIZE`); all zero for digital silence.
         errors: Error of each unreadable clip, which has no samples, in order.
@@ -78,20 +79,16 @@ class WaveformCache(NamedTuple):
 
     samples: SampleFiles
     offsets: np.ndarray
+    lengths: np.ndarray
     sample_rate: int
     hashes: np.ndarray
     errors: list[str]
     warnings: list[str]
 
-    @property
-    def lengths(self) -> np.ndarray:
-        """Number of samples per clip, int64 (clips,)."""
-        return np.diff(self.offsets)
-
     def drop_empty(self) -> "WaveformCache":
         """Returns the cache without the clips that have no samples."""
         kept = self.lengths > 0
-        return self._replace(offsets=np.append(self.offsets[:-1][kept], self.offsets[-1]), hashes=self.hashes[kept])
+        return self._replace(offsets=self.offsets[kept], lengths=self.lengths[kept], hashes=self.hashes[kept])
 
 
 def open_cache(
@@ -290,7 +287,7 @@ def _assemble(selection: Selection, sample_rate: int) -> WaveformCache:
         [segment.file for segment in selection.segments], layout, int(offsets[-1]), int(lengths.max(initial=0))
     )
     errors, warnings = _notes(selection)
-    return WaveformCache(samples, offsets, sample_rate, hashes, errors, warnings)
+    return WaveformCache(samples, offsets[:-1], lengths, sample_rate, hashes, errors, warnings)
 
 
 def _notes(selection: Selection) -> tuple[list[str], list[str]]:

@@ -183,7 +183,7 @@ def balanced_accuracy(counts: ClassCounts) -> Array:
 def macro_f1(counts: ClassCounts) -> Array:
     """Mean F1 score over the classes that occur, (samples,)."""
     occurrences = counts.actual + counts.predicted
-    return (2 * counts.correct / np.maximum(occurrences, 1)).sum(1) / (occurrences > 0).sum(1)
+    return (2 * counts.correct / np.maximum(occurrences, 1)).sum(1) / np.maximum((occurrences > 0).sum(1), 1)
 
 
 def micro_f1(counts: ClassCounts) -> Array:

@@ -23,7 +23,7 @@ def cache_of(lengths: Sequence[int]) -> WaveformCache:
     hashes = np.zeros((len(lengths), 16), np.uint8)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     samples = SampleFiles([], Layout(*np.zeros((3, 1), np.int64)), int(offsets[-1]), max(lengths))
-    return WaveformCache(samples, offsets, RATE, hashes, [], [])
+    return WaveformCache(samples, offsets[:-1], np.asarray(lengths), RATE, hashes, [], [])
 
 
 def batches_of(lengths: Sequence[int], samples: Tensor | None = None, **settings: Any) -> BucketedBatches:
@@ -32,7 +32,7 @@ def batches_of(lengths: Sequence[int], samples: Tensor | None = None, **settings
     defaults = {"targets": rows % 3, "batch_size": 8, "max_seconds": None, "seed": 0, "device": CPU}
     cache = cache_of(lengths)
     if samples is None:
-        size = int(cache.offsets[-1] + cache.lengths.max())
+        size = sum(lengths) + max(lengths)
         assert size < 32000
         samples = torch.arange(size, dtype=torch.int16) - 16000
     return BucketedBatches(cache, GPUSamples(samples), rows, **(defaults | settings))

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -42,7 +41,11 @@ def damage(root: Path, *names: str) -> list[str]:
 
 def samples(dataset: Dataset) -> dict[str, list[int]]:
     """Samples of each clip by path."""
-    waveform, spans = dataset.cache.samples.read(0, dataset.cache.samples.size), pairwise(dataset.cache.offsets)
+    cache = dataset.cache
+    waveform, spans = (
+        cache.samples.read(0, cache.samples.size),
+        zip(cache.offsets, cache.offsets + cache.lengths, strict=True),
+    )
     return {clip.path: waveform[start:end].tolist() for clip, (start, end) in zip(dataset.clips, spans, strict=True)}
 
 
