@@ -3,11 +3,15 @@
     python scripts/soundscapes.py mixtures --digits FSDD --out mixtures
     spectrnn train task=multi_label data=manifest data.path=mixtures/clips.csv
 
-The speaker of the test split is in no other one. Files are made anew, the same from the same seed.
+    python scripts/soundscapes.py recordings --digits FSDD --out recordings
+    spectrnn train task=multi_label data=annotations data.root=recordings/raven
+
+The speaker of the test mixtures is in no other ones; the takes of the last two recordings are the official test takes.
 """
 
 import argparse
 import csv
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -122,17 +126,52 @@ def write_mixtures(folder: Path, digits: Path, count: int, speaker: str, seed: i
     return folder / "clips.csv"
 
 
+def write_recordings(folder: Path, digits: Path, count: int, minutes: float, seed: int) -> None:
+    """Writes recordings, the last two of the official test takes, with annotations in three formats.
+
+    The folders ``raven`` and ``audacity`` have a label file per recording, ``csv`` has one table, ``events.csv``; the
+    recordings are links to the same files.
+    """
+    generator = np.random.default_rng(seed)
+    takes = [read_digits(digits, is_official) for is_official in (False, True)]
+    folders = {name: folder / name for name in ("audio", "raven", "audacity", "csv")}
+    for own in folders.values():
+        own.mkdir(parents=True)
+    events = ["path,start,end,label"]
+    for number in range(count):
+        waveform, annotations = soundscape(takes[number >= count - 2], 60 * minutes, generator)
+        name = f"recording{number:02d}"
+        _write(folders["audio"] / f"{name}.wav", waveform)
+        for own in ("raven", "audacity", "csv"):
+            os.symlink(f"../audio/{name}.wav", folders[own] / f"{name}.wav")
+        times = [(f"{start:.4f}", f"{end:.4f}", label) for start, end, label in annotations]
+        events += [f"{name}.wav,{','.join(row)}" for row in times]
+        track = "".join("\t".join(row) + "\n" for row in times)
+        (folders["audacity"] / f"{name}.txt").write_text(track)
+        table = ["Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\tSpecies"]
+        for row, (start, end, label) in enumerate(times, 1):
+            views = ("Waveform 1", "Spectrogram 1")
+            table += [f"{row}\t{view}\t1\t{start}\t{end}\t0.0\t4000.0\t{label}" for view in views]
+        (folders["raven"] / f"{name}.Table.1.selections.txt").write_text("\n".join(table) + "\n")
+    (folders["csv"] / "events.csv").write_text("\n".join(events) + "\n")
+
+
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("kind", choices=["mixtures"])
+    parser.add_argument("kind", choices=["mixtures", "recordings"])
     parser.add_argument("--digits", type=Path, required=True, help="folder of the Free Spoken Digit Dataset")
     parser.add_argument("--out", type=Path, required=True, help="folder to write, which must not exist")
-    parser.add_argument("--count", type=int, default=2000, help="number of mixtures")
-    parser.add_argument("--speaker", default="theo", help="speaker of the test split")
+    parser.add_argument("--count", type=int, help="number of mixtures (2000) or recordings (8)")
+    parser.add_argument("--speaker", default="theo", help="speaker of the test mixtures")
+    parser.add_argument("--minutes", type=float, default=10, help="length of a recording")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    write_mixtures(arguments.out, arguments.digits, arguments.count, arguments.speaker, arguments.seed)
+    out, digits, seed = arguments.out, arguments.digits, arguments.seed
+    if arguments.kind == "mixtures":
+        write_mixtures(out, digits, arguments.count or 2000, arguments.speaker, seed)
+    else:
+        write_recordings(out, digits, arguments.count or 8, arguments.minutes, seed)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Batches of clips of similar length, gathered from the samples of the dataset."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +36,22 @@ class Batch(NamedTuple):
     weights: Tensor
 
 
+class Drawn(NamedTuple):
+    """The clips of an epoch, as drawn for it.
+
+    Attributes:
+        rows: Row of each clip in the clip table, which names it in messages, int64 (clips,).
+        starts: First sample in the decoded dataset, int64 (clips,).
+        lengths: Number of samples, int64 (clips,).
+        targets: Targets, int64 (clips,) or bool (clips, classes).
+    """
+
+    rows: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+    targets: np.ndarray
+
+
 class BucketedBatches:
     """The batches of a split, of clips of similar length; deterministic given seed and epoch.
 
@@ -54,6 +70,8 @@ class BucketedBatches:
         shard: Rank and number of processes that share each batch.
         cover: Whether longer clips are covered by the crops of `covering_crops` instead; only without a seed. All but
             the first crop of each clip are in separate batches, so that they do not change those of shorter clips.
+        draw: Function of an epoch that draws its clips, which are about as long as each other, and as many in each
+            epoch; None for those of `rows`.
     """
 
     def __init__(
@@ -68,9 +86,10 @@ class BucketedBatches:
         device: torch.device,
         shard: tuple[int, int] = (0, 1),
         cover: bool = False,
+        draw: Callable[[int], Drawn] | None = None,
     ) -> None:
         assert not (cover and seed is not None)
-        self.samples, self.seed, self.device, self.shard = samples, seed, device, shard
+        self.samples, self.seed, self.device, self.shard, self.draw = samples, seed, device, shard, draw
         self.rows, self.targets = np.asarray(rows), np.asarray(targets)
         starts, available = cache.offsets[self.rows], cache.lengths[self.rows]
         limit = int(available.max(initial=1)) if max_seconds is None else round(max_seconds * cache.sample_rate)
@@ -84,6 +103,9 @@ class BucketedBatches:
             starts, lengths, self.max_offset = starts[self.clips] + offsets, lengths[self.clips], np.zeros_like(offsets)
             self.boundaries += range(len(self.rows), len(order), batch_size)
         self.starts, self.lengths = starts, lengths
+        if draw is not None:
+            self._draw(0)
+            self.boundaries = list(range(batch_size, len(self.rows), batch_size))
 
     def __len__(self) -> int:
         return len(self.boundaries) + 1
@@ -95,6 +117,7 @@ class BucketedBatches:
             epoch: Number of the epoch; with the seed it determines the batches, their order and the crops.
             skip: Number of batches to skip.
         """
+        self._draw(epoch)
         batches, offsets = self._shuffle(epoch)
         batches, (rank, world_size) = batches[skip:], self.shard
         # A rank without a shard of a small batch processes its first clip uncounted, as the other ranks wait for it.
@@ -111,7 +134,14 @@ class BucketedBatches:
 
     def rows_of_batch(self, epoch: int, number: int) -> np.ndarray:
         """Rows in the clip table of a batch, counted from 1, over all shards, int64 (batch,)."""
+        self._draw(epoch)
         return self.rows[self.clips[self._shuffle(epoch)[0][number - 1]]]
+
+    def _draw(self, epoch: int) -> None:
+        if self.draw is not None:
+            self.rows, self.starts, self.lengths, self.targets = self.draw(epoch)
+            self.clips, self.weights = np.arange(len(self.rows)), np.ones(len(self.rows))
+            self.max_offset = np.zeros(len(self.rows), np.int64)
 
     def _shuffle(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
         """The batches, in order, as indices of crops; and the offset of each crop that is not fixed."""

@@ -3,13 +3,17 @@
 import os
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from spectrnn.config.types import Fraction, NonNegativeInt, NumFolds, PositiveFloat, SampleRate
 from spectrnn.data.scan import Ignored
+from spectrnn.data.timeline import Timeline
+
+if TYPE_CHECKING:
+    from spectrnn.data.cache import WaveformCache
 
 SPLITS = ("train", "val", "test")
 
@@ -108,6 +112,7 @@ class DataSource(ABC):
         cache_gb: Maximum size of the decoded datasets in GB, as for `spectrnn.data.cache_entries.prune_decoded`.
 
     Attributes:
+        has_label_sets: Whether a clip may have any number of labels, so that only some tasks can be trained.
         ignored: What `clips` has passed over, such as files of other kinds.
     """
 
@@ -124,6 +129,7 @@ class DataSource(ABC):
     storage: Literal["auto", "gpu", "ram", "disk"]
     cache: str
     cache_gb: PositiveFloat | Literal["auto"] | None
+    has_label_sets: ClassVar[bool] = False
     ignored: list[Ignored] = field(init=False, repr=False, compare=False, default_factory=list)
 
     @abstractmethod
@@ -135,3 +141,13 @@ class DataSource(ABC):
         Raises:
             UserError: A dataset that is missing or invalid.
         """
+
+    def timeline(self, clips: Sequence[Clip], cache: "WaveformCache", labels: Sequence[str]) -> Timeline | None:
+        """Returns the timeline of decoded recordings of which windows are cut; None if `clips` returns the clips.
+
+        Args:
+            clips: Recordings, as from `clips`.
+            cache: Decoded recordings.
+            labels: Class names.
+        """
+        return None

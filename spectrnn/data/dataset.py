@@ -2,8 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from sys import intern
@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from spectrnn.data.batches import BucketedBatches
+from spectrnn.data.batches import BucketedBatches, Drawn
 from spectrnn.data.cache import WaveformCache, open_cache
 from spectrnn.data.clips import SPLITS, Clip, DataSource, similar_labels
 from spectrnn.data.labels import ONE_LABEL, SEPARATOR, LabelFormat
@@ -26,6 +26,7 @@ from spectrnn.data.splits import (
     require_training_clips,
     split_checksums,
 )
+from spectrnn.data.timeline import Timeline
 from spectrnn.errors import UserError
 from spectrnn.files import cache_folder, write_lines
 from spectrnn.messages import counted, preview
@@ -52,6 +53,8 @@ class Dataset:
         skipped: Error of each unreadable clip that was skipped.
         warnings: Warnings about clips that were decoded, such as of missing samples.
         ignored: Files and folders that the source has passed over.
+        timeline: Timeline of the recordings whose windows are the clips; None if the clips were not cut.
+        recordings: Recording of each clip, int64 (clips,), if there is a timeline.
     """
 
     clips: Sequence[Clip]
@@ -63,6 +66,8 @@ class Dataset:
     skipped: list[str]
     warnings: list[str] = field(default_factory=list)
     ignored: list[Ignored] = field(default_factory=list)
+    timeline: Timeline | None = None
+    recordings: np.ndarray | None = None
 
     @cached_property
     def split_checksums(self) -> dict[str, str]:
@@ -101,14 +106,36 @@ class Dataset:
             rows: Split (train, val, test or all), or rows in the clip table, int64 (clips,), ascending.
             batch_size: Maximum number of clips per batch.
             device: Device of the batches.
-            seed: Seed of order and crops; None for evaluation.
+            seed: Seed of order, crops and windows of a timeline; None for evaluation.
             shard: Rank and number of processes, as for `BucketedBatches`.
             cover: Whether overlapping crops cover the clips that are longer than `max_seconds`, for
                 `evaluate.predict_batches`; else a clip has one crop.
         """
         rows = self.rows(rows) if isinstance(rows, str) else rows
         targets, limit = self.targets(rows), self.max_seconds
-        return BucketedBatches(self.cache, self.samples, rows, targets, batch_size, limit, seed, device, shard, cover)
+        arguments = (rows, targets, batch_size, limit, seed, device, shard, cover)
+        draw = self._draw(rows, seed) if self.timeline and seed is not None else None
+        return BucketedBatches(self.cache, self.samples, *arguments, draw=draw)
+
+    def _draw(self, rows: np.ndarray, seed: int) -> Callable[[int], Drawn]:
+        """Returns the function that draws the windows of an epoch from the recordings of some rows."""
+        timeline, recordings = self.timeline, self.recordings
+        assert timeline is not None
+        assert recordings is not None
+        is_used = np.zeros(len(timeline.starts), bool)
+        is_used[recordings[rows]] = True
+        first_row = np.searchsorted(recordings, np.arange(len(is_used)))
+
+        def draw(epoch: int) -> Drawn:
+            windows = timeline.draw(is_used, np.random.default_rng((seed, epoch, 1)))
+            return Drawn(first_row[windows.recordings], *windows[1:], timeline.targets(windows))
+
+        return draw
+
+    @property
+    def num_training_clips(self) -> int:
+        """Number of clips of an epoch."""
+        return len(self.batches("train", 1, torch.device("cpu"), seed=0).rows)
 
     def describe(self) -> str:
         """Describes the number of clips and classes, and the length, in one line."""
@@ -155,7 +182,8 @@ def open_dataset(source: DataSource, device: torch.device, label_format: LabelFo
     _report_groups(clips, source)
     dataset = _open(clips, source, labels, device, "all", label_format)
     _report_classes(dataset)
-    _warn_about_duplicates(dataset.clips, dataset.cache.hashes)
+    if dataset.timeline is None:
+        _warn_about_duplicates(dataset.clips, dataset.cache.hashes)
     return dataset
 
 
@@ -167,6 +195,8 @@ def list_clips(source: DataSource, label_format: LabelFormat = ONE_LABEL) -> lis
     Raises:
         UserError: An invalid source, or folds that cannot be drawn.
     """
+    if source.has_label_sets and label_format is ONE_LABEL:
+        raise UserError("data: its clips have any number of labels; train with task=multi_label")
     clips = []
     for clip in source.clips():
         try:
@@ -230,7 +260,22 @@ def _open(
         clips, cache = readable, cache.drop_empty()
     samples = open_samples(cache.samples, source.storage, device)
     limit, notes = source.max_seconds, (cache.errors, cache.warnings, source.ignored)
-    return Dataset(clips, cache, samples, labels, label_format, limit, *notes)
+    dataset = Dataset(clips, cache, samples, labels, label_format, limit, *notes)
+    timeline = source.timeline(clips, cache, labels)
+    return dataset if timeline is None else _cut(dataset, timeline)
+
+
+def _cut(dataset: Dataset, timeline: Timeline) -> Dataset:
+    """Replaces recordings by the windows of a grid, which are parts of the same samples."""
+    windows, rate = timeline.grid(), dataset.cache.sample_rate
+    clips = []
+    for recording, start, length, target in zip(*windows, timeline.targets(windows), strict=True):
+        label = SEPARATOR.join(dataset.labels[index] for index in np.flatnonzero(target))
+        first = int(start - timeline.starts[recording])
+        times = {"start": first / rate, "end": (first + int(length)) / rate}
+        clips.append(dataset.clips[recording]._replace(label=label, **times))
+    cache = dataset.cache._replace(offsets=windows.starts, lengths=windows.lengths)
+    return replace(dataset, clips=clips, cache=cache, timeline=timeline, recordings=windows.recordings)
 
 
 def _required(clips: Sequence[Clip], labels: list[str], split: str, label_format: LabelFormat) -> set[str]:

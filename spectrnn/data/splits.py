@@ -250,9 +250,10 @@ def _draw_clips(pairs: _ClassPairs, scores: np.ndarray, fraction: float, split: 
     order = np.lexsort((scores[pairs.clips], pairs.classes))
     members = np.split(pairs.clips[order], np.cumsum(counts)[:-1])
     drawn, decided = np.zeros(len(scores), bool), np.zeros(len(scores), bool)
+    is_exclusive = len(pairs.clips) == len(scores)
     for index in np.argsort(counts, kind="stable").tolist():
         rows = members[index]
-        if len(rows) < 2 and pairs.names[index]:
+        if len(rows) < 2 and is_exclusive:
             raise UserError(
                 f"label {pairs.names[index]!r}: too few clips to draw a {split} split; every split needs one, so "
                 f"record more, remove the label, or set data.{split}_fraction=0"
@@ -296,7 +297,7 @@ def require_classes(clips: Sequence[Clip], label_format: LabelFormat = ONE_LABEL
         names = ", ".join(map(repr, counts))
         raise UserError(f"the dataset has a single class ({names}); a classifier needs two or more")
     for label, count in counts.items():
-        if count == 1:
+        if count == 1 and label_format is ONE_LABEL:
             raise UserError(f"label {label!r}: has a single clip; record more, or remove the label")
 
 

@@ -79,7 +79,7 @@ def choose_epoch(name: str, dataset: Dataset) -> str:
 
 def plan_training(run: RunComponents, dataset: Dataset) -> TrainingPlan:
     """Returns the plan of a run: as its config gives it, and by the size of the dataset if that is ``auto``."""
-    config, clips = run.trainer, len(dataset.rows("train"))
+    config, clips = run.trainer, dataset.num_training_clips
     epochs, batch_size, patience = config.epochs, config.batch_size, config.patience
     if batch_size == "auto":
         batch_size = automatic_batch_size(clips, run.device.type == "cuda")
@@ -87,7 +87,7 @@ def plan_training(run: RunComponents, dataset: Dataset) -> TrainingPlan:
         if config.steps is None:
             epochs = automatic_epochs(clips)
         else:
-            num_batches = len(dataset.batches("train", batch_size, run.device))
+            num_batches = len(dataset.batches("train", batch_size, run.device, seed=0))
             epochs = -(-config.steps // -(-num_batches // config.grad_accum_steps))
     if patience == "auto":
         patience = automatic_patience(epochs, len(dataset.rows("val")))

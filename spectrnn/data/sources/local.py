@@ -14,7 +14,7 @@ from typing import Any
 from spectrnn.data.clips import SPLITS, Clip, DataSource
 from spectrnn.data.remote import absent, fetch, is_address, local_copy
 from spectrnn.data.scan import Ignored, scan_folder, summarize
-from spectrnn.data.sources.tables import ENDINGS, Column, Table
+from spectrnn.data.sources.tables import ENDINGS, Column, Table, parse_seconds
 from spectrnn.errors import FileErrors, UserError, reject_settings
 from spectrnn.files import cache_folder, why_unreadable
 from spectrnn.messages import counted
@@ -192,7 +192,7 @@ def _parse_row(
     split = values.get("split", "").lower()
     if split and split not in _SPLIT_NAMES:
         raise UserError(f"split {split!r} is not one of {', '.join(SPLITS)}")
-    times = {name: _parse_seconds(values, name, has_decimal_commas) for name in ("start", "end", "duration")}
+    times = {name: parse_seconds(values, name, has_decimal_commas) for name in ("start", "end", "duration")}
     start, end = times["start"] or 0.0, times["end"]
     if times["duration"] is not None:
         end = start + times["duration"]
@@ -209,16 +209,3 @@ def _parse_row(
         end=end,
         copy=copy,
     )
-
-
-def _parse_seconds(values: Mapping[str, str], column: str, has_decimal_commas: bool) -> float | None:
-    text = values.get(column)
-    if not text:
-        return None
-    try:
-        seconds = float(text.replace(",", ".") if has_decimal_commas and "." not in text else text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise UserError(f"{column} {text!r} is not a time in seconds")
-    return seconds

@@ -17,7 +17,6 @@ log = logging.getLogger(__name__)
 Column = Literal["path", "label", "split", "fold", "group", "start", "end", "duration"]
 ENDINGS = {".csv": ",", ".tsv": "\t", ".txt": "\t", ".jsonl": ""}  # of tables, with their usual separators
 _SEPARATORS = (",", ";", "\t", "|")
-_REQUIRED = ("path", "label")
 _BLOCK = 1 << 20  # bytes or characters per read
 # Names of columns in other tools' tables, in lower case, without anything but letters and digits.
 _NAMES = {
@@ -40,6 +39,7 @@ class Table:
     Args:
         path: File, whose name ends in one of `ENDINGS`.
         columns: Name of the table's own column by that of ours; None for a column that is not used.
+        required: Columns that a table must have.
 
     Attributes:
         separator: Separator of the columns; "" for JSONL.
@@ -50,13 +50,18 @@ class Table:
         UserError: A file that cannot be read.
     """
 
-    def __init__(self, path: Path, columns: Mapping[Column, str | None] | None) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        columns: Mapping[Column, str | None] | None,
+        required: Sequence[Column] = ("path", "label"),
+    ) -> None:
+        self.path, self._required = path, required
         self._given: dict[str, str | None] = {str(name): own for name, own in (columns or {}).items()}
         self.separator = ENDINGS[path.suffix.lower()]
         self.columns: dict[str, str] = {}
         with self._reporting_errors():
-            self.encoding = _detect_encoding(path)
+            self.encoding = detect_encoding(path)
 
     def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yields the line number of every row, and its values by our names of the columns.
@@ -111,7 +116,7 @@ class Table:
                 header = _header(self._reader(file, separator))
             except csv.Error:  # a field without an end
                 continue
-            found = sum(bool(self._candidates(name, header)) for name in _REQUIRED), len(header)
+            found = sum(bool(self._candidates(name, header)) for name in self._required), len(header)
             if found > best:
                 best, self.separator = found, separator
         return self.separator
@@ -139,7 +144,7 @@ class Table:
                 raise UserError(f"{name}: columns {listed} may each be the {column}; {remedy}")
             if candidates:
                 found[column] = candidates[0]
-        require_columns(found, _REQUIRED, name, header)
+        require_columns(found, self._required, name, header)
         for own in found.values():
             if header.count(own) > 1:
                 raise UserError(f"{name}: has {header.count(own)} columns {own}")
@@ -194,6 +199,24 @@ def require_columns(
         raise UserError(f"{name}: no column {' and no column '.join(missing)} (found: {listed}){remedy}")
 
 
+def parse_seconds(values: Mapping[str, str], column: str, has_decimal_commas: bool) -> float | None:
+    """Parses a time in s of a row, which may have a decimal comma; None if the row has none.
+
+    Raises:
+        UserError: A value that is not a time.
+    """
+    text = values.get(column)
+    if not text:
+        return None
+    try:
+        seconds = float(text.replace(",", ".") if has_decimal_commas and "." not in text else text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise UserError(f"{column} {text!r} is not a time in seconds")
+    return seconds
+
+
 def _header(reader: Iterator[list[str]]) -> list[str]:
     """The names in the first row that is not blank; empty if there is none."""
     return next(([cell.strip() for cell in row] for row in reader if any(map(str.strip, row))), [])
@@ -209,7 +232,7 @@ def _parse_json(text: str, name: str) -> dict[str, Any]:
     return row
 
 
-def _detect_encoding(path: Path) -> str:
+def detect_encoding(path: Path) -> str:
     """Detects the encoding by the byte order mark, the zero bytes of UTF-16, or, else, whether it is UTF-8.
 
     What is not UTF-8 is taken for cp1252, in which Windows programs of western Europe and America write.
