@@ -108,8 +108,8 @@ class AnnotatedRecordings(DataSource):
         if not self.events:
             raise UserError(f"data.root={self.root}: none of its {counted(len(without), 'recording')} has annotations")
         if without:
-            are = counted(len(without), "recording has", "recordings have")
-            log.warning("%s no annotations and left out: %s", f"{are}", preview(without, 3))
+            which = counted(len(without), "recording without annotations is", "recordings without annotations are")
+            log.warning("%s left out: %s", which, preview(without, 3))
         clips = []
         for path in sorted(self.events, key=lambda path: path.split(os.sep)):
             labels = sorted({event.label for event in self.events[path]} - {""})
