@@ -55,7 +55,7 @@ def read_events(path: Path, columns: Mapping[Column, str | None] | None = None) 
             return _read_audacity(path)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    table = Table(path, columns, required=("start", "end"))
+    table = Table(path, columns, required=("start",))
     return [_event(row, line, path, table.separator not in ("", ",")) for line, row in table.rows()]
 
 
