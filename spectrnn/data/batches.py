@@ -40,7 +40,7 @@ class Drawn(NamedTuple):
     """The clips of an epoch, as drawn for it.
 
     Attributes:
-        rows: Row of each clip in the clip table, which names it in messages, int64 (clips,).
+        rows: Row of each clip, as for `Dataset.clip`, int64 (clips,).
         starts: First sample in the decoded dataset, int64 (clips,).
         lengths: Number of samples, int64 (clips,).
         targets: Targets, int64 (clips,) or bool (clips, classes).
@@ -70,8 +70,7 @@ class BucketedBatches:
         shard: Rank and number of processes that share each batch.
         cover: Whether longer clips are covered by the crops of `covering_crops` instead; only without a seed. All but
             the first crop of each clip are in separate batches, so that they do not change those of shorter clips.
-        draw: Function of an epoch that draws its clips, which are about as long as each other, and as many in each
-            epoch; None for those of `rows`.
+        draw: Function of an epoch that draws its clips, of similar lengths in each epoch; None for those of `rows`.
     """
 
     def __init__(
@@ -93,6 +92,7 @@ class BucketedBatches:
         self.rows, self.targets = np.asarray(rows), np.asarray(targets)
         starts, available = cache.offsets[self.rows], cache.lengths[self.rows]
         limit = int(available.max(initial=1)) if max_seconds is None else round(max_seconds * cache.sample_rate)
+        self.seconds = available / cache.sample_rate  # of each row
         lengths = np.minimum(available, limit)
         self.clips, self.weights, self.max_offset = np.arange(len(starts)), np.ones(len(starts)), available - lengths
         self.boundaries = bucket_boundaries(np.sort(lengths), batch_size, device)
@@ -105,7 +105,7 @@ class BucketedBatches:
         self.starts, self.lengths = starts, lengths
         if draw is not None:
             self._draw(0)
-            self.boundaries = list(range(batch_size, len(self.rows), batch_size))
+            self.boundaries = bucket_boundaries(np.sort(self.lengths), batch_size, device)
 
     def __len__(self) -> int:
         return len(self.boundaries) + 1

@@ -85,6 +85,10 @@ class WaveformCache(NamedTuple):
     errors: list[str]
     warnings: list[str]
 
+    def part(self, clips: slice) -> "WaveformCache":
+        """Returns the cache with some clips only; their samples remain."""
+        return self._replace(offsets=self.offsets[clips], lengths=self.lengths[clips], hashes=self.hashes[clips])
+
     def drop_empty(self) -> "WaveformCache":
         """Returns the cache without the clips that have no samples."""
         kept = self.lengths > 0

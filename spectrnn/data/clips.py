@@ -107,6 +107,9 @@ class DataSource(ABC):
         split_seed: Seed of drawn splits.
         label_separator: Separator of the names in a label, for a task of several labels per clip.
         on_error: Whether a file that cannot be read stops the run or is skipped.
+        negatives: Folders and files of recordings in which no class sounds.
+        negative_share: Fraction of the training clips that are windows of `negatives`.
+        hard_share: Fraction of these windows that are drawn from the hardest ones.
         storage: Storage of the samples, as for `spectrnn.data.samples.open_samples`.
         cache: Folder of the decoded datasets.
         cache_gb: Maximum size of the decoded datasets in GB, as for `spectrnn.data.cache_entries.prune_decoded`.
@@ -126,6 +129,9 @@ class DataSource(ABC):
     split_seed: NonNegativeInt
     label_separator: str
     on_error: Literal["fail", "skip"]
+    negatives: list[str]
+    negative_share: Fraction
+    hard_share: Fraction
     storage: Literal["auto", "gpu", "ram", "disk"]
     cache: str
     cache_gb: PositiveFloat | Literal["auto"] | None

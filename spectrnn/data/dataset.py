@@ -16,6 +16,7 @@ from spectrnn.data.batches import BucketedBatches, Drawn
 from spectrnn.data.cache import WaveformCache, open_cache
 from spectrnn.data.clips import SPLITS, Clip, DataSource, similar_labels
 from spectrnn.data.labels import ONE_LABEL, SEPARATOR, LabelFormat
+from spectrnn.data.negatives import Negatives, list_negatives
 from spectrnn.data.samples import SampleStorage, open_samples
 from spectrnn.data.scan import Ignored, warn_about_ignored
 from spectrnn.data.splits import (
@@ -26,7 +27,7 @@ from spectrnn.data.splits import (
     require_training_clips,
     split_checksums,
 )
-from spectrnn.data.timeline import Timeline
+from spectrnn.data.timeline import Timeline, Windows
 from spectrnn.errors import UserError
 from spectrnn.files import cache_folder, write_lines
 from spectrnn.messages import counted, preview
@@ -55,6 +56,8 @@ class Dataset:
         ignored: Files and folders that the source has passed over.
         timeline: Timeline of the recordings whose windows are the clips; None if the clips were not cut.
         recordings: Recording of each clip, int64 (clips,), if there is a timeline.
+        negatives: Recordings in which no class sounds, whose windows for validation and test are clips; None for none.
+        negative_share: Fraction of the training clips that are windows of the negatives.
     """
 
     clips: Sequence[Clip]
@@ -68,6 +71,8 @@ class Dataset:
     ignored: list[Ignored] = field(default_factory=list)
     timeline: Timeline | None = None
     recordings: np.ndarray | None = None
+    negatives: Negatives | None = None
+    negative_share: float = 0.0
 
     @cached_property
     def split_checksums(self) -> dict[str, str]:
@@ -114,23 +119,60 @@ class Dataset:
         rows = self.rows(rows) if isinstance(rows, str) else rows
         targets, limit = self.targets(rows), self.max_seconds
         arguments = (rows, targets, batch_size, limit, seed, device, shard, cover)
-        draw = self._draw(rows, seed) if self.timeline and seed is not None else None
+        draw = self._draw(rows, seed) if (self.timeline or self.negatives) and seed is not None else None
         return BucketedBatches(self.cache, self.samples, *arguments, draw=draw)
 
     def _draw(self, rows: np.ndarray, seed: int) -> Callable[[int], Drawn]:
-        """Returns the function that draws the windows of an epoch from the recordings of some rows."""
+        """Returns the function that draws the clips of an epoch: those of some rows, and windows of the negatives."""
+        targets, clips = self.targets(rows), len(self.clips)
+
+        def draw(epoch: int) -> Drawn:
+            generator = np.random.default_rng((seed, epoch, 1))
+            own = self._draw_windows(rows, generator) if self.timeline else self._draw_crops(rows, targets, generator)
+            if self.negatives is None:
+                return own
+            count = round(len(own.rows) * self.negative_share / (1 - self.negative_share))
+            # The same lengths in each epoch, and as many of each as of the other clips, so that they reveal nothing.
+            lengths = np.sort(own.lengths)[np.arange(count) * len(own.rows) // count]
+            starts, lengths = self.negatives.draw(generator, generator.permutation(lengths))
+            negatives = Drawn(
+                clips + self.negatives.recordings(starts), starts, lengths, np.zeros((count, len(self.labels)), bool)
+            )
+            return Drawn(*(np.concatenate(columns) for columns in zip(own, negatives, strict=True)))
+
+        return draw
+
+    def _draw_crops(self, rows: np.ndarray, targets: np.ndarray, generator: np.random.Generator) -> Drawn:
+        """Crops clips that are longer than `max_seconds` at random."""
+        available = self.cache.lengths[rows]
+        limit = available.max() if self.max_seconds is None else round(self.max_seconds * self.cache.sample_rate)
+        lengths = np.minimum(available, limit)
+        return Drawn(rows, self.cache.offsets[rows] + generator.integers(0, available - lengths + 1), lengths, targets)
+
+    def _draw_windows(self, rows: np.ndarray, generator: np.random.Generator) -> Drawn:
+        """Draws windows of the recordings of some rows."""
         timeline, recordings = self.timeline, self.recordings
         assert timeline is not None
         assert recordings is not None
         is_used = np.zeros(len(timeline.starts), bool)
         is_used[recordings[rows]] = True
-        first_row = np.searchsorted(recordings, np.arange(len(is_used)))
+        windows = timeline.draw(is_used, generator)
+        first_rows = np.searchsorted(recordings, windows.recordings)
+        return Drawn(first_rows, *windows[1:], timeline.targets(windows))
 
-        def draw(epoch: int) -> Drawn:
-            windows = timeline.draw(is_used, np.random.default_rng((seed, epoch, 1)))
-            return Drawn(first_row[windows.recordings], *windows[1:], timeline.targets(windows))
+    def windows(
+        self, windows: Windows, batch_size: int, device: torch.device, shard: tuple[int, int] = (0, 1)
+    ) -> BucketedBatches:
+        """Returns batches of any windows, in which nothing sounds; their rows are the indices of the windows."""
+        cache = self.cache._replace(offsets=windows.starts, lengths=windows.lengths)
+        rows, targets = np.arange(len(windows.starts)), np.zeros((len(windows.starts), len(self.labels)), bool)
+        return BucketedBatches(cache, self.samples, rows, targets, batch_size, None, None, device, shard)
 
-        return draw
+    def clip(self, row: int) -> Clip:
+        """Returns the clip of a row of a batch: after those of the clip table, rows are recordings of the negatives."""
+        if row < len(self.clips) or self.negatives is None:
+            return self.clips[row]
+        return self.negatives.clips[row - len(self.clips)]
 
     @property
     def num_training_clips(self) -> int:
@@ -142,8 +184,9 @@ class Dataset:
         counts = Counter(clip.split for clip in self.clips)
         splits = ", ".join(f"{counts[name]} {name}" for name in SPLITS if counts[name])
         minutes = self.cache.samples.size / self.cache.sample_rate / 60
+        hours = f" and {self.negatives.seconds / 3600:.2f} h of negatives" if self.negatives else ""
         return (
-            f"{counted(len(self.clips), 'clip')} ({splits or 'no splits'}) of "
+            f"{counted(len(self.clips), 'clip')}{hours} ({splits or 'no splits'}) of "
             f"{counted(len(self.labels), 'class', 'classes')}, "
             f"{minutes:.1f} minutes at {self.cache.sample_rate} Hz"
         )
@@ -183,7 +226,8 @@ def open_dataset(source: DataSource, device: torch.device, label_format: LabelFo
     dataset = _open(clips, source, labels, device, "all", label_format)
     _report_classes(dataset)
     if dataset.timeline is None:
-        _warn_about_duplicates(dataset.clips, dataset.cache.hashes)
+        hashes = dataset.cache.hashes  # of all but the negatives
+        _warn_about_duplicates(dataset.clips[: len(hashes)], hashes)
     return dataset
 
 
@@ -195,8 +239,9 @@ def list_clips(source: DataSource, label_format: LabelFormat = ONE_LABEL) -> lis
     Raises:
         UserError: An invalid source, or folds that cannot be drawn.
     """
-    if source.has_label_sets and label_format is ONE_LABEL:
-        raise UserError("data: its clips have any number of labels; train with task=multi_label")
+    if label_format is ONE_LABEL and (source.has_label_sets or source.negatives):
+        key = "data.negatives" if source.negatives else "data"
+        raise UserError(f"{key}: clips have any number of labels, or none; train with task=multi_label")
     clips = []
     for clip in source.clips():
         try:
@@ -249,20 +294,26 @@ def _open(
     label_format: LabelFormat,
 ) -> Dataset:
     """Opens a clip table, whose splits are those that it would have if every clip could be read."""
-    cache = open_cache(clips, source.sample_rate, cache_folder(source.cache), source.on_error, source.cache_gb)
+    negatives = list_negatives(source)
+    everything = [*clips, *negatives]
+    cache = open_cache(everything, source.sample_rate, cache_folder(source.cache), source.on_error, source.cache_gb)
     if cache.errors:
-        readable = [clip for clip, length in zip(clips, cache.lengths, strict=True) if length]
+        readable = [clip for clip, length in zip(clips, cache.lengths, strict=False) if length]
         # Skipping must not remove all clips of a class, of a split, or of a class in the training split.
         before, after = (_required(table, labels, split, label_format) for table in (clips, readable))
         if lost := sorted(before - after):
             names = preview(lost, 5)
             raise UserError(f"data.on_error=skip: no clip of {names} can be read; data.on_error=fail names them")
+        negatives = [clip for clip, length in zip(negatives, cache.lengths[len(clips) :], strict=True) if length]
         clips, cache = readable, cache.drop_empty()
     samples = open_samples(cache.samples, source.storage, device)
     limit, notes = source.max_seconds, (cache.errors, cache.warnings, source.ignored)
-    dataset = Dataset(clips, cache, samples, labels, label_format, limit, *notes)
-    timeline = source.timeline(clips, cache, labels)
-    return dataset if timeline is None else _cut(dataset, timeline)
+    dataset = Dataset(clips, cache.part(slice(len(clips))), samples, labels, label_format, limit, *notes)
+    if timeline := source.timeline(clips, dataset.cache, labels):
+        dataset = _cut(dataset, timeline)
+    if negatives:
+        dataset = _add_negatives(dataset, negatives, cache.part(slice(len(clips), None)), source)
+    return dataset
 
 
 def _cut(dataset: Dataset, timeline: Timeline) -> Dataset:
@@ -276,6 +327,31 @@ def _cut(dataset: Dataset, timeline: Timeline) -> Dataset:
         clips.append(dataset.clips[recording]._replace(label=label, **times))
     cache = dataset.cache._replace(offsets=windows.starts, lengths=windows.lengths)
     return replace(dataset, clips=clips, cache=cache, timeline=timeline, recordings=windows.recordings)
+
+
+def _add_negatives(dataset: Dataset, recordings: Sequence[Clip], decoded: WaveformCache, source: DataSource) -> Dataset:
+    """Adds negatives, whose windows for validation and test are as long as the longest clip."""
+    size = int(dataset.cache.lengths.max())
+    if dataset.max_seconds is not None:
+        size = min(size, round(dataset.max_seconds * source.sample_rate))
+    negatives = Negatives(recordings, decoded.offsets, decoded.lengths, size, source)
+    clips, cache, row_recordings = [*dataset.clips], dataset.cache, dataset.recordings
+    for split in ("val", "test"):
+        windows, own = negatives.grid(split)
+        clips += own
+        cache = cache._replace(
+            offsets=np.append(cache.offsets, windows.starts), lengths=np.append(cache.lengths, windows.lengths)
+        )
+        if row_recordings is not None:  # they are of none of its recordings
+            row_recordings = np.append(row_recordings, np.full(len(own), len(recordings)))
+    return replace(
+        dataset,
+        clips=clips,
+        cache=cache,
+        recordings=row_recordings,
+        negatives=negatives,
+        negative_share=source.negative_share,
+    )
 
 
 def _required(clips: Sequence[Clip], labels: list[str], split: str, label_format: LabelFormat) -> set[str]:

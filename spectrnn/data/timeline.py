@@ -108,7 +108,7 @@ class Timeline:
         """
         events = self._draw_events(is_used, generator)
         count = round(len(events.starts) * self.quiet_share / (1 - self.quiet_share))
-        quiet = self._draw_quiet(is_used, generator, count)
+        quiet = self.draw_quiet(is_used, generator, count)
         return Windows(*(np.concatenate(columns) for columns in zip(events, quiet, strict=True)))
 
     def _draw_events(self, is_used: np.ndarray, generator: np.random.Generator) -> Windows:
@@ -121,7 +121,7 @@ class Timeline:
         high = np.clip(self.ends[used] - needed, low, latest)
         return self.windows(recordings, generator.integers(low, high + 1))
 
-    def _draw_quiet(self, is_used: np.ndarray, generator: np.random.Generator, count: int) -> Windows:
+    def draw_quiet(self, is_used: np.ndarray, generator: np.random.Generator, count: int) -> Windows:
         """Windows in which nothing sounds, at positions of which all are equally probable; none if there are none."""
         used = is_used[self.quiet[:, 0]]
         quiet, room = self.quiet[used], self.room[used]

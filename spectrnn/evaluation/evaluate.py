@@ -51,6 +51,9 @@ _SPLIT_INDEPENDENT_KEYS = {
     "cache",
     "cache_gb",
     "storage",
+    "negatives",
+    "negative_share",
+    "hard_share",
     "download",
     "max_seconds",
     "sample_rate",
@@ -253,7 +256,7 @@ def predict_batches(classifier: Classifier, batches: BucketedBatches, progress: 
     if batches.shard[1] > 1:
         shards = distributed.all_gather(own)
         own = tuple(np.concatenate(column) for column in zip(*shards, strict=True))
-    return Outcome.of(classifier.task, mean_over_crops(classifier.task, *own), batches.targets)
+    return Outcome.of(classifier.task, mean_over_crops(classifier.task, *own), batches.targets, batches.seconds)
 
 
 def mean_over_crops(task: Task, probabilities: Array, rows: Array, weights: Array) -> Array:
@@ -296,13 +299,15 @@ def compute_metrics(
         metrics: Metrics by name.
         **resampling: Groups and folds, as for `bootstrap_intervals`.
     """
+    values = classification_metrics(outcome, metrics)
     return {
-        **classification_metrics(outcome, metrics),
+        **values,
         "clips": len(outcome.targets),
         "correct": int(outcome.correct.sum()),
         "metrics": {
             name: {"title": m.title, "higher_is_better": m.higher_is_better, "is_fraction": m.is_fraction}
             for name, m in metrics.items()
+            if name in values
         },
         "intervals_95": bootstrap_intervals(outcome, metrics, **resampling),
         "per_class": per_class_metrics(outcome, labels),

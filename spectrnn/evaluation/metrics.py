@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from spectrnn.config.types import NonNegativeFloat
 from spectrnn.errors import UserError
 from spectrnn.model.task import Task
 
@@ -30,16 +31,18 @@ class Outcome(NamedTuple):
         decisions: Predicted class of each clip, int64 (clips,); with several labels per clip which classes are
             detected, bool (clips, classes).
         targets: True classes, likewise.
+        seconds: Length of each clip in s, float64 (clips,); None if unknown.
     """
 
     probabilities: Array
     decisions: Array
     targets: Array
+    seconds: Array | None = None
 
     @classmethod
-    def of(cls, task: Task, probabilities: Array, targets: Array) -> "Outcome":
+    def of(cls, task: Task, probabilities: Array, targets: Array, seconds: Array | None = None) -> "Outcome":
         """Decides as the task does."""
-        return cls(probabilities, task.decide(torch.from_numpy(probabilities)).numpy(force=True), targets)
+        return cls(probabilities, task.decide(torch.from_numpy(probabilities)).numpy(force=True), targets, seconds)
 
     @property
     def correct(self) -> Array:
@@ -74,7 +77,7 @@ class Metric(NamedTuple):
 
     Attributes:
         function: Function of probabilities (clips, classes) and targets that returns the value; None for a metric that
-            follows from `from_counts`.
+            follows from `from_counts` or `from_outcome`.
         title: Title for tables, plots and pages.
         higher_is_better: Whether a higher value is better.
         is_fraction: Whether values are fractions, which pages show as percentages.
@@ -85,6 +88,7 @@ class Metric(NamedTuple):
         per_clip: Function with the arguments of `function` that returns values (clips,), whose mean is the metric.
         from_ranking: Function of `ClassRankings` and of how often each clip counts (samples, clips) that returns the
             values (samples,).
+        from_outcome: Function of the outcome that returns the value, without an interval.
     """
 
     function: Callable[[Array, Array], float] | None
@@ -96,10 +100,13 @@ class Metric(NamedTuple):
     from_confusion: Callable[[Array], Array] | None = None
     per_clip: Callable[[Array, Array], Array] | None = None
     from_ranking: Callable[["ClassRankings", Array], Array] | None = None
+    from_outcome: Callable[[Outcome], float] | None = None
 
     def value(self, outcome: Outcome) -> float:
-        """Returns the value of the metric."""
-        probabilities, decisions, targets = outcome
+        """Returns the value of the metric; NaN if it cannot be measured on these clips."""
+        probabilities, decisions, targets, _ = outcome
+        if self.from_outcome:
+            return self.from_outcome(outcome)
         if self.function:
             return float(self.function(probabilities, targets))
         assert self.from_counts
@@ -340,6 +347,32 @@ METRICS: dict[str, Metric] = {
 }
 
 
+def recall_at_false_alarms(false_alarms_per_hour: NonNegativeFloat) -> Metric:
+    """Makes the metric "recall at a rate of false alarms", for a task of several labels per clip.
+
+    It is the mean over the classes of the fraction of their clips whose probability exceeds the lowest threshold at
+    which the clips without any label have at most the given rate of false alarms per class. Clips that follow each
+    other count on their own, so that it is a cautious estimate for a detector, which counts events. It cannot be
+    measured without such clips, or of exclusive classes.
+
+    Args:
+        false_alarms_per_hour: Maximum rate per class.
+    """
+
+    def value(outcome: Outcome) -> float:
+        probabilities, _, targets, seconds = outcome
+        if targets.ndim == 1 or seconds is None or targets.any(1).all() or not targets.any():
+            return math.nan
+        quiet = ~targets.any(1)
+        allowed = min(int(false_alarms_per_hour * seconds[quiet].sum() / 3600), int(quiet.sum()) - 1)
+        limits = -np.partition(-probabilities[quiet], allowed, axis=0)[allowed]
+        hits = ((probabilities > limits) & targets).sum(0)
+        occurring = targets.any(0)
+        return float((hits[occurring] / targets.sum(0)[occurring]).mean())
+
+    return Metric(None, f"recall at {false_alarms_per_hour:g} false alarms per hour", from_outcome=value)
+
+
 def metrics_of(task: Task, custom: Mapping[str, Metric] | None = None) -> dict[str, Metric]:
     """Returns the metrics that apply to a task, and custom ones, by name.
 
@@ -353,8 +386,9 @@ def metrics_of(task: Task, custom: Mapping[str, Metric] | None = None) -> dict[s
 
 
 def classification_metrics(outcome: Outcome, metrics: Mapping[str, Metric]) -> dict[str, float]:
-    """Computes metrics, by name."""
-    return {name: metric.value(outcome) for name, metric in metrics.items()}
+    """Computes metrics, by name; those that cannot be measured on these clips are left out."""
+    values = {name: metric.value(outcome) for name, metric in metrics.items()}
+    return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 def bootstrap_intervals(
@@ -379,7 +413,7 @@ def bootstrap_intervals(
         `wilson_interval` for as many independent clips, or groups.
     """
     generator = np.random.default_rng(seed)
-    probabilities, predicted, targets = outcome
+    probabilities, predicted, targets, _ = outcome
     classes, clips = probabilities.shape[1], np.arange(len(targets))
     _, first, group = np.unique(clips if groups is None else groups, return_index=True, return_inverse=True)
     fold = np.zeros_like(first) if folds is None else folds[first]  # of each group

@@ -181,7 +181,7 @@ class RunFolder:
         trainer = self.trainer
         with optional_picture("the log of training clips"):
             batch = max(islice(trainer.train.epoch(0), 8), key=lambda batch: len(batch.rows))  # the largest of some
-            titles = [self.dataset.clips[int(row)].label for row in batch.rows]
+            titles = [self.dataset.clip(int(row)).label for row in batch.rows]
             seed_generators(trainer.device, trainer.seed, 0)  # of the augmentation
             self.logger.log_batch(self.classifier, batch, titles, step)
             self.logger.log_attention(classifier, batch, titles, step)
@@ -219,7 +219,8 @@ class RunFolder:
             return best
         saved = {name: tensor.clone() for name, tensor in best.state_dict().items()}
         best.temperature.fill_(1)
-        probabilities, _, targets = self._predict(best, "val")
+        outcome = self._predict(best, "val")
+        probabilities, targets = outcome.probabilities, outcome.targets
         fitted = fit_temperatures(probabilities, targets)
         before = expected_calibration_error(probabilities, targets)
         after = calibration_error_at(best.task, probabilities, targets, fitted)

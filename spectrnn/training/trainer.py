@@ -189,6 +189,7 @@ class Trainer:
                 seconds_left = (self.num_epochs - self.epoch) * (time.monotonic() - start)
                 is_marked = is_best and self.plan.select == "best"
                 logger.log_epoch(self.clips_seen, self.history[-1], is_marked, seconds_left)
+                self._mine_negatives()
                 self._stop_after_patience()
                 if on_epoch:
                     on_epoch(self.history[-1], self.epoch >= self.num_epochs)
@@ -287,9 +288,28 @@ class Trainer:
             return None
         return classification_metrics(predict_batches(self.eval_model, self.val), self.metrics)
 
+    @torch.inference_mode()
+    def _mine_negatives(self) -> None:
+        """Finds the windows of the negatives that the classifier takes for a class, of which the next epoch draws.
+
+        They are chosen from those of the last epoch, and as many new ones.
+        """
+        negatives = self.dataset.negatives
+        if negatives is None or not negatives.hard_share:
+            return
+        count = int((self.train.rows >= len(self.dataset.clips)).sum())
+        candidates = negatives.candidates(np.random.default_rng((self.seed, self.epoch, 2)), count)
+        windows = negatives.windows(np.concatenate([negatives.hard, candidates.starts]))
+        batches = self.dataset.windows(windows, self.plan.batch_size, self.device, self.train.shard)
+        probabilities = predict_batches(self.eval_model, batches).probabilities.max(1)
+        negatives.hard = np.sort(windows.starts[np.argsort(-probabilities, kind="stable")[:count]])
+
     def _update_best(self, train_metrics: dict[str, float], val_metrics: dict[str, float] | None) -> bool:
         """Appends an epoch to the history, and returns whether it is the best so far."""
         if val_metrics:
+            if self.plan.metric not in val_metrics:
+                problem = "cannot be measured on the validation split, in which all clips have a label"
+                raise UserError(f"trainer.metric={self.plan.metric}: {problem}; see data.negatives")
             metric = self.metrics[self.plan.metric]
             value = val_metrics[self.plan.metric] * (1 if metric.higher_is_better else -1)
             # Many epochs tie on a small validation split; then the lower loss wins.
@@ -341,7 +361,7 @@ class Trainer:
 
     def _describe_batch(self, number: int) -> str:
         """Names a batch of this epoch, counted from 1, and its clips."""
-        paths = "".join(f"\n  {self.dataset.clips[row].path}" for row in self.train.rows_of_batch(self.epoch, number))
+        paths = "".join(f"\n  {self.dataset.clip(row).path}" for row in self.train.rows_of_batch(self.epoch, number))
         return f"batch {number} of epoch {self.epoch + 1}:{paths}"
 
     def _progress_text(self, metrics: Mapping[str, float]) -> str:
@@ -359,6 +379,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "meter": self.meter.state_dict(),
             "progress": {name: getattr(self, name) for name in _PROGRESS},
+            "hard_negatives": torch.from_numpy(self.dataset.negatives.hard) if self.dataset.negatives else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -378,6 +399,8 @@ class Trainer:
             if state["scaler"]:  # empty if the run was started on a device without half precision
                 self.scaler.load_state_dict(state["scaler"])
             self.meter.load_state_dict(state["meter"])
+            if self.dataset.negatives:
+                self.dataset.negatives.hard = state["hard_negatives"].numpy()
             for name in _PROGRESS:
                 setattr(self, name, state["progress"][name])
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:

@@ -135,3 +135,43 @@ def test_cross_validation_ensemble_has_the_mean_thresholds(spectrnn, overrides):
     folds = [load_file(f"study/fold-{number}/model.safetensors")["task.thresholds"] for number in (1, 2)]
     torch.testing.assert_close(load_file("study/model.safetensors")["task.thresholds"], torch.stack(folds).mean(0))
     assert {"map", "macro_f1"} <= json.loads(Path("study/metrics.json").read_text())["pooled"].keys()
+
+
+@pytest.fixture
+def negatives(tmp_path):
+    """Folder with 30 s of noise, and of a tone between those of the classes."""
+    generator, time = np.random.default_rng(5), np.arange(15 * RATE) / RATE
+    (tmp_path / "negatives").mkdir()
+    for number, amplitude in enumerate((0.0, 0.15)):
+        wave = 0.01 * generator.normal(size=len(time)) + amplitude * np.sin(2 * np.pi * 1600 * time)
+        soundfile.write(tmp_path / "negatives" / f"{number}.wav", wave, RATE)
+    return tmp_path / "negatives"
+
+
+def test_negatives_select_the_epoch_and_resume_to_the_bit(spectrnn, overrides, negatives, tmp_path):
+    settings = [f"data.negatives=[{negatives}]"]
+    settings += ["metrics=[recall_at_fah]", "trainer.metric=recall_at_fah", "scheduler=constant"]
+    kept = [override for override in overrides if not override.startswith(("trainer.metric", "trainer.report"))]
+    kept.append("trainer.report=false")
+    outcome = spectrnn("train", *kept, *settings, "hydra.run.dir=whole", "trainer.epochs=4")
+    assert outcome.code == 0, outcome.err
+    assert " and 0.01 h of negatives " in outcome.err
+    metrics = json.loads(Path("whole/metrics.json").read_text())
+    assert metrics["metric"] == "recall_at_fah"
+    assert 0 <= metrics["test"]["recall_at_fah"] <= 1
+    assert spectrnn("train", *kept, *settings, "hydra.run.dir=part", "trainer.epochs=2").code == 0
+    assert spectrnn("train", "resume=part", "trainer.epochs=4").code == 0
+    expected, found = load_file("whole/model.safetensors"), load_file("part/model.safetensors")
+    assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
+
+
+def test_metric_of_false_alarms_needs_clips_without_labels(spectrnn, overrides, mixtures, tmp_path):
+    rows = list(csv.DictReader(mixtures.open()))
+    with (tmp_path / "labelled.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows({**row, "path": mixtures.parent / row["path"]} for row in rows if row["label"])
+    kept = [override for override in overrides if not override.startswith(("data.path", "trainer.metric"))]
+    settings = ["data.path=labelled.csv", "metrics=[recall_at_fah]", "trainer.metric=recall_at_fah"]
+    error = spectrnn("train", *kept, *settings).error()
+    assert error.startswith("spectrnn: trainer.metric=recall_at_fah: cannot be measured on the validation split")

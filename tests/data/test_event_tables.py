@@ -183,7 +183,7 @@ def test_event_of_an_unknown_recording(annotated, recordings, tmp_path_factory):
 
 
 def test_annotations_need_a_task_of_label_sets(annotated):
-    with pytest.raises(UserError, match="any number of labels; train with task=multi_label"):
+    with pytest.raises(UserError, match="any number of labels, or none; train with task=multi_label"):
         list_clips(annotated())
 
 

@@ -18,6 +18,7 @@ from spectrnn.evaluation.metrics import (
     expected_calibration_error,
     metrics_of,
     per_class_metrics,
+    recall_at_false_alarms,
     wilson_interval,
 )
 from spectrnn.model.task import MultiLabel, SingleLabel
@@ -318,3 +319,21 @@ def test_intervals_of_label_sets_are_those_of_resampled_clips(label_sets, monkey
         expected = np.percentile([sample[name] for sample in samples], [2.5, 97.5])
         assert interval == pytest.approx(expected, abs=1e-6), name
     assert found.keys() == metrics.keys() - {"ece"}
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(0.0, (0.5 + 1) / 2), (40.0, (0.75 + 1) / 2), (1e9, 1.0)])
+def test_recall_at_false_alarms_by_hand(rate, expected):
+    probabilities = np.array([[0.9, 0.1], [0.7, 0.2], [0.55, 0.9], [0.3, 0.8], [0.6, 0.1], [0.4, 0.05], [0.1, 0.02]])
+    targets = np.array([[1, 0], [1, 0], [1, 1], [1, 1], [0, 0], [0, 0], [0, 0]], bool)
+    outcome = Outcome(probabilities, targets, targets, np.full(7, 60.0))  # three minutes of quiet clips
+    assert recall_at_false_alarms(rate).value(outcome) == pytest.approx(expected)
+
+
+def test_recall_at_false_alarms_cannot_always_be_measured():
+    metric = {"recall": recall_at_false_alarms(1.0)}
+    targets = np.array([[True], [False]])
+    outcome = Outcome(np.array([[0.9], [0.1]]), targets, targets, np.ones(2))
+    assert classification_metrics(outcome, metric) == {"recall": 1.0}
+    assert classification_metrics(outcome._replace(seconds=None), metric) == {}
+    assert classification_metrics(outcome._replace(targets=np.array([[True], [True]])), metric) == {}
+    assert classification_metrics(outcome_of(np.array([[0.9, 0.1]]), np.array([0])), metric) == {}
