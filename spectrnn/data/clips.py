@@ -6,14 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
 
 from spectrnn.config.types import Fraction, NonNegativeInt, NumFolds, PositiveFloat, SampleRate
 from spectrnn.data.scan import Ignored
 from spectrnn.data.timeline import Timeline
-
-if TYPE_CHECKING:
-    from spectrnn.data.cache import WaveformCache
 
 SPLITS = ("train", "val", "test")
 
@@ -148,12 +147,15 @@ class DataSource(ABC):
             UserError: A dataset that is missing or invalid.
         """
 
-    def timeline(self, clips: Sequence[Clip], cache: "WaveformCache", labels: Sequence[str]) -> Timeline | None:
+    def timeline(
+        self, clips: Sequence[Clip], offsets: np.ndarray, lengths: np.ndarray, labels: Sequence[str]
+    ) -> Timeline | None:
         """Returns the timeline of decoded recordings of which windows are cut; None if `clips` returns the clips.
 
         Args:
             clips: Recordings, as from `clips`.
-            cache: Decoded recordings.
+            offsets: First sample of each, decoded, int64 (recordings,).
+            lengths: Number of samples of each, int64 (recordings,).
             labels: Class names.
         """
         return None

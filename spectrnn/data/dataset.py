@@ -309,7 +309,7 @@ def _open(
     samples = open_samples(cache.samples, source.storage, device)
     limit, notes = source.max_seconds, (cache.errors, cache.warnings, source.ignored)
     dataset = Dataset(clips, cache.part(slice(len(clips))), samples, labels, label_format, limit, *notes)
-    if timeline := source.timeline(clips, dataset.cache, labels):
+    if timeline := source.timeline(clips, dataset.cache.offsets, dataset.cache.lengths, labels):
         dataset = _cut(dataset, timeline)
     if negatives:
         dataset = _add_negatives(dataset, negatives, cache.part(slice(len(clips), None)), source)

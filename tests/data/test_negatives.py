@@ -1,4 +1,4 @@
-"""Negatives: recordings in which no class sounds, held out in part, and drawn anew each epoch."""
+"""Negatives: recordings in which no class sounds, held out in part, and drawn again each epoch."""
 
 import csv
 
@@ -33,7 +33,6 @@ def opened(source, table, tmp_path_factory):
     def build(recordings=3, **settings):
         folder = tmp_path_factory.mktemp("negatives")
         for number in range(recordings):
-            soundfile.write(folder / f"{number:02d}.wav", 1000 + np.arange(80_000) // 4, 8000, subtype="PCM_16")
             samples = (1000 + np.arange(80_000) // 4).astype(np.int16)
             soundfile.write(folder / f"{number:02d}.wav", samples, 8000)
         settings = {"path": table, "sample_rate": 8000, "negatives": [str(folder)]} | settings

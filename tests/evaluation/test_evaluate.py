@@ -52,7 +52,8 @@ def logits_of_crops(model, dataset, row):
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_prediction_is_the_softmax_of_the_mean_logits_of_crops(model, dataset, batch_size, temperature):
     model.temperature.fill_(temperature)
-    probabilities, _, targets = predict_batches(model, dataset.batches("all", batch_size, CPU, cover=True))
+    outcome = predict_batches(model, dataset.batches("all", batch_size, CPU, cover=True))
+    probabilities, targets = outcome.probabilities, outcome.targets
     rows = dataset.rows("all")
     assert targets.tolist() == dataset.targets(rows).tolist()
     assert probabilities.dtype == np.float32

@@ -43,7 +43,7 @@ def test_memory_is_not_that_of_classes_squared(tmp_path, monkeypatch):
     tracemalloc.start()
     report = compute_metrics(predictions.outcome, predictions.labels, COMPARED)
     temperature = fit_temperature(predictions.probabilities, predictions.targets)
-    report["ece_uncalibrated"] = calibration_error_at(TASK, *predictions.outcome[::2], temperature)
+    report["ece_uncalibrated"] = calibration_error_at(TASK, predictions.probabilities, predictions.targets, temperature)
     text_report("test", report, MAX_ROWS)
     confusion_figure(Confusion.from_json(report["confusion"]))
     write_predictions(predictions, tmp_path / "p.csv")

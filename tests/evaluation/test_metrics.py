@@ -271,7 +271,7 @@ def multi_label_metrics(classes):
 
 
 def test_metrics_of_label_sets_equal_scikit_learn(label_sets):
-    scores, decisions, targets = label_sets
+    scores, decisions, targets, _ = label_sets
     of_known = targets[:, :5], scores[:, :5]
     expected = {
         "map": average_precision_score(*of_known, average="macro"),
@@ -295,7 +295,7 @@ def test_metrics_of_label_sets_equal_scikit_learn(label_sets):
 
 
 def test_table_of_label_sets_equals_scikit_learn(label_sets):
-    scores, decisions, targets = label_sets
+    scores, decisions, targets, _ = label_sets
     table = per_class_metrics(label_sets, list("abcdef"))
     expected = sklearn_metrics.precision_recall_fscore_support(targets, decisions, zero_division=0)
     for index, (row, values) in enumerate(zip(table.values(), zip(*expected, strict=True), strict=True)):
@@ -314,14 +314,14 @@ def test_intervals_of_label_sets_are_those_of_resampled_clips(label_sets, monkey
     generator, samples = np.random.default_rng(0), []
     for _ in range(40):
         rows = generator.integers(300, size=300)
-        samples.append(classification_metrics(Outcome(*(part[rows] for part in label_sets)), metrics))
+        samples.append(classification_metrics(Outcome(*(part[rows] for part in label_sets[:3])), metrics))
     for name, interval in found.items():
         expected = np.percentile([sample[name] for sample in samples], [2.5, 97.5])
         assert interval == pytest.approx(expected, abs=1e-6), name
     assert found.keys() == metrics.keys() - {"ece"}
 
 
-@pytest.mark.parametrize(("rate", "expected"), [(0.0, (0.5 + 1) / 2), (40.0, (0.75 + 1) / 2), (1e9, 1.0)])
+@pytest.mark.parametrize(("rate", "expected"), [(0.0, (0.5 + 1) / 2), (20.0, (0.75 + 1) / 2), (1e9, 1.0)])
 def test_recall_at_false_alarms_by_hand(rate, expected):
     probabilities = np.array([[0.9, 0.1], [0.7, 0.2], [0.55, 0.9], [0.3, 0.8], [0.6, 0.1], [0.4, 0.05], [0.1, 0.02]])
     targets = np.array([[1, 0], [1, 0], [1, 1], [1, 1], [0, 0], [0, 0], [0, 0]], bool)

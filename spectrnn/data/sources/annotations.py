@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 
 from spectrnn.config.types import Fraction, NonNegativeFloat, PositiveFloat, PositiveFraction
-from spectrnn.data.cache import WaveformCache
 from spectrnn.data.clips import Clip, DataSource
 from spectrnn.data.labels import SEPARATOR
 from spectrnn.data.scan import scan_folder
@@ -39,7 +38,7 @@ class Annotation(NamedTuple):
 class AnnotatedRecordings(DataSource):
     """Recordings with Raven selection tables, Audacity label tracks, or one table of all events.
 
-    Training draws windows of `window` seconds anew each epoch: one for each event, at a random position, and others in
+    Training draws windows of `window` seconds again each epoch: one for each event, at a random position, and others in
     which nothing sounds. Validation and test cover their recordings by a grid of windows. Splits consist of whole
     recordings or groups. The samples are decoded once; nothing is cut to files.
 
@@ -116,19 +115,13 @@ class AnnotatedRecordings(DataSource):
             clips.append(Clip(path, self.label_separator.join(labels), group=self._group(path, root)))
         return clips
 
-    def timeline(self, clips: Sequence[Clip], cache: WaveformCache, labels: Sequence[str]) -> Timeline:
-        """Returns events and quiet parts of decoded recordings.
-
-        Args:
-            clips: Recordings, as from `clips`.
-            cache: Decoded recordings.
-            labels: Class names.
-        """
-        index, rate = {label: number for number, label in enumerate(labels)}, cache.sample_rate
+    def timeline(
+        self, clips: Sequence[Clip], offsets: np.ndarray, lengths: np.ndarray, labels: Sequence[str]
+    ) -> Timeline:
+        """Returns events and quiet parts of decoded recordings; see `DataSource.timeline`."""
+        index, rate = {label: number for number, label in enumerate(labels)}, self.sample_rate
         events, declared, outside = [], [], 0
-        for number, (clip, start, length) in enumerate(
-            zip(clips, cache.offsets.tolist(), cache.lengths.tolist(), strict=True)
-        ):
+        for number, (clip, start, length) in enumerate(zip(clips, offsets.tolist(), lengths.tolist(), strict=True)):
             quiet = []
             for event in self.events[clip.path]:
                 first, end = (min(round(seconds * rate), length) for seconds in event[:2])
@@ -144,11 +137,11 @@ class AnnotatedRecordings(DataSource):
             log.warning("%s without any sample in the recordings left out", counted(outside, "annotation"))
         table = np.array(events, np.int64).reshape(-1, 4)
         is_quiet, guard = self.unannotated == "quiet", round(self.guard * rate)
-        parts = quiet_parts(cache.offsets, cache.lengths, table, guard, None if is_quiet else declared)
+        parts = quiet_parts(offsets, lengths, table, guard, None if is_quiet else declared)
         size, hop = max(1, round(self.window * rate)), max(1, round((self.hop or self.window / 2) * rate))
         return Timeline(
-            cache.offsets,
-            cache.lengths,
+            offsets,
+            lengths,
             table,
             parts,
             num_classes=len(labels),
