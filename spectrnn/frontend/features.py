@@ -24,7 +24,7 @@ except (ImportError, OSError, RuntimeError) as error:
     ) from error
 
 Power = Annotated[float, Gt(0), Le(1)]  # full scale is 1
-PCENFloor = Annotated[float, Ge(1e-30), Le(1)]  # a power whose inverse is finite in float32
+PCENFloor = Annotated[float, Ge(1e-12), Le(1)]
 
 _MAX_FFT = 1 << 16  # points
 _MAX_TABLE = 1 << 25  # values in the mel filters

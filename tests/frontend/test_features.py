@@ -179,7 +179,7 @@ def test_features_add_nothing_to_a_model_file(stage):
         ({"compression": "pcem"}, r"compression=pcem: should be 'log' or 'pcen'"),
         ({"pcen_alpha": 1.5}, r"pcen_alpha=1\.5: should be less than or equal to 1"),
         ({"pcen_r": 0}, r"pcen_r=0: should be greater than 0"),
-        ({"pcen_floor": 0}, r"pcen_floor=0: should be greater than or equal to 1e-30"),
+        ({"pcen_floor": 0}, r"pcen_floor=0: should be greater than or equal to 0\.000000000001"),
         ({"pcen_time_constant_ms": 0}, r"pcen_time_constant_ms=0: should be greater than 0"),
         ({"window": 25}, r"window: no such key; did you mean features\.window_ms\?"),
     ],
