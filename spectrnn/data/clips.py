@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Literal, NamedTuple
 
-from spectrnn.config.types import Fraction, NonNegativeInt, NumFolds, PositiveFloat, SampleRate
+from spectrnn.config.types import Fraction, NonNegativeInt, NumFolds, PositiveFloat, Probability, SampleRate
 from spectrnn.data.scan import Ignored
 
 SPLITS = ("train", "val", "test")
@@ -101,6 +101,9 @@ class DataSource(ABC):
             (``shared``); ``auto`` for disjoint if there are enough groups.
         test_fraction: Fraction of the clips for testing if there are no splits.
         split_seed: Seed of drawn splits.
+        sampling: Draws of training clips per epoch: each clip once (``natural``), all classes equally often
+            (``balanced``), or classes in proportion to a power of their number of clips (``power``).
+        sampling_power: Exponent of the number of clips for ``power``: 0 is balanced, 1 natural.
         on_error: Whether a file that cannot be read stops the run or is skipped.
         storage: Storage of the samples, as for `spectrnn.data.samples.open_samples`.
         cache: Folder of the decoded datasets.
@@ -118,11 +121,18 @@ class DataSource(ABC):
     val_groups: Literal["auto", "disjoint", "shared"]
     test_fraction: Fraction
     split_seed: NonNegativeInt
+    sampling: Literal["natural", "balanced", "power"]
+    sampling_power: Probability
     on_error: Literal["fail", "skip"]
     storage: Literal["auto", "gpu", "ram", "disk"]
     cache: str
     cache_gb: PositiveFloat | Literal["auto"] | None
     ignored: list[Ignored] = field(init=False, repr=False, compare=False, default_factory=list)
+
+    @property
+    def class_power(self) -> float:
+        """Exponent of the number of clips of a class, to which its number of draws in training is proportional."""
+        return {"natural": 1.0, "balanced": 0.0, "power": self.sampling_power}[self.sampling]
 
     @abstractmethod
     def clips(self) -> list[Clip]:

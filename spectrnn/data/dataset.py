@@ -49,6 +49,7 @@ class Dataset:
         skipped: Error of each unreadable clip that was skipped.
         warnings: Warnings about clips that were decoded, such as of missing samples.
         ignored: Files and folders that the source has passed over.
+        sampling_power: Exponent of the class counts in training, as for `BucketedBatches`.
     """
 
     clips: Sequence[Clip]
@@ -59,6 +60,7 @@ class Dataset:
     skipped: list[str]
     warnings: list[str] = field(default_factory=list)
     ignored: list[Ignored] = field(default_factory=list)
+    sampling_power: float = 1.0
 
     @cached_property
     def split_checksums(self) -> dict[str, str]:
@@ -91,14 +93,15 @@ class Dataset:
             rows: Split (train, val, test or all), or rows in the clip table, int64 (clips,), ascending.
             batch_size: Maximum number of clips per batch.
             device: Device of the batches.
-            seed: Seed of order and crops; None for evaluation.
+            seed: Seed of order, crops and draws of the clips, for training; None for each clip once, for evaluation.
             shard: Rank and number of processes, as for `BucketedBatches`.
             cover: Whether overlapping crops cover the clips that are longer than `max_seconds`, for
                 `evaluate.predict_batches`; else a clip has one crop.
         """
         rows = self.rows(rows) if isinstance(rows, str) else rows
-        targets, limit = self.targets(rows), self.max_seconds
-        return BucketedBatches(self.cache, self.samples, rows, targets, batch_size, limit, seed, device, shard, cover)
+        targets, power = self.targets(rows), 1.0 if seed is None else self.sampling_power
+        settings = (batch_size, self.max_seconds, seed, device, shard, cover, power)
+        return BucketedBatches(self.cache, self.samples, rows, targets, *settings)
 
     def describe(self) -> str:
         """Describes the number of clips and classes, and the length, in one line."""
@@ -198,7 +201,8 @@ def _open(clips: Sequence[Clip], source: DataSource, labels: list[str], device: 
             raise UserError(f"data.on_error=skip: no clip of {names} can be read; data.on_error=fail names them")
         clips, cache = readable, cache.drop_empty()
     samples = open_samples(cache.samples, source.storage, device)
-    return Dataset(clips, cache, samples, labels, source.max_seconds, cache.errors, cache.warnings, source.ignored)
+    found = (cache.errors, cache.warnings, source.ignored)
+    return Dataset(clips, cache, samples, labels, source.max_seconds, *found, source.class_power)
 
 
 def _required(clips: Sequence[Clip], labels: list[str], split: str) -> set[str]:

@@ -54,6 +54,8 @@ _SPLIT_INDEPENDENT_KEYS = {
     "download",
     "max_seconds",
     "sample_rate",
+    "sampling",
+    "sampling_power",
     "on_error",
 }
 

@@ -29,7 +29,7 @@ class Task(nn.Module, ABC):
         """Adapts the loss to the training split.
 
         Args:
-            class_counts: Number of training clips per class, int64 (classes,).
+            class_counts: Number of training clips per class and epoch, as they are drawn, int64 (classes,).
         """
 
     @abstractmethod

@@ -202,6 +202,8 @@ class _Media:
             val_groups="auto",
             test_fraction=0,
             split_seed=0,
+            sampling="natural",
+            sampling_power=1,
             on_error="skip",
             storage="ram",
             cache=cache,

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
@@ -178,7 +179,8 @@ def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new
         seconds = max_samples / classifier.sample_rate
         raise UserError(f"data.max_seconds: a clip of {seconds:.0f} s is too long; at most {MAX_CLIP_SECONDS}")
     classifier.max_train_samples.fill_(max_samples)
-    classifier.task.fit(torch.bincount(torch.from_numpy(train.targets), minlength=len(dataset.labels)))
+    drawn = np.bincount(train.targets, train.draws, minlength=len(dataset.labels)).round().astype(np.int64)
+    classifier.task.fit(torch.from_numpy(drawn))
     classifier.task.to(run.device)
     has_val = len(dataset.rows("val")) > 0
     val = dataset.batches("val", plan.batch_size, run.device, shard=shard, cover=True) if has_val else None
