@@ -65,9 +65,9 @@ VARIANTS: dict[str, dict[str, list[str]]] = {
         "no-augmentation": ["augment=[]"],
         **{
             f"no-{name}": [f"~augment.{name}"]
-            for name in ("filter", "vtlp", "speed", "noise", "reverb", "gain", "specaugment", "mixup")
+            for name in ("filter", "vtlp", "speed", "noise", "rir", "gain", "specaugment", "mixup")
         },
-        **{name: [f"+augment={name}"] for name in ("trim", "reverb", "shift", "mixup")},
+        **{name: [f"+augment={name}"] for name in ("trim", "rir", "shift", "mixup")},
     },
     "label smoothing": values("task.label_smoothing", 0, 0.05, 0.1, 0.2),
     "dropout": {f"dropout-{p}": [f"model.dropout={p}", f"head.dropout={p}"] for p in (0, 0.1, 0.2, 0.4)},

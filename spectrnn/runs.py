@@ -29,6 +29,7 @@ RESUMED = ".hydra/resumed"  # where Hydra describes a resumed run, until its che
 
 # Keys of data that change neither the clips of a dataset nor its splits, besides damaged files.
 _CORPUS_INDEPENDENT_KEYS = {"cache", "cache_gb", "storage", "download", "max_seconds", "sample_rate", "on_error"}
+_CORPUS_INDEPENDENT_KEYS |= {"sampling", "sampling_power"}
 
 
 class RunSummary(NamedTuple):

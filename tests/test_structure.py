@@ -10,7 +10,7 @@ import yaml
 
 from spectrnn.config.compose import yaml_entries
 from spectrnn.config.paths import CONFIG_DIR
-from spectrnn.frontend import augmentation, features, normalization
+from spectrnn.frontend import augmentation, compression, effects, features, normalization
 from spectrnn.model import classifier, crnn, pooling, rnn, task
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,7 +19,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 YAMLS = sorted(CONFIG_DIR.rglob("*.yaml"))
 STAGES = [
     stage
-    for module in (augmentation, features, normalization, classifier, rnn, crnn, pooling, task)
+    for module in (augmentation, effects, compression, features, normalization, classifier, rnn, crnn, pooling, task)
     for name, stage in vars(module).items()
     if inspect.isclass(stage) and stage.__module__ == module.__name__ and not name.startswith("_")
 ]

@@ -30,7 +30,6 @@ from spectrnn.evaluation.metrics import metrics_of
 from spectrnn.evaluation.predictions import Predictions
 from spectrnn.evaluation.report.media import audio_data_url, spectrogram_png
 from spectrnn.evaluation.report.text import text_report
-from spectrnn.frontend.features import LogMelSpectrogram
 from spectrnn.inference import predictor
 from spectrnn.inference.pipeline import (
     RecordingStatus,
@@ -322,7 +321,7 @@ class Model:
         samples = to_float(load_audio(recording, rate)) if isinstance(recording, str) else recording.resampled(rate)
         with torch.inference_mode():
             waveform = torch.from_numpy(samples)[None].to(self._predictor.device)
-            mel = LogMelSpectrogram.static_features(features, waveform)
+            mel = features.log_mel(waveform)
         frames = int(features.num_frames(torch.tensor(len(samples))))
         return {
             "audio": audio_data_url(samples, rate),

@@ -143,7 +143,7 @@ def resumed_overrides(resume: str, folder: Path, overrides: Iterable[str]) -> li
 
 def _with_run_path(override: str, run: Path) -> str:
     """Returns an override of a run's data whose path leads to where it led from the folder the run was started in."""
-    match = re.fullmatch(r"\+*(?:data\.(?:root|path)|augment\.background_noise\.path)=.*", override, re.DOTALL)
+    match = re.fullmatch(r"\+*(?:data\.(?:root|path)|augment\.(?:background_noise|rir)\.path)=.*", override, re.DOTALL)
     if not match:
         return override
     key = override.partition("=")[0]

@@ -58,6 +58,9 @@ class BucketedBatches:
     A batch ends when it is full, or when the next clip is so short that padding would dominate: outliers come in small
     batches.
 
+    If classes are balanced, an epoch has as many clips as without: some several times, each with a crop of its own, and
+    others in some epochs only.
+
     Args:
         cache: Decoded dataset.
         samples: Samples of the cache.
@@ -70,7 +73,12 @@ class BucketedBatches:
         shard: Rank and number of processes that share each batch.
         cover: Whether longer clips are covered by the crops of `covering_crops` instead; only without a seed. All but
             the first crop of each clip are in separate batches, so that they do not change those of shorter clips.
+        sampling_power: Exponent of the number of clips of a class, to which the number of draws from it per epoch is
+            proportional: 1 for each clip once, 0 for the same number from all classes; below 1 only with a seed.
         draw: Function of an epoch that draws its clips, of similar lengths in each epoch; None for those of `rows`.
+
+    Attributes:
+        draws: Mean number of draws of each clip, or of all of its crops, per epoch, float64 (clips,).
     """
 
     def __init__(
@@ -85,9 +93,11 @@ class BucketedBatches:
         device: torch.device,
         shard: tuple[int, int] = (0, 1),
         cover: bool = False,
+        sampling_power: float = 1.0,
         draw: Callable[[int], Drawn] | None = None,
     ) -> None:
         assert not (cover and seed is not None)
+        assert seed is not None or sampling_power == 1
         self.samples, self.seed, self.device, self.shard, self.draw = samples, seed, device, shard, draw
         self.rows, self.targets = np.asarray(rows), np.asarray(targets)
         starts, available = cache.offsets[self.rows], cache.lengths[self.rows]
@@ -95,7 +105,10 @@ class BucketedBatches:
         self.seconds = available / cache.sample_rate  # of each row
         lengths = np.minimum(available, limit)
         self.clips, self.weights, self.max_offset = np.arange(len(starts)), np.ones(len(starts)), available - lengths
-        self.boundaries = bucket_boundaries(np.sort(lengths), batch_size, device)
+        self.is_natural = sampling_power == 1
+        self.draws = np.ones(len(starts)) if self.is_natural else mean_draws(self.targets, sampling_power)
+        typical = self._sample(np.random.default_rng(0))  # all epochs have the same number of batches
+        self.boundaries = bucket_boundaries(np.sort(lengths[typical]), batch_size, device)
         if cover:
             crops = covering_crops(available, limit)
             order = np.argsort(crops.offsets > 0, kind="stable")
@@ -111,7 +124,7 @@ class BucketedBatches:
         return len(self.boundaries) + 1
 
     def epoch(self, epoch: int = 0, skip: int = 0) -> Iterator[Batch]:
-        """Yields the batches of an epoch, which contain each clip once, or all of its crops.
+        """Yields the batches of an epoch: each clip once, as often as it is drawn, or all of its crops.
 
         Args:
             epoch: Number of the epoch; with the seed it determines the batches, their order and the crops.
@@ -119,10 +132,11 @@ class BucketedBatches:
         """
         self._draw(epoch)
         batches, offsets = self._shuffle(epoch)
-        batches, (rank, world_size) = batches[skip:], self.shard
+        batches, offsets, (rank, world_size) = batches[skip:], offsets[skip:], self.shard
         # A rank without a shard of a small batch processes its first clip uncounted, as the other ranks wait for it.
-        shards = [members[rank::world_size] if rank < len(members) else members[:1] for members in batches]
-        requests = ((self.starts[m] + offsets[m], int(self.lengths[m].max())) for m in shards)
+        own = [slice(rank, None, world_size) if rank < len(members) else slice(1) for members in batches]
+        shards, offsets = ([values[part] for values, part in zip(x, own, strict=True)] for x in (batches, offsets))
+        requests = ((self.starts[m] + o, int(self.lengths[m].max())) for m, o in zip(shards, offsets, strict=True))
         for whole, members, samples in zip(batches, shards, self.samples.gather(requests), strict=True):
             lengths = to_device(torch.from_numpy(self.lengths[members]), self.device)
             padding = torch.arange(samples.shape[1], device=self.device) >= lengths[:, None]
@@ -140,18 +154,65 @@ class BucketedBatches:
     def _draw(self, epoch: int) -> None:
         if self.draw is not None:
             self.rows, self.starts, self.lengths, self.targets = self.draw(epoch)
-            self.clips, self.weights = np.arange(len(self.rows)), np.ones(len(self.rows))
+            self.clips, self.weights, self.draws = np.arange(len(self.rows)), *np.ones((2, len(self.rows)))
             self.max_offset = np.zeros(len(self.rows), np.int64)
 
-    def _shuffle(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
+    def _sample(self, generator: np.random.Generator) -> np.ndarray:
+        """The clips of an epoch, int64 (clips,)."""
+        if self.is_natural:
+            return np.arange(len(self.rows))
+        return draw_clips(self.targets, self.draws, generator)
+
+    def _shuffle(self, epoch: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The batches, in order, as indices of crops; and the offset of each crop that is not fixed."""
         if self.seed is None:
-            return np.split(np.argsort(self.lengths, kind="stable"), self.boundaries), self.max_offset // 2
+            batches = np.split(np.argsort(self.lengths, kind="stable"), self.boundaries)
+            return batches, [self.max_offset[members] // 2 for members in batches]
         generator = np.random.default_rng((self.seed, epoch))
-        jittered = self.lengths * generator.uniform(1 - _JITTER, 1 + _JITTER, len(self.lengths))
+        drawn = self._sample(generator)
+        jittered = self.lengths[drawn] * generator.uniform(1 - _JITTER, 1 + _JITTER, len(drawn))
         batches = np.split(np.argsort(jittered, kind="stable"), self.boundaries)
         generator.shuffle(batches)
-        return batches, generator.integers(0, self.max_offset + 1)
+        offsets = generator.integers(0, self.max_offset[drawn] + 1)
+        return [drawn[members] for members in batches], [offsets[members] for members in batches]
+
+
+def mean_draws(targets: np.ndarray, power: float) -> np.ndarray:
+    """Computes how often clips are drawn per epoch, so that classes are drawn in proportion to a power of their counts.
+
+    Args:
+        targets: Class index of each clip, int64 (clips,), or its classes, bool (clips, classes).
+        power: Exponent of the number of clips of a class.
+
+    Returns:
+        Mean number of draws of each clip, float64 (clips,), whose mean is 1. Of a clip of several classes it is
+        proportional to their mean; clips of no class count as a class.
+    """
+    if targets.ndim == 1:
+        draws = np.maximum(np.bincount(targets), 1)[targets] ** (power - 1.0)
+    else:
+        classes = np.column_stack([targets, ~targets.any(1)])
+        draws = classes @ np.maximum(classes.sum(0), 1) ** (power - 1.0) / classes.sum(1)
+    return draws * (len(draws) / draws.sum())
+
+
+def draw_clips(targets: np.ndarray, draws: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Draws the clips of an epoch, int64 (clips,): each as often as its mean number of draws, rounded up or down.
+
+    Systematic sampling (Madow, 1949) of the clips in random order within their classes, so that the number of draws of
+    a class is its mean, rounded up or down, too.
+
+    Args:
+        targets: Targets, as for `mean_draws`.
+        draws: Mean number of draws of each clip, float64 (clips,), whose mean is 1.
+        generator: Source of randomness.
+    """
+    order = generator.permutation(len(draws))
+    order = order[np.argsort((targets if targets.ndim == 1 else draws)[order], kind="stable")]
+    ends = np.cumsum(draws[order])
+    ends[-1] = len(order)  # which the sum is but for rounding
+    counts = np.diff(np.floor(ends + generator.random()), prepend=0)
+    return np.repeat(order, counts.astype(np.int64))
 
 
 def bucket_boundaries(lengths: np.ndarray, batch_size: int, device: torch.device) -> list[int]:

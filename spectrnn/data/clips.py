@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from spectrnn.config.types import Fraction, NonNegativeInt, NumFolds, PositiveFloat, SampleRate
+from spectrnn.config.types import Fraction, NonNegativeInt, NumFolds, PositiveFloat, Probability, SampleRate
 from spectrnn.data.scan import Ignored
 from spectrnn.data.timeline import Timeline
 
@@ -105,6 +105,9 @@ class DataSource(ABC):
         test_fraction: Fraction of the clips for testing if there are no splits.
         split_seed: Seed of drawn splits.
         label_separator: Separator of the names in a label, for a task of several labels per clip.
+        sampling: Draws of training clips per epoch: each clip once (``natural``), all classes equally often
+            (``balanced``), or classes in proportion to a power of their number of clips (``power``).
+        sampling_power: Exponent of the number of clips for ``power``: 0 is balanced, 1 natural.
         on_error: Whether a file that cannot be read stops the run or is skipped.
         negatives: Folders and files of recordings in which no class sounds.
         negative_share: Fraction of the training clips that are windows of `negatives`.
@@ -127,6 +130,8 @@ class DataSource(ABC):
     test_fraction: Fraction
     split_seed: NonNegativeInt
     label_separator: str
+    sampling: Literal["natural", "balanced", "power"]
+    sampling_power: Probability
     on_error: Literal["fail", "skip"]
     negatives: list[str]
     negative_share: Fraction
@@ -136,6 +141,11 @@ class DataSource(ABC):
     cache_gb: PositiveFloat | Literal["auto"] | None
     has_label_sets: ClassVar[bool] = False
     ignored: list[Ignored] = field(init=False, repr=False, compare=False, default_factory=list)
+
+    @property
+    def class_power(self) -> float:
+        """Exponent of the number of clips of a class, to which its number of draws in training is proportional."""
+        return {"natural": 1.0, "balanced": 0.0, "power": self.sampling_power}[self.sampling]
 
     @abstractmethod
     def clips(self) -> list[Clip]:

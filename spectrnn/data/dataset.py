@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from spectrnn.data.batches import BucketedBatches, Drawn
+from spectrnn.data.batches import BucketedBatches, Drawn, draw_clips, mean_draws
 from spectrnn.data.cache import WaveformCache, open_cache
 from spectrnn.data.clips import SPLITS, Clip, DataSource, similar_labels
 from spectrnn.data.labels import ONE_LABEL, SEPARATOR, LabelFormat
@@ -54,6 +54,7 @@ class Dataset:
         skipped: Error of each unreadable clip that was skipped.
         warnings: Warnings about clips that were decoded, such as of missing samples.
         ignored: Files and folders that the source has passed over.
+        sampling_power: Exponent of the class counts in training, as for `BucketedBatches`.
         timeline: Timeline of the recordings whose windows are the clips; None if the clips were not cut.
         recordings: Recording of each clip, int64 (clips,), if there is a timeline.
         negatives: Recordings in which no class sounds, whose windows for validation and test are clips; None for none.
@@ -69,6 +70,7 @@ class Dataset:
     skipped: list[str]
     warnings: list[str] = field(default_factory=list)
     ignored: list[Ignored] = field(default_factory=list)
+    sampling_power: float = 1.0
     timeline: Timeline | None = None
     recordings: np.ndarray | None = None
     negatives: Negatives | None = None
@@ -111,16 +113,18 @@ class Dataset:
             rows: Split (train, val, test or all), or rows in the clip table, int64 (clips,), ascending.
             batch_size: Maximum number of clips per batch.
             device: Device of the batches.
-            seed: Seed of order, crops and windows of a timeline; None for evaluation.
+            seed: Seed of order, crops and draws of clips and windows, for training; None for each clip once, for
+                evaluation.
             shard: Rank and number of processes, as for `BucketedBatches`.
             cover: Whether overlapping crops cover the clips that are longer than `max_seconds`, for
                 `evaluate.predict_batches`; else a clip has one crop.
         """
         rows = self.rows(rows) if isinstance(rows, str) else rows
-        targets, limit = self.targets(rows), self.max_seconds
-        arguments = (rows, targets, batch_size, limit, seed, device, shard, cover)
-        draw = self._draw(rows, seed) if (self.timeline or self.negatives) and seed is not None else None
-        return BucketedBatches(self.cache, self.samples, *arguments, draw=draw)
+        targets, power, draw = self.targets(rows), 1.0 if seed is None else self.sampling_power, None
+        if seed is not None and (self.timeline or self.negatives):
+            draw = self._draw(rows, seed)
+        settings = (batch_size, self.max_seconds, seed, device, shard, cover, power, draw)
+        return BucketedBatches(self.cache, self.samples, rows, targets, *settings)
 
     def _draw(self, rows: np.ndarray, seed: int) -> Callable[[int], Drawn]:
         """Returns the function that draws the clips of an epoch: those of some rows, and windows of the negatives."""
@@ -143,7 +147,10 @@ class Dataset:
         return draw
 
     def _draw_crops(self, rows: np.ndarray, targets: np.ndarray, generator: np.random.Generator) -> Drawn:
-        """Crops clips that are longer than `max_seconds` at random."""
+        """Draws clips as `BucketedBatches` does, and crops those that are longer than `max_seconds` at random."""
+        if self.sampling_power != 1:
+            drawn = draw_clips(targets, mean_draws(targets, self.sampling_power), generator)
+            rows, targets = rows[drawn], targets[drawn]
         available = self.cache.lengths[rows]
         limit = available.max() if self.max_seconds is None else round(self.max_seconds * self.cache.sample_rate)
         lengths = np.minimum(available, limit)
@@ -308,7 +315,9 @@ def _open(
         clips, cache = readable, cache.drop_empty()
     samples = open_samples(cache.samples, source.storage, device)
     limit, notes = source.max_seconds, (cache.errors, cache.warnings, source.ignored)
-    dataset = Dataset(clips, cache.part(slice(len(clips))), samples, labels, label_format, limit, *notes)
+    dataset = Dataset(
+        clips, cache.part(slice(len(clips))), samples, labels, label_format, limit, *notes, source.class_power
+    )
     if timeline := source.timeline(clips, dataset.cache.offsets, dataset.cache.lengths, labels):
         dataset = _cut(dataset, timeline)
     if negatives:

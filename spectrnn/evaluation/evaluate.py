@@ -57,6 +57,8 @@ _SPLIT_INDEPENDENT_KEYS = {
     "download",
     "max_seconds",
     "sample_rate",
+    "sampling",
+    "sampling_power",
     "on_error",
 }
 

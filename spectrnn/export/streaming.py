@@ -39,9 +39,9 @@ class StreamingGraph(nn.Module):
         Returns:
             Probabilities (batch, classes) of the stream so far, and the next state.
         """
-        x, pending = self.stream.features(waveform, state[:1])
+        x, pending = self.stream.classifier.features.mel_step(waveform, state[0])
         states = self.stream.step(x, state[1:])
-        return self.stream.probabilities(states), *pending, *states
+        return self.stream.probabilities(states), pending, *states
 
 
 def write_streaming_onnx(stream: StreamingClassifier, path: Path, metadata: dict[str, Any]) -> None:

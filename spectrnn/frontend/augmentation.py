@@ -86,9 +86,9 @@ class AddNoise(WaveformAugmentation):
         start = (torch.rand(count, device=noise.device) * (len(noise) - size + 1)).long()
         excerpts = noise.unfold(0, size, 1)[start].float().mul_(length_mask(batch.lengths, size))
         noise_norm = torch.linalg.vector_norm(excerpts, dim=1).clamp(min=1e-6)
-        snr = 10 ** (_uniform(batch, *self.snr_db) / 20)
+        snr = 10 ** (uniform(batch, *self.snr_db) / 20)
         scale = torch.linalg.vector_norm(batch.waveform, dim=1) / noise_norm / snr
-        scale *= _is_selected(batch, self.p)
+        scale *= is_selected(batch, self.p)
         return batch._replace(waveform=batch.waveform.addcmul(excerpts, scale[:, None]))
 
 
@@ -123,15 +123,7 @@ class BackgroundNoise(AddNoise):
     def __init__(
         self, path: str, sample_rate: PositiveInt, min_snr_db: float, max_snr_db: float, p: Probability
     ) -> None:
-        files, problem = [], "not a folder with audio files"
-        try:
-            scan = scan_folder(path)
-            files = scan.files
-            warn_about_ignored(scan.ignored, path)
-        except PermissionError:
-            problem = "permission denied"
-        except OSError:
-            pass  # no such folder
+        files, problem = find_recordings(path)
         reject_settings(
             ("path", not files, problem),
             ("max_snr_db", max_snr_db < min_snr_db, f"below min_snr_db={min_snr_db:g}; at least that"),
@@ -155,8 +147,8 @@ class TimeShift(WaveformAugmentation):
 
     def forward(self, batch: Batch) -> Batch:
         """Shifts each clip; waveform (batch, samples)."""
-        shift = _uniform(batch, -self.max_samples, self.max_samples).round().long()
-        shift = torch.where(_is_selected(batch, self.p), shift, 0)
+        shift = uniform(batch, -self.max_samples, self.max_samples).round().long()
+        shift = torch.where(is_selected(batch, self.p), shift, 0)
         position = torch.arange(batch.waveform.shape[1], device=shift.device) - shift[:, None]
         inside = (position >= 0) & length_mask(batch.lengths, batch.waveform.shape[1])
         shifted = batch.waveform.gather(1, position.clamp(0, batch.waveform.shape[1] - 1))
@@ -177,8 +169,8 @@ class Trim(WaveformAugmentation):
 
     def forward(self, batch: Batch) -> Batch:
         """Trims each clip; waveform (batch, samples) of the same size, with new lengths."""
-        size, trimmed = batch.waveform.shape[1], _is_selected(batch, self.p) * batch.lengths
-        start, end = ((trimmed * _uniform(batch, 0, self.max_fraction)).long() for _ in range(2))
+        size, trimmed = batch.waveform.shape[1], is_selected(batch, self.p) * batch.lengths
+        start, end = ((trimmed * uniform(batch, 0, self.max_fraction)).long() for _ in range(2))
         lengths = batch.lengths - start - end
         position = torch.arange(size, device=start.device) + start[:, None]
         waveform = batch.waveform.gather(1, position.clamp(max=size - 1)) * length_mask(lengths, size)
@@ -201,7 +193,7 @@ class Gain(WaveformAugmentation):
 
     def forward(self, batch: Batch) -> Batch:
         """Scales each clip; waveform (batch, samples)."""
-        gain = torch.where(_is_selected(batch, self.p), 10 ** (_uniform(batch, *self.range_db) / 20), 1.0)
+        gain = torch.where(is_selected(batch, self.p), 10 ** (uniform(batch, *self.range_db) / 20), 1.0)
         return batch._replace(waveform=batch.waveform * gain[:, None])
 
 
@@ -225,9 +217,8 @@ class SpeedPerturbation(WaveformAugmentation):
 
     def forward(self, batch: Batch) -> Batch:
         """Resamples each clip: waveform (batch, samples) -> (batch, samples / factor), with new lengths."""
-        # Drawn on the CPU, as the size of the new batch must be known without synchronizing with a GPU.
-        draw, factor = float(torch.rand(())), float(torch.empty(()).uniform_(*self.range))
-        if draw >= self.p:
+        factor = draw_for_batch(*self.range, self.p)
+        if factor is None:
             return batch
         waveform, last = batch.waveform, batch.waveform.shape[1] - 1
         position = torch.arange(int(last / factor) + 1, dtype=torch.float64, device=waveform.device) * factor
@@ -258,57 +249,12 @@ class Mixup(WaveformAugmentation):
         count, device = len(batch.lengths), batch.waveform.device
         alpha = torch.full((count, 2), float(self.alpha), device=device)
         weight = torch._sample_dirichlet(alpha)[:, 0]  # torch.distributions.Beta would synchronize
-        weight = torch.where(_is_selected(batch, self.p), torch.maximum(weight, 1 - weight), 1.0)
+        weight = torch.where(is_selected(batch, self.p), torch.maximum(weight, 1 - weight), 1.0)
         other = torch.randperm(count, device=device)
         waveform = torch.lerp(batch.waveform[other], batch.waveform, weight[:, None])
         targets = torch.lerp(batch.targets[other], batch.targets, weight[:, None])
         lengths = torch.where(weight < 1, torch.maximum(batch.lengths, batch.lengths[other]), batch.lengths)
         return batch._replace(waveform=waveform, targets=targets, lengths=lengths)
-
-
-class Reverberation(WaveformAugmentation):
-    """Adds the reverberation of a random room: white noise that decays exponentially, after the direct sound.
-
-    Source: Polack, "La transmission de l'énergie sonore dans les salles", 1988 (the statistical model).
-
-    Args:
-        min_rt60_ms: Minimum reverberation time, in which the level falls by 60 dB, in ms.
-        max_rt60_ms: Maximum reverberation time in ms.
-        min_drr_db: Minimum ratio of the power of direct sound to that of reverberation in dB.
-        max_drr_db: Maximum ratio in dB.
-        sample_rate: Sample rate of the waveforms in Hz.
-        p: Probability of a clip to be changed.
-    """
-
-    def __init__(
-        self,
-        min_rt60_ms: PositiveFloat,
-        max_rt60_ms: PositiveFloat,
-        min_drr_db: float,
-        max_drr_db: float,
-        sample_rate: PositiveInt,
-        p: Probability,
-    ) -> None:
-        super().__init__()
-        reject_settings(
-            ("max_rt60_ms", max_rt60_ms < min_rt60_ms, f"below min_rt60_ms={min_rt60_ms:g}; at least that"),
-            ("max_drr_db", max_drr_db < min_drr_db, f"below min_drr_db={min_drr_db:g}; at least that"),
-        )
-        self.rt60_samples = (min_rt60_ms * sample_rate / 1000, max_rt60_ms * sample_rate / 1000)
-        self.drr_db, self.p = (min_drr_db, max_drr_db), p
-
-    def forward(self, batch: Batch) -> Batch:
-        """Convolves each clip, within its length, with its room's impulse response; waveform (batch, samples)."""
-        size = batch.waveform.shape[1]
-        time = torch.arange(min(size, round(self.rt60_samples[1])), device=batch.waveform.device)
-        decay = 10 ** (-3 * time / _uniform(batch, *self.rt60_samples)[:, None])
-        response = nn.functional.normalize(torch.randn_like(decay) * decay)
-        response *= 10 ** (-_uniform(batch, *self.drr_db)[:, None] / 20)
-        n_fft = 1 << (size + len(time) - 2).bit_length()
-        spectrum = torch.fft.rfft(batch.waveform, n_fft) * torch.fft.rfft(response, n_fft)
-        reverberation = torch.fft.irfft(spectrum, n_fft)[:, :size]
-        added = length_mask(batch.lengths, size) & _is_selected(batch, self.p)[:, None]
-        return batch._replace(waveform=torch.where(added, batch.waveform + reverberation, batch.waveform))
 
 
 class FilterAugment(SpectrogramAugmentation):
@@ -405,11 +351,32 @@ def _random_bands(count: int, max_width: Tensor, extent: Tensor | int, size: int
     return ((position >= start[:, :, None]) & (position < (start + width)[:, :, None])).any(0)
 
 
-def _uniform(batch: Batch, low: float, high: float) -> Tensor:
+def find_recordings(path: str) -> tuple[list[str], str]:
+    """Lists the audio files of a folder, and warns about others; also returns the problem if there are none."""
+    try:
+        scan = scan_folder(path)
+    except PermissionError:
+        return [], "permission denied"
+    except OSError:
+        return [], "not a folder with audio files"
+    warn_about_ignored(scan.ignored, path)
+    return scan.files, "not a folder with audio files"
+
+
+def draw_for_batch(low: float, high: float, p: float) -> float | None:
+    """Draws a number for a whole batch with probability p; None without.
+
+    On the CPU, as the size of the new batch must be known without synchronizing with a GPU.
+    """
+    draw, number = float(torch.rand(())), float(torch.empty(()).uniform_(low, high))
+    return number if draw < p else None
+
+
+def uniform(batch: Batch, low: float, high: float) -> Tensor:
     """One random number per clip, (batch,)."""
     return torch.empty(len(batch.lengths), device=batch.waveform.device).uniform_(low, high)
 
 
-def _is_selected(batch: Batch, p: float) -> Tensor:
+def is_selected(batch: Batch, p: float) -> Tensor:
     """Selects clips with probability p, bool (batch,)."""
     return torch.rand(len(batch.lengths), device=batch.waveform.device) < p

@@ -1,15 +1,17 @@
 """Features: log-mel spectrogram and MFCC, each with deltas. Frames never extend beyond a clip."""
 
 import warnings
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
-from spectrnn.config.types import LayerSize, NonNegativeFloat, PositiveFloat, SampleRate
+from spectrnn.config.types import LayerSize, NonNegativeFloat, PositiveFloat, PositiveFraction, Probability, SampleRate
 from spectrnn.errors import UserError, reject_settings
+from spectrnn.frontend.compression import PCEN, Compression, Log
 from spectrnn.frontend.streaming import StreamingModule, StreamState
 from spectrnn.threads import divide, run_parallel
 
@@ -22,6 +24,7 @@ except (ImportError, OSError, RuntimeError) as error:
     ) from error
 
 Power = Annotated[float, Gt(0), Le(1)]  # full scale is 1
+PCENFloor = Annotated[float, Ge(1e-12), Le(1)]
 
 _MAX_FFT = 1 << 16  # points
 _MAX_TABLE = 1 << 25  # values in the mel filters
@@ -57,6 +60,8 @@ class STFT(nn.Module):
 class LogMelSpectrogram(StreamingModule):
     """Log-mel spectrogram: Hann window, power spectrum, triangular mel filters, logarithm with a floor.
 
+    With another `compression`, the mel spectrogram with that in place of the logarithm.
+
     Args:
         sample_rate: Sample rate in Hz.
         window_ms: Frame length in ms.
@@ -66,7 +71,11 @@ class LogMelSpectrogram(StreamingModule):
         fmin: Lower limit of the lowest band in Hz.
         fmax: Upper limit of the highest band in Hz; None for half of the sample rate.
         mel_scale: ``htk`` or ``slaney``.
+        compression: Compression of the power: ``log``, or ``pcen`` for `spectrnn.frontend.compression.PCEN`.
         log_floor: Minimum power before the logarithm, where full scale is 1.
+        pcen_alpha, pcen_delta, pcen_r: Parameters of PCEN.
+        pcen_time_constant_ms: Time constant of the mean that PCEN divides by in ms.
+        pcen_floor: Power that PCEN adds to that mean, where full scale is 1.
         deltas: Number of orders of time derivatives: 0, 1 or 2.
 
     Raises:
@@ -85,11 +94,17 @@ class LogMelSpectrogram(StreamingModule):
         fmin: NonNegativeFloat,
         fmax: PositiveFloat | None,
         mel_scale: Literal["htk", "slaney"],
+        compression: Literal["log", "pcen"],
         log_floor: Power,
+        pcen_alpha: Probability,
+        pcen_delta: PositiveFloat,
+        pcen_r: PositiveFraction,
+        pcen_time_constant_ms: PositiveFloat,
+        pcen_floor: PCENFloor,
         deltas: Literal[0, 1, 2],
     ) -> None:
         super().__init__()
-        self.sample_rate, self.log_floor, self.deltas = sample_rate, log_floor, deltas
+        self.sample_rate, self.deltas = sample_rate, deltas
         size, window = max(1, round(window_ms * sample_rate / 1000)), f"window_ms={window_ms:g}"
         self.window_size, self.hop_size = size, max(1, round(hop_ms * sample_rate / 1000))
         too_long = f"over {_MAX_FFT} samples; at most {1000 * _MAX_FFT // sample_rate} ms"
@@ -116,6 +131,11 @@ class LogMelSpectrogram(StreamingModule):
         reject_settings(("n_mels", empty, f"{message}; use fewer bands, or n_fft={2 * self.n_fft}"))
         self.register_buffer("filters", filters.repeat_interleave(2, dim=0), persistent=False)
         self.num_bins = n_mels  # without deltas
+        self.log = Log(log_floor)
+        self.compression: Compression = self.log
+        if compression == "pcen":
+            time_constant = pcen_time_constant_ms / hop_ms
+            self.compression = PCEN(n_mels, pcen_alpha, pcen_delta, pcen_r, time_constant, pcen_floor)
         lookahead = deltas * _DELTA_WIDTH
         self.streaming_issues = {"deltas": f"needs a lookahead of {lookahead} frames; 0 needs none"} if deltas else {}
 
@@ -155,52 +175,69 @@ class LogMelSpectrogram(StreamingModule):
         return append_deltas(x, feature_lengths, self.deltas), feature_lengths
 
     def initial_state(self, batch_size: int) -> StreamState:
-        """Returns the state at the start of a stream: no pending samples (batch, 0)."""
-        return (self.filters.new_zeros(batch_size, 0),)
+        """Returns the state at the start of a stream: that of `mel_step`, (batch, 0), and those of `compress`."""
+        return self.filters.new_zeros(batch_size, 0), *self.compression.initial_state(batch_size)
 
-    def step(self, waveform: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
-        """Processes a block of any size.
+    def mel_step(self, waveform: Tensor, pending: Tensor) -> tuple[Tensor, Tensor]:
+        """Processes a block up to the compression, which streams with the same samples, but other starts, share.
 
         Args:
             waveform: Block, (batch, samples).
-            state: State from `initial_state` or the last step. From ``window_size - hop_size`` pending samples on,
-                blocks of whole hops keep its shape.
+            pending: Samples that follow the start of the next frame, (batch, samples). From ``window_size - hop_size``
+                of them on, blocks of whole hops keep their number.
 
         Returns:
-            The frames that are complete, (batch, frames, bins), possibly none, and the state.
+            The complete frames as `compress` takes them, (batch, frames, n_mels), possibly none, and pending samples.
         """
-        pending = torch.cat([*state, waveform], dim=1)
-        frames = max(0, 1 + (pending.shape[1] - self.window_size) // self.hop_size)
-        x = self.static_features(pending) if frames else pending.new_zeros(len(pending), 0, self.num_bins)
-        return x, (pending[:, frames * self.hop_size :],)
+        waveform = torch.cat([pending, waveform], dim=1)
+        frames = max(0, 1 + (waveform.shape[1] - self.window_size) // self.hop_size)
+        x = (
+            self._mel(waveform, self.compression.per_value)
+            if frames
+            else waveform.new_zeros(len(waveform), 0, self.filters.shape[1])
+        )
+        return x, waveform[:, frames * self.hop_size :]
 
     def static_features(self, waveform: Tensor) -> Tensor:
-        """(batch, samples) -> log-mel spectrogram (batch, frames, bins), without deltas."""
+        """(batch, samples) -> compressed mel spectrogram (batch, frames, bins), without deltas."""
+        x = self._mel(waveform, self.compression.per_value)
+        return self.compress(x, self.compression.initial_state(x.shape[0]))[0]
+
+    def compress(self, x: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
+        """Frames of `mel_step` (batch, frames, n_mels), at least one, and state -> (batch, frames, bins), state."""
+        compressed: tuple[Tensor, StreamState] = self.compression(x, state)
+        return compressed
+
+    def log_mel(self, waveform: Tensor) -> Tensor:
+        """(batch, samples) -> log-mel spectrogram (batch, frames, n_mels), for pictures, whatever the features are."""
+        return self._mel(waveform, self.log.per_value)
+
+    def _mel(self, waveform: Tensor, per_value: Callable[[Tensor], Tensor]) -> Tensor:
+        """(batch, samples) -> function of the mel spectrogram (batch, frames, n_mels)."""
         missing = self.window_size - waveform.shape[1]
         if missing > 0:
             waveform = nn.functional.pad(waveform, (0, missing))
+        # The filters, with each row twice, add the squares of real and imaginary part on the way.
         if waveform.device.type != "cpu" or waveform.requires_grad or not isinstance(self.stft, STFT):
-            return self._log_mel(waveform)
+            return per_value(self.stft(waveform).square() @ self.filters)
         frames = 1 + (waveform.shape[1] - self.window_size) // self.hop_size
         x = waveform.new_empty(len(waveform), frames, self.filters.shape[1])
-        run_parallel([partial(self._write_log_mel, waveform[clips], x[clips]) for clips in divide(len(x))])
+        tasks = [partial(self._write_mel, waveform[clips], x[clips], per_value) for clips in divide(len(x))]
+        run_parallel(tasks)
         return x
 
-    def _log_mel(self, waveform: Tensor) -> Tensor:
-        # The filters, with each row twice, add the squares of real and imaginary part on the way.
-        return (self.stft(waveform).square() @ self.filters).clamp_(min=self.log_floor).log_()
-
-    def _write_log_mel(self, waveform: Tensor, output: Tensor) -> None:
+    def _write_mel(self, waveform: Tensor, output: Tensor, per_value: Callable[[Tensor], Tensor]) -> None:
         """Computes blocks of frames whose spectra stay in the processor's cache."""
         size = max(1, _BLOCK_SIZE // (len(waveform) * self.n_fft))
         for start in range(0, output.shape[1], size):
             block = output[:, start : start + size]
             first, last = start * self.hop_size, (start + block.shape[1] - 1) * self.hop_size
-            block.copy_(self._log_mel(waveform[:, first : last + self.window_size]))
+            spectrum = self.stft(waveform[:, first : last + self.window_size])
+            block.copy_(per_value(spectrum.square() @ self.filters))
 
 
 class MFCC(LogMelSpectrogram):
-    """Mel-frequency cepstral coefficients: an orthonormal DCT-II of the log-mel spectrogram.
+    """Mel-frequency cepstral coefficients: an orthonormal DCT-II of the log-mel (or PCEN) spectrogram.
 
     Source: Davis & Mermelstein, "Comparison of parametric representations for monosyllabic word recognition", 1980.
 
@@ -220,11 +257,19 @@ class MFCC(LogMelSpectrogram):
         fmin: NonNegativeFloat,
         fmax: PositiveFloat | None,
         mel_scale: Literal["htk", "slaney"],
+        compression: Literal["log", "pcen"],
         log_floor: Power,
+        pcen_alpha: Probability,
+        pcen_delta: PositiveFloat,
+        pcen_r: PositiveFraction,
+        pcen_time_constant_ms: PositiveFloat,
+        pcen_floor: PCENFloor,
         deltas: Literal[0, 1, 2],
         n_mfcc: LayerSize,
     ) -> None:
-        super().__init__(sample_rate, window_ms, hop_ms, n_fft, n_mels, fmin, fmax, mel_scale, log_floor, deltas)
+        settings = (sample_rate, window_ms, hop_ms, n_fft, n_mels, fmin, fmax, mel_scale, compression, log_floor)
+        pcen = (pcen_alpha, pcen_delta, pcen_r, pcen_time_constant_ms, pcen_floor)
+        super().__init__(*settings, *pcen, deltas)
         reject_settings(("n_mfcc", n_mfcc > n_mels, f"more than n_mels={n_mels} mel bands; at most that"))
         self.register_buffer("dct", create_dct(n_mfcc, n_mels, "ortho"), persistent=False)
         self.num_bins = n_mfcc
@@ -234,9 +279,10 @@ class MFCC(LogMelSpectrogram):
         """None: coefficients are not frequency bands."""
         return None
 
-    def static_features(self, waveform: Tensor) -> Tensor:
-        """(batch, samples) -> MFCC (batch, frames, coefficients), without deltas."""
-        return super().static_features(waveform) @ self.dct
+    def compress(self, x: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
+        """Frames of `mel_step` (batch, frames, n_mels), at least one, and state -> (batch, frames, n_mfcc), state."""
+        x, state = super().compress(x, state)
+        return x @ self.dct, state
 
 
 def append_deltas(x: Tensor, lengths: Tensor, orders: int) -> Tensor:

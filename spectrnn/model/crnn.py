@@ -42,10 +42,11 @@ class MaskedBatchNormReLU(nn.Module):
     mean: Tensor
     variance: Tensor
 
-    _MOMENTUM, _EPS = 0.1, 1e-5
+    _EPS = 1e-5
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        self.momentum = 0.1  # weight of a batch in the running statistics
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("mean", torch.zeros(channels))
@@ -55,7 +56,7 @@ class MaskedBatchNormReLU(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(batch, channels, frames, ...), lengths (batch,) -> the same shape, zero in padding."""
         if self.use_kernels and norm_kernels.KERNELS.support(x, self.weight):
-            momentum = self._MOMENTUM if self.training else None
+            momentum = self.momentum if self.training else None
             y: Tensor = norm_kernels.NormFunction.apply(
                 x, lengths, self.weight, self.bias, self.mean, self.variance, momentum, self._EPS
             )
@@ -68,8 +69,8 @@ class MaskedBatchNormReLU(nn.Module):
             mean = distributed.all_reduce_sum((x * mask).sum(others)) / count
             variance = distributed.all_reduce_sum(((x - mean.view(shape)) * mask).square().sum(others)) / count
             with torch.no_grad():
-                self.mean.lerp_(mean, self._MOMENTUM)
-                self.variance.lerp_(variance, self._MOMENTUM)
+                self.mean.lerp_(mean, self.momentum)
+                self.variance.lerp_(variance, self.momentum)
         scale = self.weight * (variance + self._EPS).rsqrt()
         return (x * scale.view(shape) + (self.bias - mean * scale).view(shape)).relu() * mask
 

@@ -27,6 +27,15 @@ from spectrnn.model.ensemble import Ensemble
 from spectrnn.model.header import ENSEMBLE_FORMAT, FORMAT, KEY, read_header
 
 _BUILTIN = ("spectrnn.frontend.", "spectrnn.model.")  # packages of the stages that an untrusted file may use
+# Keys of features that earlier files of these formats lack, with values that compute what those were trained with.
+_ADDED_KEYS = {
+    "compression": "log",
+    "pcen_alpha": 0.98,
+    "pcen_delta": 2.0,
+    "pcen_r": 0.5,
+    "pcen_time_constant_ms": 400.0,
+    "pcen_floor": 1e-6,
+}
 _DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # names in safetensors
 
 
@@ -95,6 +104,9 @@ def load(
     header = read_header(path)
     try:
         require_trusted_stages(header["config"], trust)
+        features = header["config"]["features"]
+        if features["_target_"].startswith(_BUILTIN):
+            header["config"]["features"] = _ADDED_KEYS | features
         with torch.device("meta"):  # shapes only: nothing is allocated before the file's tensors are checked
             stages = build_stages(header["config"], len(validate_labels(header["labels"])))
             classifier = Classifier(stages, header["labels"])

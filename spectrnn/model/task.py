@@ -40,8 +40,13 @@ class Task(nn.Module, ABC):
         self.num_classes = num_classes
         self.calibration_shape: tuple[int, ...] = ()
 
-    def fit(self, targets: Tensor) -> None:
-        """Adapts the loss to the targets of the training split, (clips,) or (clips, classes)."""
+    def fit(self, targets: Tensor, draws: Tensor) -> None:
+        """Adapts the loss to the training split.
+
+        Args:
+            targets: Targets of its clips, (clips,) or (clips, classes).
+            draws: Mean number of draws of each clip per epoch, float64 (clips,).
+        """
 
     @abstractmethod
     def encode(self, targets: Tensor) -> Tensor:
@@ -113,10 +118,10 @@ class SingleLabel(Task):
             self.metrics = tuple(name for name in self.metrics if name not in ("map", "auroc"))
         self.register_buffer("weight", None, persistent=False)
 
-    def fit(self, targets: Tensor) -> None:
-        """Sets the class weights, whose mean over the training clips (clips,) is 1."""
+    def fit(self, targets: Tensor, draws: Tensor) -> None:
+        """Sets the class weights, whose mean over the training clips, as they are drawn, is 1."""
         if self.class_weights == "balanced":
-            counts = torch.bincount(targets, minlength=self.num_classes)
+            counts = torch.bincount(targets, draws, minlength=self.num_classes).round()
             self.weight = (counts.sum() / (self.num_classes * counts.clamp(min=1))).float()
 
     def encode(self, targets: Tensor) -> Tensor:
@@ -185,11 +190,11 @@ class MultiLabel(Task):
         self.register_buffer("positive_weight", None, persistent=False)
         self.register_buffer("thresholds", torch.full((num_classes,), _DEFAULT_THRESHOLD))
 
-    def fit(self, targets: Tensor) -> None:
-        """Sets the weights of the positive clips from training targets bool (clips, classes)."""
+    def fit(self, targets: Tensor, draws: Tensor) -> None:
+        """Sets the weights of the positive clips, as they are drawn."""
         if self.positive_weights == "balanced":
-            positive = targets.sum(0)
-            weight = (len(targets) - positive) / positive.clamp(min=1)
+            positive = draws @ targets.double()
+            weight = (draws.sum() - positive) / positive.clamp(min=1)
             self.positive_weight = weight.clamp(1 / _MAX_POSITIVE_WEIGHT, _MAX_POSITIVE_WEIGHT).float()
 
     def encode(self, targets: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ class StreamingClassifier(nn.Module):
 
         pending samples  (batch, samples)      start of the frames to come; none at first
         frame count      (batch, 1)
+        features         (batch, bins)         see their `initial_state`
         encoder          (batch, hidden_size)  see its `initial_state`
         pooling          (batch, ...)          see its `initial_state`
 
@@ -44,13 +45,15 @@ class StreamingClassifier(nn.Module):
         super().__init__()
         _require_streamable(classifier, config)
         self.classifier = classifier
-        self._num_encoder_states = len(classifier.encoder.initial_state(1))
+        _, *features = classifier.features.initial_state(1)
+        self._encoder_start = 1 + len(features)  # in the state without pending samples
+        self._encoder_end = self._encoder_start + len(classifier.encoder.initial_state(1))
 
     def initial_state(self, batch_size: int) -> StreamState:
         """Returns the state at the start of a stream."""
         stages = (self.classifier.features, self.classifier.encoder, self.classifier.pooling)
-        features, encoder, pooling = (stage.initial_state(batch_size) for stage in stages)
-        states = (*features, torch.zeros(batch_size, 1), *encoder, *pooling)
+        (pending, *features), encoder, pooling = (stage.initial_state(batch_size) for stage in stages)
+        states = (pending, torch.zeros(batch_size, 1), *features, *encoder, *pooling)
         return tuple(state.to(self.classifier.max_train_samples.device) for state in states)
 
     def forward(self, waveform: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
@@ -63,30 +66,30 @@ class StreamingClassifier(nn.Module):
         Returns:
             Probabilities (batch, classes), those of `Classifier.probabilities` for the stream so far, and the state.
         """
-        x, pending = self.features(waveform, state[:1])
-        states = state[1:]
+        features, (pending, *rest) = self.classifier.features, state
+        x, pending = features.mel_step(waveform, pending)
+        states = tuple(rest)
         if x.shape[1]:
             states = self.step(x, states)
         elif not states[0].any():  # before the first frame: padded with zeros to one, like a short clip
-            missing = self.classifier.features.window_size - pending[0].shape[1]
-            x, _ = self.features(waveform.new_zeros(len(waveform), missing), pending)
-            return self.probabilities(self.step(x, states)), (*pending, *states)
-        return self.probabilities(states), (*pending, *states)
-
-    def features(self, waveform: Tensor, pending: StreamState) -> tuple[Tensor, StreamState]:
-        """Block (batch, samples), pending samples -> normalized features (batch, frames, bins), pending samples."""
-        x, pending = self.classifier.features.step(waveform, pending)
-        return self.classifier.normalization(x, torch.full((len(x),), x.shape[1], device=x.device)), pending
+            x, _ = features.mel_step(
+                waveform.new_zeros(len(waveform), features.window_size - pending.shape[1]), pending
+            )
+            return self.probabilities(self.step(x, states)), (pending, *states)
+        return self.probabilities(states), (pending, *states)
 
     def step(self, x: Tensor, state: StreamState) -> StreamState:
-        """One or more frames of normalized features (batch, frames, bins), state without pending samples -> same."""
-        count, split = state[0] + x.shape[1], 1 + self._num_encoder_states
-        x, encoder_state = self.classifier.encoder.step(x, state[1:split])
-        return count, *encoder_state, *self.classifier.pooling.step(x, state[split:], count)
+        """Frames of `mel_step` (batch, frames, n_mels), at least one, state without pending samples -> same."""
+        model, start, end = self.classifier, self._encoder_start, self._encoder_end
+        count = state[0] + x.shape[1]
+        x, features_state = model.features.compress(x, state[1:start])
+        x = model.normalization(x, torch.full((len(x),), x.shape[1], device=x.device))
+        x, encoder_state = model.encoder.step(x, state[start:end])
+        return count, *features_state, *encoder_state, *model.pooling.step(x, state[end:], count)
 
     def probabilities(self, state: StreamState) -> Tensor:
         """State without pending samples -> calibrated probabilities (batch, classes)."""
-        pooled = self.classifier.pooling.output(state[1 + self._num_encoder_states :])
+        pooled = self.classifier.pooling.output(state[self._encoder_end :])
         return self.classifier.task.probabilities(self.classifier.head(pooled), self.classifier.temperature)
 
 

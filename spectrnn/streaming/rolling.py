@@ -5,7 +5,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spectrnn.frontend.streaming import StreamState
 from spectrnn.streaming.classifier import StreamingClassifier
 
 
@@ -40,8 +39,7 @@ class RollingClassifier:
         self.frames = 0  # processed
         self.blocks: list[Tensor] = []  # collected, (1, samples) each
         self.samples_until_output = (output_stride - 1) * self.hop_size + self.window_size
-        pending, *self.initial_state = classifier.initial_state(1)
-        self.pending: StreamState = (pending,)
+        self.pending, *self.initial_state = classifier.initial_state(1)
         self.state = classifier.initial_state(num_replicas)[1:]
 
     @torch.inference_mode()
@@ -63,7 +61,7 @@ class RollingClassifier:
         if self.frames % self.output_stride:
             predictions.append(self._predict())
         elif not self.frames and rest.shape[1]:  # shorter than a frame: padded to one, like a short clip
-            probabilities, _ = self.classifier(rest.to(self.pending[0].device), self.classifier.initial_state(1))
+            probabilities, _ = self.classifier(rest.to(self.pending.device), self.classifier.initial_state(1))
             predictions.append(StreamPrediction(0, rest.shape[1], probabilities[0]))
         return predictions
 
@@ -71,7 +69,7 @@ class RollingClassifier:
         """Processes the collected blocks up to each reset and output."""
         waveform, self.blocks = torch.cat(self.blocks, 1), []
         predictions = []
-        x, self.pending = self.classifier.features(waveform.to(self.pending[0].device), self.pending)
+        x, self.pending = self.classifier.classifier.features.mel_step(waveform.to(self.pending.device), self.pending)
         while x.shape[1]:
             resets, frames_since_reset = divmod(self.frames, self.reset_stride)
             if not frames_since_reset:

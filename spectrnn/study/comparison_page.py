@@ -207,6 +207,8 @@ class _Media:
             test_fraction=0,
             split_seed=0,
             label_separator=SEPARATOR,
+            sampling="natural",
+            sampling_power=1,
             on_error="skip",
             negatives=[],
             negative_share=0,

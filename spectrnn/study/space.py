@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # With other clips or another metric, the values of two trials could not be compared.
 _COMPARABLE = re.compile(
-    r"(?!(data|metrics|experiment|sweep|folds|final|resume|trainer\.metric|hydra)\b)|data\.(max_seconds|sample_rate)"
+    r"(?!(data|metrics|experiment|sweep|folds|final|resume|trainer\.metric|hydra)\b)|data\.(max_seconds|sample_rate|sampling)"
 )
 
 

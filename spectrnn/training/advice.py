@@ -118,7 +118,7 @@ def shift_warnings(
     return [
         f"test {title} is {100 * test:.0f} %, and validation {title} {100 * val:.0f} %: a shift between groups "
         "(speakers, devices, places), against which training clips of more groups help, and augmentation "
-        "(augment=[speech,reverb,shift], or background_noise with recordings of other places)"
+        "(augment=[speech,rir,shift], or background_noise with recordings of other places)"
     ]
 
 

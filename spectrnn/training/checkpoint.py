@@ -16,6 +16,7 @@ _MUTABLE_KEYS = {
     "logger",
     *(f"data.{name}" for name in ("storage", "cache", "cache_gb", "root", "path")),
     "augment.background_noise.path",
+    "augment.rir.path",
     *(f"trainer.{name}" for name in ("epochs", "steps", "device", "on_nan", "log_every_n_steps")),
     *(f"trainer.{name}" for name in ("checkpoint_every_minutes", "report", "report_max_mb")),
 }

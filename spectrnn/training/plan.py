@@ -87,7 +87,7 @@ def plan_training(run: RunComponents, dataset: Dataset) -> TrainingPlan:
         if config.steps is None:
             epochs = automatic_epochs(clips)
         else:
-            num_batches = len(dataset.batches("train", batch_size, run.device, seed=0))
+            num_batches = len(dataset.batches("train", batch_size, run.device, run.config["seed"]))
             epochs = -(-config.steps // -(-num_batches // config.grad_accum_steps))
     if patience == "auto":
         patience = automatic_patience(epochs, len(dataset.rows("val")))

@@ -178,7 +178,7 @@ def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new
         seconds = max_samples / classifier.sample_rate
         raise UserError(f"data.max_seconds: a clip of {seconds:.0f} s is too long; at most {MAX_CLIP_SECONDS}")
     classifier.max_train_samples.fill_(max_samples)
-    classifier.task.fit(torch.from_numpy(train.targets))
+    classifier.task.fit(torch.from_numpy(train.targets), torch.from_numpy(train.draws))
     classifier.task.to(run.device)
     has_val = len(dataset.rows("val")) > 0
     val = dataset.batches("val", plan.batch_size, run.device, shard=shard, cover=True) if has_val else None

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
@@ -18,14 +20,15 @@ from spectrnn import distributed
 from spectrnn.config.types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, ReportMegabytes
 from spectrnn.data.batches import Batch, BucketedBatches
 from spectrnn.data.dataset import Dataset
-from spectrnn.errors import TrainingInterrupted, UserError
+from spectrnn.errors import TrainingInterrupted, UserError, reject_settings
 from spectrnn.evaluation.evaluate import predict_batches
 from spectrnn.evaluation.metrics import Metric, classification_metrics, metrics_of
 from spectrnn.messages import counted
 from spectrnn.model.classifier import Classifier
+from spectrnn.model.crnn import MaskedBatchNormReLU
 from spectrnn.progress import Stopwatch
 from spectrnn.runs import CHECKPOINT
-from spectrnn.training.ema import ExponentialMovingAverage
+from spectrnn.training.averaging import ExponentialMovingAverage, LastEpochsAverage, WeightAverage
 from spectrnn.training.interrupts import GracefulInterrupt
 from spectrnn.training.logger import RunLogger
 from spectrnn.training.meter import Meter
@@ -36,6 +39,7 @@ log = logging.getLogger(__name__)
 # Function of an epoch's metrics (``epoch``, ``train`` and ``val``, as in the history), and of whether it is the last.
 EpochCallback = Callable[[Mapping[str, Any], bool], None]
 
+_STATISTICS_BATCHES = 100  # from which statistics of batch normalization are estimated; in training, ten count
 _PROGRESS = ("epoch", "batches_done", "best", "lowest_loss", "epochs_without_improvement", "stop_epoch", "history")
 
 
@@ -51,6 +55,7 @@ class TrainerConfig:
     grad_accum_steps: PositiveInt
     max_grad_norm: PositiveFloat | None
     ema_decay: Fraction | None
+    average_last: PositiveInt | None
     on_nan: Literal["stop", "skip"]
     metric: str
     select: Literal["auto", "best", "last"]
@@ -59,6 +64,10 @@ class TrainerConfig:
     checkpoint_every_minutes: NonNegativeFloat
     report: bool
     report_max_mb: ReportMegabytes
+
+    def __post_init__(self) -> None:
+        has_two = self.average_last is not None and self.ema_decay is not None
+        reject_settings(("average_last", has_two, f"ema_decay={self.ema_decay} is another average; set it to null"))
 
 
 class TrainingPlan(NamedTuple):
@@ -129,7 +138,11 @@ class Trainer:
         # For bf16 too: autocast runs cuDNN's recurrent layers in fp16 in either case.
         uses_fp16 = self.precision is not None and self.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=uses_fp16)
-        self.ema = None if config.ema_decay is None else ExponentialMovingAverage(classifier, config.ema_decay)
+        self.average: WeightAverage | None = None
+        if config.ema_decay is not None:
+            self.average = ExponentialMovingAverage(classifier, config.ema_decay)
+        elif config.average_last is not None:
+            self.average = LastEpochsAverage(classifier, config.average_last)
         parallel = distributed.world_size() > 1
         self.model = DistributedDataParallel(classifier, broadcast_buffers=False) if parallel else classifier
         self.epoch, self.batches_done, self.meter = 0, 0, Meter(self.device)
@@ -145,8 +158,8 @@ class Trainer:
 
     @property
     def eval_model(self) -> Classifier:
-        """The classifier that is evaluated and saved: the moving average of the weights if there is one."""
-        return self.ema.module if self.ema else self.classifier  # type: ignore[return-value]
+        """The classifier that is evaluated and saved: the average of the weights if there is one."""
+        return self.average.module if self.average else self.classifier  # type: ignore[return-value]
 
     @property
     def num_epochs(self) -> int:
@@ -183,6 +196,10 @@ class Trainer:
                 start = time.monotonic()
                 train_metrics = self._train_epoch(logger, save, interrupt)
                 with self.clock.measure("evaluation"):
+                    if self.average:
+                        self.average.epoch_end(self.classifier)
+                        if self.average.needs_statistics:
+                            self._estimate_statistics(self.eval_model)
                     val_metrics = self._validate()
                 is_best = self._update_best(train_metrics, val_metrics)
                 self.epoch, self.batches_done, self.meter = self.epoch + 1, 0, Meter(self.device)
@@ -279,9 +296,27 @@ class Trainer:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
-        if self.ema and is_finite:
-            self.ema.update(self.classifier)
+        if self.average and is_finite:
+            self.average.step_end(self.classifier)
         return used and is_finite
+
+    @torch.no_grad()
+    def _estimate_statistics(self, model: Classifier) -> None:
+        """Sets means and variances of batch normalization to those of the epoch's first batches, as in training."""
+        norms = [module for module in model.modules() if isinstance(module, MaskedBatchNormReLU | _BatchNorm)]
+        if not norms:
+            return
+        momentum = [norm.momentum for norm in norms]
+        for number, batch in enumerate(islice(self.train.epoch(self.epoch), _STATISTICS_BATCHES), 1):
+            seed_generators(self.device, self.seed, self.epoch, number, distributed.rank())
+            for norm in norms:
+                norm.momentum = 1 / number  # the mean of all batches so far
+            encoded = batch._replace(targets=model.task.encode(batch.targets))
+            augmented = model.augment.waveform(encoded)
+            with torch.autocast(self.device.type, self.precision) if self.precision else nullcontext():
+                model.train()(augmented.waveform, augmented.lengths)
+        for norm, before in zip(norms, momentum, strict=True):
+            norm.momentum = before
 
     def _validate(self) -> dict[str, float] | None:
         if self.val is None:
@@ -373,7 +408,7 @@ class Trainer:
         return {
             "dataset": self._dataset_identity(),
             "classifier": self.classifier.state_dict(),
-            "ema": self.ema.state_dict() if self.ema else None,
+            "average": self.average.state_dict() if self.average else None,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -392,8 +427,8 @@ class Trainer:
             raise UserError("resume: the dataset has other labels or clips than when the run was started")
         try:
             self.classifier.load_state_dict(state["classifier"])
-            if self.ema:
-                self.ema.load_state_dict(state["ema"])
+            if self.average:
+                self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.schedule.load_state_dict(state["schedule"])
             if state["scaler"]:  # empty if the run was started on a device without half precision

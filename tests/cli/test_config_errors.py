@@ -147,6 +147,11 @@ def test_errors_of_all_groups_are_reported_at_once_before_audio_is_read(spectrnn
         ),
         (["features.n_mels=${nowhere}"], "features.n_mels: Interpolation key 'nowhere' not found"),
         (["augment=[background_noise]"], "augment.background_noise.path: missing; it has no default"),
+        (["augment=[rir]", "augment.rir.path=/none"], "augment.rir.path=/none: not a folder with audio files"),
+        (
+            ["trainer.ema_decay=0.9", "trainer.average_last=3"],
+            "trainer.average_last=3: trainer.ema_decay=0.9 is another average; set it to null",
+        ),
         (
             ["augment=[background_noise]", "augment.background_noise.path=/none"],
             "augment.background_noise.path=/none: not a folder with audio files",

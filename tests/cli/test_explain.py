@@ -58,7 +58,7 @@ def test_key(explained):
                 "allowed": "a number above 0",
                 "default": "10",
                 "set in": line_of("features/_common.yaml", "hop_ms"),
-                "elsewhere": "the same for features=mfcc",
+                "elsewhere": "the same for all other options of features",
                 "change": "spectrnn train features.hop_ms=...",
             },
         )

@@ -93,12 +93,21 @@ def test_second_signal_stops_a_run_at_once(spectrnn, tones, tiny, tmp_path, monk
     assert position(tmp_path / "run") == (1, 0)
 
 
-def test_run_resumed_within_an_epoch_equals_an_uninterrupted_one(spectrnn, tones, tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("trainer.ema_decay=0.9",),
+        ("trainer.average_last=2", "model=crnn", "model.channels=[4,4,4]", "data.sampling=balanced", "features=pcen"),
+    ],
+    ids=["moving average", "average of epochs"],
+)
+def test_run_resumed_within_an_epoch_equals_an_uninterrupted_one(spectrnn, tones, tiny, tmp_path, monkeypatch, options):
     arguments = (
         *tiny,
         f"data.root={tones}",
-        "augment=[speech,gain,mixup]",
-        "trainer.ema_decay=0.9",
+        "augment=[speech,rir,codec,stretch,mixup]",
+        *options,
+        "trainer.epochs=3",
         "trainer.log_every_n_steps=3",
     )
     assert spectrnn("train", *arguments, f"hydra.run.dir={tmp_path / 'whole'}").code == 0

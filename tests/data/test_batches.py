@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -283,3 +283,92 @@ def test_batches_for_a_gpu_have_a_multiple_of_8_clips_if_possible(batch_size: in
 def test_outliers_are_in_batches_of_their_own_on_a_gpu_too():
     lengths = np.array([10, 11, 12, 100, 1000, 1100, 1200])
     assert bucket_boundaries(lengths, 64, torch.device("cuda")) == [3, 4]
+
+
+COUNTS = {0: 60, 1: 30, 2: 9, 3: 2}
+classes = np.random.default_rng(1).permutation(np.repeat(list(COUNTS), list(COUNTS.values())))
+
+
+def drawn(batches: BucketedBatches, epoch: int) -> Counter[int]:
+    """Number of draws by row."""
+    return Counter(row for rows in rows_of(batches, epoch) for row in rows)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.3, 0.5, 1.0])
+def test_classes_are_drawn_in_proportion_to_the_power_of_their_counts(power: float):
+    batches = batches_of(LENGTHS, targets=classes, sampling_power=power)
+    total = sum(count**power for count in COUNTS.values())
+    rows = Counter[int]()
+    for epoch in range(60):
+        draws = drawn(batches, epoch)
+        assert draws.total() == 101
+        rows += draws
+        of_class = Counter({label: sum(draws[row] for row in np.flatnonzero(classes == label)) for label in COUNTS})
+        for label, count in COUNTS.items():
+            assert abs(of_class[label] - 101 * count**power / total) < 1 + 1e-9
+            mean = 101 * count**power / total / count
+            assert {draws[row] for row in np.flatnonzero(classes == label)} <= {int(mean), int(mean) + 1}
+    for row, label in enumerate(classes.tolist()):  # all clips of a class are drawn equally often
+        mean = 101 * COUNTS[label] ** power / total / COUNTS[label]
+        fraction = mean - int(mean)
+        assert abs(rows[row] - 60 * mean) <= 5 * (60 * fraction * (1 - fraction)) ** 0.5 + 1e-9
+        assert batches.draws[row] == pytest.approx(mean)
+
+
+def test_natural_sampling_draws_no_random_numbers():
+    # The draws of an epoch as they were before there was another way.
+    generator, batches = np.random.default_rng((3, 7)), batches_of(LENGTHS, max_seconds=1.0, seed=3)
+    lengths = np.minimum(LENGTHS, 100)
+    jittered = lengths * generator.uniform(0.98, 1.02, 101)
+    expected = np.split(np.argsort(jittered, kind="stable"), bucket_boundaries(np.sort(lengths), 8, CPU))
+    generator.shuffle(expected)
+    assert rows_of(batches, 7) == [members.tolist() for members in expected]
+    starts = np.cumsum(LENGTHS) - LENGTHS + generator.integers(0, LENGTHS - lengths + 1)
+    assert {row: start for row, (start, _) in crops(batches, 7).items()} == dict(enumerate(starts.tolist()))
+
+
+def test_number_of_batches_is_the_same_in_all_epochs():
+    # The rare class is long, the frequent one short.
+    lengths = np.where(classes == 3, 300, 40 + classes)
+    batches = batches_of(lengths, targets=classes, sampling_power=0)
+    assert {len(rows_of(batches, epoch)) for epoch in range(5)} == {len(batches)}
+    assert max(len(rows) for rows in rows_of(batches)) == 8
+    assert padding(batches) < 0.15
+
+
+def test_each_draw_of_a_clip_has_a_crop_of_its_own():
+    batches = batches_of([300] * 3 + [290] * 2, targets=[0, 0, 0, 0, 1], max_seconds=0.5, sampling_power=0)
+    starts = [
+        float(x)
+        for batch in batches.epoch()
+        for x, row in zip(batch.waveform[:, 0], batch.rows, strict=True)
+        if row == 4
+    ]
+    assert len(starts) == len(set(starts)) >= 2
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5])
+def test_drawn_batches_depend_on_seed_and_epoch_only_and_can_be_skipped(power: float):
+    settings = {"targets": classes, "max_seconds": 1.0, "sampling_power": power}
+    first, second = (batches_of(LENGTHS, seed=5, **settings) for _ in range(2))
+    assert equal(list(first.epoch(3)), list(second.epoch(3)))
+    assert equal(list(first.epoch(3, skip=4)), list(first.epoch(3))[4:])
+    assert drawn(first, 3) != drawn(first, 4)
+    assert drawn(first, 3) != drawn(batches_of(LENGTHS, seed=6, **settings), 3)
+    assert first.rows_of_batch(3, 2).tolist() == rows_of(first, 3)[1]
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_shards_divide_each_drawn_batch(world_size: int):
+    settings = {"targets": classes, "max_seconds": 1.0, "sampling_power": 0}
+    shards = [batches_of(LENGTHS, shard=(rank, world_size), **settings) for rank in range(world_size)]
+    for whole, *parts in zip(batches_of(LENGTHS, **settings).epoch(), *(s.epoch() for s in shards), strict=True):
+        pairs = [
+            sorted(
+                (row, *waveform[:20].tolist())
+                for row, waveform in zip(b.rows.tolist(), b.waveform, strict=True)
+                if row >= 0
+            )
+            for b in (whole, *parts)
+        ]
+        assert sorted(chain(*pairs[1:])) == pairs[0]

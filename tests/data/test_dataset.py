@@ -70,6 +70,28 @@ def test_batches_of_a_split_have_the_classes_of_their_clips(source: Build, tones
     assert counts == {"low": 9, "middle": 9, "high": 9}
 
 
+@pytest.mark.parametrize(
+    ("settings", "cats"),
+    [
+        ({}, 2),
+        ({"sampling": "balanced"}, 5),
+        ({"sampling": "power", "sampling_power": 0.5}, 10 * 2**0.5 / (8**0.5 + 2**0.5)),
+    ],
+)
+def test_sampling_determines_the_draws_of_training_only(manifest: Build, settings: dict[str, object], cats: float):
+    source = manifest(*["train dog"] * 8, *["train cat"] * 2, "test cat", "val cat", **settings)
+    dataset = open_dataset(source, CPU)
+    train = dataset.batches("train", 4, CPU, seed=0)
+    targets = [target for batch in train.epoch() for target in batch.targets.tolist()]
+    assert len(targets) == 10
+    assert abs(targets.count(0) - cats) < 1
+    assert train.draws[train.targets == 0].sum() == pytest.approx(cats)
+    for split, count in {"train": 10, "test": 1}.items():
+        rows = [row for batch in dataset.batches(split, 4, CPU).epoch() for row in batch.rows.tolist()]
+        assert sorted(rows) == dataset.rows(split).tolist()
+        assert len(rows) == count
+
+
 def test_batches_of_rows(source: Build, tones: Path):
     dataset = open_dataset(source("folder", root=tones, sample_rate=8000), CPU)
     rows = np.array([3, 14, 15, 35])

@@ -16,7 +16,13 @@ SETTINGS = {
     "fmin": 20.0,
     "fmax": 7600.0,
     "mel_scale": "htk",
+    "compression": "log",
     "log_floor": 1e-10,
+    "pcen_alpha": 0.98,
+    "pcen_delta": 2.0,
+    "pcen_r": 0.5,
+    "pcen_time_constant_ms": 400,
+    "pcen_floor": 1e-6,
     "deltas": 2,
 }
 

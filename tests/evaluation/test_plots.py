@@ -15,7 +15,13 @@ _SETTINGS = {
     "fmin": 20,
     "fmax": None,
     "mel_scale": "htk",
+    "compression": "log",
     "log_floor": 1e-8,
+    "pcen_alpha": 0.98,
+    "pcen_delta": 2.0,
+    "pcen_r": 0.5,
+    "pcen_time_constant_ms": 400,
+    "pcen_floor": 1e-6,
 }
 
 

@@ -28,6 +28,8 @@ COMBINATIONS = [
     ("conv1d_rnn", "mean", "logmel", "global", 0),
     ("gru", "attention", "mfcc", "cmvn", 1),
     ("lstm", "max", "logmel", "global", 0),
+    ("gru", "mean", "pcen", "global", 0),
+    ("crnn", "attention", "pcen", "none", 1),
 ]
 
 
@@ -62,6 +64,19 @@ def test_graph_equals_classifier_for_single_and_padded_clips(
         padded[0, : len(waveform)] = waveform
         assert abs(exported.run(padded, np.array([len(waveform)])) - row).max() < 1e-5
     assert expected.std(0).max() > 0.01  # the probabilities depend on the clip
+
+
+@pytest.mark.parametrize("frames", [127, 128, 129, 1000, 128 * 128 + 1])
+def test_pcen_of_any_number_of_frames_equals_that_of_the_classifier(make_classifier, tmp_path, frames):
+    classifier = make_classifier("model=gru", "pooling=mean", "features=pcen", "normalize=none")
+    exported = export(classifier, tmp_path / "model.onnx", intermediates=True)
+    waveform = np.random.default_rng(0).normal(0, 0.1, 200 + 80 * (frames - 1)).astype(np.float32)
+    inputs = {"waveform": waveform[None], "lengths": np.array([len(waveform)])}
+    features = exported.session.run(["features"], inputs)[0]
+    with torch.inference_mode():
+        expected, _ = classifier.frontend(*map(torch.from_numpy, inputs.values()))
+    assert features.shape == expected.shape
+    np.testing.assert_allclose(features, expected.numpy(), atol=1e-4)
 
 
 @pytest.mark.parametrize("override", ["features.window_ms=25", "features.n_fft=400", "features.hop_ms=25"])

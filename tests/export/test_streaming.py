@@ -27,6 +27,8 @@ def export(classifier, path):
         ("gru", "attention", "mfcc", "global"),
         ("lstm", "stats", "logmel", "global"),
         ("gru", "max", "logmel", "none"),
+        ("gru", "mean", "pcen", "global"),
+        ("lstm", "attention", "pcen", "none"),
     ],
 )
 def test_every_result_equals_that_of_the_classifier(
@@ -49,6 +51,17 @@ def test_every_result_equals_that_of_the_classifier(
     assert abs(exported(waveforms) - single).max() < 1e-5
     assert single.std(0).max() > 0.01  # the probabilities depend on the clip
     assert max(streaming_differences(classifier, exported, waveforms).values()) < 1e-5
+
+
+def test_pcen_of_long_blocks_equals_that_of_the_classifier(make_classifier, tmp_path):
+    classifier = make_classifier("model=gru", "pooling=mean", "features=pcen", "normalize=global")
+    exported = export(classifier, tmp_path / "model.onnx")
+    streams = np.random.default_rng(0).normal(0, 0.1, (2, 80 * 500)).astype(np.float32)
+    for samples, actual in exported.stream(streams, 150):
+        with torch.inference_mode():
+            prefix = torch.from_numpy(streams[:, :samples].copy())
+            expected = classifier.probabilities(prefix, torch.full((2,), samples)).numpy()
+        assert abs(actual - expected).max() < 1e-5
 
 
 @pytest.mark.parametrize(("model", "pooling"), [("gru", "attention"), ("lstm", "stats")])

@@ -100,9 +100,9 @@ def test_frames_do_not_extend_beyond_the_clip(stage, samples):
     assert x.shape == (1, max(1, fitting), 40)
 
 
-@pytest.mark.parametrize("option", ["logmel", "mfcc"])
-def test_features_do_not_depend_on_padding(stage, batch, option):
-    features = stage("features", option, deltas=2)
+@pytest.mark.parametrize(("option", "compression"), [("logmel", "log"), ("mfcc", "log"), ("mfcc", "pcen")])
+def test_features_do_not_depend_on_padding(stage, batch, option, compression):
+    features = stage("features", option, deltas=2, compression=compression)
     clips = batch([3000, 16000, 150, 400, 700])
     x, frames = features(clips.waveform, clips.lengths)
     assert frames.tolist() == [17, 98, 1, 1, 2]
@@ -176,6 +176,11 @@ def test_features_add_nothing_to_a_model_file(stage):
         ({"deltas": 3}, r"deltas=3: should be 0, 1 or 2"),
         ({"mel_scale": "bark"}, r"mel_scale=bark: should be 'htk' or 'slaney'"),
         ({"log_floor": 0}, r"log_floor=0: should be greater than 0"),
+        ({"compression": "pcem"}, r"compression=pcem: should be 'log' or 'pcen'"),
+        ({"pcen_alpha": 1.5}, r"pcen_alpha=1\.5: should be less than or equal to 1"),
+        ({"pcen_r": 0}, r"pcen_r=0: should be greater than 0"),
+        ({"pcen_floor": 0}, r"pcen_floor=0: should be greater than or equal to 0\.000000000001"),
+        ({"pcen_time_constant_ms": 0}, r"pcen_time_constant_ms=0: should be greater than 0"),
         ({"window": 25}, r"window: no such key; did you mean features\.window_ms\?"),
     ],
 )
@@ -216,14 +221,17 @@ def test_only_mel_bands_have_bin_frequencies(stage):
     assert stage("features", "mfcc").bin_frequencies is None
 
 
+@pytest.mark.parametrize("compression", ["log", "pcen"])
 @pytest.mark.parametrize("option", ["logmel", "mfcc"])
 @pytest.mark.parametrize("size", [1, 160, 399, 1000, 5000])
-def test_steps_equal_the_features_of_the_whole_clip(stage, option, size):
-    features, waveform = stage("features", option, deltas=0), 0.1 * torch.randn(2, 5000)
-    state, blocks = features.initial_state(2), []
+def test_steps_equal_the_features_of_the_whole_clip(stage, option, compression, size):
+    features, waveform = stage("features", option, deltas=0, compression=compression), 0.1 * torch.randn(2, 5000)
+    (pending, *state), blocks = features.initial_state(2), []
     for block in waveform.split(size, dim=1):
-        x, state = features.step(block, state)
-        blocks.append(x)
+        x, pending = features.mel_step(block, pending)
+        if x.shape[1]:
+            x, state = features.compress(x, tuple(state))
+            blocks.append(x)
     expected, frames = features(waveform, torch.tensor([5000, 5000]))
     assert features.num_frames(torch.tensor([5000, 5000])).tolist() == frames.tolist()
     torch.testing.assert_close(torch.cat(blocks, dim=1), expected, rtol=0, atol=1e-4)

@@ -73,6 +73,19 @@ def test_loaded_model_gives_identical_logits(classifier, stages, clips, tmp_path
     assert torch.equal(after(*clips), before.eval()(*clips))
 
 
+def test_model_of_a_version_without_compression_is_loaded(model):
+    clip = torch.randn(1, 4000) * 0.1, torch.tensor([4000])
+    expected = load(model)[0](*clip)
+
+    def remove_keys(header):
+        features = header["config"]["features"]
+        for name in [name for name in features if name.startswith("pcen_") or name == "compression"]:
+            del features[name]
+        return header
+
+    assert torch.equal(load(rewrite_header(model, remove_keys))[0](*clip), expected)
+
+
 def test_thresholds_are_restored(classifier, config, tuned, tmp_path):
     save(classifier(), config, tmp_path / "model.safetensors", tuned_thresholds=asdict(tuned))
     assert read_thresholds(tmp_path / "model.safetensors") == tuned

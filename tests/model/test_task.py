@@ -9,6 +9,11 @@ CLASSES = torch.tensor([0, 2, 2, 1])
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.1, 0.4], [-3.0, 0.0, 1.0], [0.0, 0.2, 0.1]])
 
 
+def once(targets):
+    """Targets, and one draw of each clip."""
+    return targets, torch.ones(len(targets), dtype=torch.float64)
+
+
 @pytest.fixture
 def task(stage):
     """Builds a task of three classes: `task(label_smoothing=0.1)`."""
@@ -34,7 +39,7 @@ def test_loss_is_cross_entropy_of_smoothed_targets(task, smoothing):
 
 def test_balanced_class_weights_have_mean_1_over_the_training_clips(task):
     single_label, counts = task(label_smoothing=0.0, class_weights="balanced"), torch.tensor([6, 1, 3])
-    single_label.fit(torch.repeat_interleave(torch.arange(3), counts))
+    single_label.fit(*once(torch.repeat_interleave(torch.arange(3), counts)))
     torch.testing.assert_close(single_label.weight, 10 / (3 * counts.float()))
     assert float((single_label.weight * counts).sum()) == pytest.approx(10)
     losses = -LOGITS.log_softmax(1)[torch.arange(4), CLASSES] * single_label.weight[CLASSES]
@@ -44,14 +49,14 @@ def test_balanced_class_weights_have_mean_1_over_the_training_clips(task):
 
 def test_class_without_training_clips_has_a_finite_weight(task):
     single_label = task(class_weights="balanced")
-    single_label.fit(torch.tensor([0] * 6 + [2] * 3))
+    single_label.fit(*once(torch.tensor([0] * 6 + [2] * 3)))
     assert single_label.weight.isfinite().all()
 
 
 def test_unweighted_loss_does_not_depend_on_class_counts(task):
     single_label = task()
     before = single_label.loss(LOGITS, single_label.encode(CLASSES))
-    single_label.fit(torch.tensor([0] * 6 + [1] + [2] * 3))
+    single_label.fit(*once(torch.tensor([0] * 6 + [1] + [2] * 3)))
     assert single_label.weight is None
     assert torch.equal(single_label.loss(LOGITS, single_label.encode(CLASSES)), before)
 
@@ -123,9 +128,9 @@ def test_mixed_clips_have_the_labels_of_both_or_a_part_of_them(label_sets):
 
 def test_balanced_positive_weights_are_the_ratios_of_clips(label_sets):
     task = label_sets(positive_weights="balanced")
-    task.fit(torch.tensor([[True, False, False]] + [[False, True, False]] * 2 + [[True, True, False]] * 3))
+    task.fit(*once(torch.tensor([[True, False, False]] + [[False, True, False]] * 2 + [[True, True, False]] * 3)))
     torch.testing.assert_close(task.positive_weight, torch.tensor([2 / 4, 1 / 5, 6.0]))
-    task.fit(torch.zeros(1000, 3, dtype=torch.bool))
+    task.fit(*once(torch.zeros(1000, 3, dtype=torch.bool)))
     assert task.positive_weight.tolist() == [20, 20, 20]
     assert list(task.state_dict()) == ["thresholds"]
 

@@ -50,6 +50,12 @@ def test_result_equals_that_of_the_whole_signal(causal, sound, features, normali
     assert max_difference(classifier, config, sound, [0, 7, 160, 1, 320, 900]) < 1e-5
 
 
+@pytest.mark.parametrize("sizes", [[1], [320], [8000, 1], [0, 7, 160, 1, 320, 900]])
+def test_result_with_pcen_equals_that_of_the_whole_signal(causal, sound, sizes):
+    sound = sound[:, :1500] if sizes == [1] else sound
+    assert max_difference(*causal(features="pcen", pooling="attention"), sound, sizes) < 1e-5
+
+
 @pytest.mark.parametrize(("model", "pooling", "normalize"), [("gru", "attention", "global"), ("lstm", "stats", "none")])
 def test_result_of_an_ensemble_is_the_mean_of_those_of_its_members(causal, variants, sound, model, pooling, normalize):
     classifier, config = causal(model=model, pooling=pooling, normalize=normalize)

@@ -26,9 +26,10 @@ def assert_equals_offline(classifier, stream, prediction):
     torch.testing.assert_close(prediction.probabilities, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("features", ["logmel", "pcen"])
 @pytest.mark.parametrize("pooling", ["last", "mean", "max", "attention", "stats"])
-def test_predictions_equal_offline_ones_for_the_last_segment(causal, stream, pooling):
-    classifier, config = causal(pooling=pooling)
+def test_predictions_equal_offline_ones_for_the_last_segment(causal, stream, pooling, features):
+    classifier, config = causal(pooling=pooling, features=features)
     predictions = predict(classifier, config, stream, 160)
     for prediction in predictions:
         assert_equals_offline(classifier, stream, prediction)

@@ -12,6 +12,7 @@ from spectrnn.training.meter import Meter
 ENCODERS = ["gru", "bigru", "lstm", "bilstm", "crnn", "conv1d_rnn"]
 POOLINGS = ["last", "mean", "max", "attention", "stats"]
 ALL_AUGMENTATIONS = "augment=[noise,gain,shift,speed,mixup,specaugment]"
+EFFECTS = ("augment=[rir,codec,bandpass,stretch,pitch]", "augment.stretch.p=1", "augment.pitch.p=1")
 COPIES = 3  # of a step: samples or their positions, lengths, targets
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -43,6 +44,8 @@ def fake_trainer(fake_gpu, make_trainer):
         *(((f"model={model}", "augment=[]"), 345 if model in ("crnn", "conv1d_rnn") else 220) for model in ENCODERS),
         *((("model=bigru", "normalize=global", f"pooling={pooling}", "augment=[]"), 210) for pooling in POOLINGS),
         (("model=bigru", "normalize=cmvn", "features.deltas=2", "augment=[]"), 280),
+        (("model=bigru", "normalize=global", "features=pcen", "augment=[]"), 260),
+        (("model=bigru", "normalize=global", *EFFECTS), 420),
         (
             (
                 "model=bigru",
@@ -192,11 +195,12 @@ def test_without_a_fault_nothing_is_detected(fake_gpu, fake_trainer, train_epoch
 
 
 @needs_gpu
+@pytest.mark.parametrize("augment", [(ALL_AUGMENTATIONS, "augment.speed.p=1"), EFFECTS], ids=["speed", "effects"])
 @pytest.mark.parametrize("storage", ["gpu", "ram", "disk"])
 @pytest.mark.parametrize("model", ENCODERS)
-def test_step_on_a_gpu_does_not_synchronize(model, storage, make_trainer, train_epoch):
+def test_step_on_a_gpu_does_not_synchronize(augment, model, storage, make_trainer, train_epoch):
     settings = (f"data.storage={storage}", f"model={model}", "trainer.batch_size=8", "trainer.device=cuda")
-    trainer = make_trainer(*settings, ALL_AUGMENTATIONS, "augment.speed.p=1")
+    trainer = make_trainer(*settings, *augment)
     list(train_epoch(trainer, 0))  # lazy initialization may synchronize
     torch.cuda.set_sync_debug_mode("error")
     try:

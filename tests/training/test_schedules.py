@@ -12,7 +12,6 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, OneCycleLR, Se
 from spectrnn.config.instantiate import instantiate
 from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.errors import UserError
-from spectrnn.training.ema import ExponentialMovingAverage
 from spectrnn.training.schedules import (
     ConstantSchedule,
     CosineSchedule,
@@ -246,44 +245,3 @@ def test_every_optimizer_option_descends(option):
 def test_invalid_setting_is_reported_with_its_full_key(option, setting, value, message):
     with pytest.raises(UserError, match=f"^scheduler.{message}$"):
         instantiate(node("scheduler", option, **{setting: value}), "scheduler", optimizer=optimizer(), steps=10)
-
-
-def test_moving_average_equals_its_closed_form():
-    module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    average = ExponentialMovingAverage(module, 0.7)
-    expected = [parameter.detach().clone() for parameter in module.parameters()]
-    for step in range(1, 40):
-        for parameter in module.parameters():
-            parameter.data.normal_()
-        module(torch.randn(5, 3))  # updates the running statistics
-        average.update(module)
-        decay = min(0.7, (1 + step) / (10 + step))
-        expected = [decay * old + (1 - decay) * new for old, new in zip(expected, module.parameters(), strict=True)]
-    for ours, value in zip(average.module.parameters(), expected, strict=True):
-        torch.testing.assert_close(ours.detach(), value.detach())
-    assert all(torch.equal(*pair) for pair in zip(average.module.buffers(), module.buffers(), strict=True))
-
-
-def test_moving_average_is_not_trained():
-    module = nn.Linear(3, 2)
-    average = ExponentialMovingAverage(module, 0.9)
-    assert not any(parameter.requires_grad for parameter in average.module.parameters())
-    assert all(parameter.requires_grad for parameter in module.parameters())
-    before = module.weight.detach().clone()
-    average.update(module)
-    assert torch.equal(module.weight, before)
-    assert average.module.weight.data_ptr() != module.weight.data_ptr()
-
-
-def test_resumed_moving_average_equals_an_uninterrupted_one():
-    module = nn.Linear(3, 2)
-    averages = [ExponentialMovingAverage(module, 0.99), ExponentialMovingAverage(module, 0.99)]
-    for step in range(30):
-        module.weight.data.normal_()
-        for average in averages:
-            average.update(module)
-        if step == 10:
-            resumed = ExponentialMovingAverage(module, 0.99)
-            resumed.load_state_dict(averages[1].state_dict())
-            averages[1] = resumed
-    assert torch.equal(averages[0].module.weight, averages[1].module.weight)

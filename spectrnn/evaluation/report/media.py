@@ -15,7 +15,6 @@ import torch
 from spectrnn.data.batches import Batch
 from spectrnn.data.dataset import Dataset
 from spectrnn.evaluation.metrics import Array
-from spectrnn.frontend.features import LogMelSpectrogram
 from spectrnn.model.classifier import Classifier
 
 MAX_AUDIO_SECONDS = 60  # per clip
@@ -61,7 +60,7 @@ def render_clips(
 def _render_batch(classifier: Classifier, batch: Batch, pool: Executor) -> list[dict[str, Any]]:
     x = classifier.trace(batch.waveform, batch.lengths)
     # Not MFCCs or normalized features, but the mel spectrogram that they are computed from.
-    mel = LogMelSpectrogram.static_features(classifier.features, batch.waveform)
+    mel = classifier.features.log_mel(batch.waveform)
     waveforms = [w[:length].cpu().numpy() for w, length in zip(batch.waveform, batch.lengths.tolist(), strict=True)]
     audio = pool.map(audio_data_url, waveforms, repeat(classifier.sample_rate))
     clips = []
