@@ -314,9 +314,17 @@ def _open(
         negatives = [clip for clip, length in zip(negatives, cache.lengths[len(clips) :], strict=True) if length]
         clips, cache = readable, cache.drop_empty()
     samples = open_samples(cache.samples, source.storage, device)
-    limit, notes = source.max_seconds, (cache.errors, cache.warnings, source.ignored)
     dataset = Dataset(
-        clips, cache.part(slice(len(clips))), samples, labels, label_format, limit, *notes, source.class_power
+        clips,
+        cache.part(slice(len(clips))),
+        samples,
+        labels,
+        label_format,
+        source.max_seconds,
+        cache.errors,
+        cache.warnings,
+        source.ignored,
+        source.class_power,
     )
     if timeline := source.timeline(clips, dataset.cache.offsets, dataset.cache.lengths, labels):
         dataset = _cut(dataset, timeline)
