@@ -1,6 +1,6 @@
 // Plots: curves, the reliability diagram, and accuracy by length, level and group.
 
-// An empty plot of two axes { title, ticks, format }: { plot, x, y }, where x and y convert values to coordinates.
+// An empty plot of two axes { ticks, format }, the horizontal one with a title: { plot, x, y }, where x and y convert values to coordinates.
 function plotFrame(label, horizontal, vertical, width = 366, height = 210) {
   const [left, top] = [40, 10];
   const scale = ({ ticks }) => (value) => (value - ticks[0]) / (ticks.at(-1) - ticks[0] || 1);
@@ -14,8 +14,7 @@ function plotFrame(label, horizontal, vertical, width = 366, height = 210) {
   for (const tick of horizontal.ticks) {
     plot.append(svgElement("text", { x: x(tick), y: top + height + 17, "text-anchor": "middle" }, horizontal.format(tick)));
   }
-  plot.append(svgElement("text", { x: left + width / 2, y: top + height + 33, "text-anchor": "middle" }, horizontal.title),
-    svgElement("text", { x: left + 4, y: top + 12 }, vertical.title));
+  plot.append(svgElement("text", { x: left + width / 2, y: top + height + 33, "text-anchor": "middle" }, horizontal.title));
   return { plot, x, y };
 }
 
@@ -31,7 +30,7 @@ function drawCurves(names) {
   if (lines.some((line) => line.train)) byId("legend").append(element("li", {}, sample(`train ${names.length > 1 ? "ideal" : "head-1"}`), names.length > 1 ? "dashed: training" : "training"));
   const kept = new Set(lines.map((line) => line.kept).filter(Boolean));
   if (kept.size) {
-    const dot = svgElement("svg", { viewBox: "0 0 24 8", "aria-hidden": "true" }, svgElement("circle", { class: "kept head-1", cx: 12, cy: 4, r: 3.5 }));
+    const dot = svgElement("svg", { viewBox: "0 0 24 8", "aria-hidden": "true" }, svgElement("circle", { class: "kept head-1", cx: 12, cy: 4, r: 2.5 }));
     byId("legend").append(element("li", {}, dot, kept.size === 1 ? `epoch ${[...kept][0]}, whose model was kept` : "epoch whose model was kept"));
   }
   report.curves.forEach((curve) => byId("plots").append(drawCurve(curve, names)));
@@ -40,12 +39,13 @@ function drawCurves(names) {
 function drawCurve({ title, lines }, names) {
   const values = lines.flatMap((line) => line.points.map((point) => point[1]));
   const ticks = niceTicks(Math.min(...values), Math.max(...values));
-  const digits = Math.max(0, Math.min(6, -Math.floor(Math.log10(ticks[1] - ticks[0]) + 1e-9)));
+  const step = ticks[1] - ticks[0];
+  const digits = [0, 1, 2, 3, 4, 5].find((count) => Math.abs(step * 10 ** count - Math.round(step * 10 ** count)) < 1e-6) ?? 6;
   const last = Math.max(2, ...lines.map((line) => line.points.at(-1)[0]));
-  const step = Math.ceil((last - 1) / 8);
-  const epochs = Array.from({ length: Math.floor((last - 1) / step) + 1 }, (_, index) => 1 + index * step);
+  const every = Math.ceil((last - 1) / 8);
+  const epochs = Array.from({ length: Math.floor((last - 1) / every) + 1 }, (_, index) => 1 + index * every);
   const { plot, x, y } = plotFrame(title, { ticks: [...new Set([...epochs, last])], title: "epoch", format: (epoch) => (epochs.includes(epoch) ? String(epoch) : "") },
-    { ticks, title: "", format: (tick) => fixed(tick, digits) });
+    { ticks, format: (tick) => fixed(tick, digits) });
   for (const { run, train, points, kept } of lines) {
     const color = `head-${run + 1}`;
     const [epoch, value] = points.at(-1);

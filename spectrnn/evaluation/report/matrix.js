@@ -38,7 +38,8 @@ function drawMatrix(open, { cell, order, caption } = COUNTS) {
     const rotated = shown.length > 6 || shown.some((at) => labelAt(at).length > 8);
     const size = shown.length > 24 ? 20 : shown.length > 14 ? 30 : 42;
     table.style.setProperty("--size", `${size}px`);
-    const name = (at) => element("div", { class: "label", title: `${labelAt(at)}: sort by confusions with it` }, labelAt(at));
+    const about = (at) => (sizes?.[at] === 0 ? "not tested" : "sort by confusions with it");
+    const name = (at) => element("div", { class: "label", title: `${labelAt(at)}: ${about(at)}` }, labelAt(at));
     const head = element("tr", {}, element("td", { class: "none corner" }));
     for (const at of shown) head.append(element("th", { scope: "col", class: rotated ? "up" : "", "data-at": at }, name(at)));
     const body = element("tbody");
@@ -56,7 +57,7 @@ function drawMatrix(open, { cell, order, caption } = COUNTS) {
     const part = shown.length < report.labels.length
       ? ` Shown: ${state.search.trim() || state.near !== null ? formatCount(shown.length) : `the ${formatCount(shown.length)}`} of ${formatCount(report.labels.length)} classes${
         state.search.trim() || state.near !== null ? "" : ` with ${order}`}.` : "";
-    byId("matrix-caption").textContent = `${caption} Select a cell to see its clips, the name of a class to sort by its confusions.${part}`;
+    byId("matrix-caption").textContent = `${caption} Select a cell to see its clips${classes.length > 2 ? ", the name of a class to sort by its confusions" : ""}.${part}`;
   }
 
   const sortNear = (at) => {
@@ -89,14 +90,15 @@ function matrixTools(count, state, draw) {
   if (count > MAX_SHOWN) {
     const all = element("input", { type: "checkbox" });
     all.addEventListener("change", () => set("all", all.checked));
-    tools.append(element("label", { class: "check" }, all, `all ${formatCount(count)} classes`));
+    tools.append(element("label", { class: "check" }, all, `${count === report.labels.length ? "all " : ""}${formatCount(count)} classes`));
   }
   return tools;
 }
 
 function matrixCell(actual, predicted, { text, strength, isGood, deep, bright, size, description }) {
-  const cell = element("td", { tabindex: "-1", "data-true": actual, "data-predicted": predicted,
-    class: `${isGood ? "hit" : ""} ${deep ? "deep" : ""} ${bright ? "bright" : ""} ${text ? "" : "none"}` });
+  const place = { tabindex: "-1", "data-true": actual, "data-predicted": predicted };
+  if (!text) return element("td", { ...place, class: "none" });  // most of ten thousands of cells
+  const cell = element("td", { ...place, class: `${isGood ? "hit" : ""} ${deep ? "deep" : ""} ${bright ? "bright" : ""}` });
   cell.style.setProperty("--strength", strength);
   cell.style.fontSize = `${Math.min(13, (1.7 * size) / Math.max(3, text.length + 1))}px`;
   cell.textContent = text;
@@ -112,7 +114,7 @@ function countCell(actual, predicted, count, total, size) {
   const strength = isGood ? 0.9 * fraction : count && 0.16 + 0.84 * Math.sqrt(fraction);  // single errors stay visible
   // The two colors need inverted text from different strengths on, in light and in dark mode.
   const deep = strength > (isGood ? 0.79 : 0.86), bright = strength > (isGood ? 0.59 : 0.62);
-  const description = total ? `${clips(count)}, ${percent(fraction)} of the row` : "not tested";
+  const description = `${clips(count)}, ${percent(fraction)} of the row`;
   return matrixCell(actual, predicted, { text: count ? String(count) : "", strength, isGood, deep, bright, size, description });
 }
 

@@ -27,7 +27,7 @@ const fixed = (number, digits) => number.toFixed(digits).replace("-", "−");
 // Only an exact 1 is shown as 100 %.
 const percent = (fraction, digits = 1) => {
   const text = (100 * fraction).toFixed(digits);
-  return fraction < 1 && Number(text) === 100 ? percent(fraction, digits + 1) : `${text}\u00a0%`;
+  return fraction < 1 - 1e-9 && Number(text) === 100 ? percent(fraction, digits + 1) : `${text}\u00a0%`;
 };
 const formatCount = (number) => number.toLocaleString("en");
 const clips = (number) => `${formatCount(number)} ${number === 1 ? "clip" : "clips"}`;

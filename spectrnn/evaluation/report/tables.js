@@ -42,7 +42,9 @@ function drawClasses(open) {
     { title: "clips", isNumber: true, format: (count) => (count ? formatCount(count) : "not tested") },
   ], report.classes.map(([label, ...values]) => [report.labels[label], ...values]),
   { sorted: 3, open: (row) => open(row[0]), hint: "Show its clips" });
-  if (report.classes.length >= MIN_SEARCHED) byId("classes").before(searchField("Search the table of classes", search));
+  if (report.classes.length >= MIN_SEARCHED) {
+    byId("classes").before(element("div", { class: "tools" }, searchField("Search the table of classes", search)));
+  }
   byId("classes").append(table);
   const listed = report.classes.length;
   const sentences = [

@@ -60,17 +60,16 @@ function drawThreshold() {
   const roc = points.map(([, own, other]) => [other / negatives, own / positives]);
   const pr = points.filter(([, own, other]) => own + other).map(([, own, other]) => [own / positives, own / (own + other)]);
   byId("threshold-plots").replaceChildren(
-    rateCurve(`ROC, area ${auc.toFixed(3)}`, "false positive rate, %", "recall, %", [[0, 0], ...roc], [rate, recall], [[0, 0], [1, 1]]),
-    rateCurve(`Precision and recall, average precision ${averagePrecision.toFixed(3)}`, "recall, %", "precision, %", pr, [recall, precision],
+    rateCurve(`ROC: recall, %. Area ${auc.toFixed(3)}`, "false positive rate, %", [[0, 0], ...roc], [rate, recall], [[0, 0], [1, 1]]),
+    rateCurve(`Precision, %. Average precision ${averagePrecision.toFixed(3)}`, "recall, %", pr, [recall, precision],
       [[0, positives / (positives + negatives)], [1, positives / (positives + negatives)]]));
 }
 
-function rateCurve(title, horizontal, vertical, points, [at, height], chance) {
-  const { plot, x, y } = plotFrame(title, { ...FRACTIONS, title: horizontal }, { ...FRACTIONS, title: "" }, 366, 260);
+function rateCurve(title, horizontal, points, [at, height], chance) {
+  const { plot, x, y } = plotFrame(title, { ...FRACTIONS, title: horizontal }, FRACTIONS, 366, 260);
   const path = (line) => line.map((point) => `${x(point[0])},${y(point[1])}`).join(" ");
   plot.append(svgElement("polyline", { class: "ideal", fill: "none", points: path(chance) }, svgElement("title", {}, "chance")),
-    svgElement("polyline", { class: "curve head-5", points: path(points) }),
-    svgElement("text", { x: x(0) + 6, y: y(0) - 8 }, `${vertical} ↑`));
+    svgElement("polyline", { class: "curve head-5", points: path(points) }));
   if (height !== null) plot.append(svgElement("circle", { class: "mark", cx: x(at), cy: y(height), r: 5 }));
   return element("figure", {}, element("figcaption", {}, title), plot);
 }

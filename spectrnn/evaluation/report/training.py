@@ -70,10 +70,9 @@ def learning_curves(runs: Sequence[Sequence[Training]], metric: str) -> list[dic
             if (points := _points(training.history, split, name))
         ]
         if lines:
-            validated = not all(line["train"] for line in lines)
-            plots.append(
-                {"title": f"{'validation' if validated else 'training'} {name}".replace("_", " "), "lines": lines}
-            )
+            # Only the loss has lines of both splits, or of training alone if there is no validation split.
+            title = name if any(line["train"] for line in lines) else f"validation {name}"
+            plots.append({"title": title.replace("_", " "), "lines": lines})
     return plots
 
 
