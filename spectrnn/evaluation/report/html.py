@@ -228,7 +228,7 @@ def _lengths_and_levels(result: EvaluationResult) -> tuple[Array, Array]:
 
 
 def clip_source(clip: Clip, folder: str) -> list[Any]:
-    """Returns the path of a clip within a folder that contains it, and its start and end in s; None for the file's end."""
+    """Returns the path of a clip in a folder that contains it, and its start and end in s; None for the file's."""
     return [clip.path[len(folder) :], clip.start, clip.end]
 
 

@@ -13,7 +13,7 @@ function choosePositive(label) {
 // The threshold that decides on the clips; null for 0.5, with which the most probable class is predicted.
 function chosenThreshold() {
   const point = hasThresholds && operating.points[operating.index];
-  return point && !isDefault(point) ? { label: operating.label, value: point[0] } : null;
+  return point && !isDefault(point) ? { label: operating.label, value: Math.fround(point[0]) } : null;  // as the probabilities
 }
 
 const formatThreshold = (value) => (value > 0.999 || value < 0.001 ? String(Number(value.toPrecision(6))) : value.toFixed(3));
