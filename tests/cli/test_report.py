@@ -259,7 +259,7 @@ def test_threshold_of_two_classes_decides_on_the_clips(two_classes, open_page):
     assert page.input_value("#positive") == "1"
     assert page.inner_text("#threshold-value") == "0.500: the most probable class"
     slider = page.locator("#threshold")
-    thresholds = sorted({*scores.tolist(), 0.5}, reverse=True)
+    thresholds = sorted({*scores.tolist(), 0.5})
     assert len(thresholds) > 10
     for point in [at for at in (0, 5, 9, len(thresholds) - 1) if thresholds[at] != 0.5]:
         slider.fill(str(point))

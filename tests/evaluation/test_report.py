@@ -336,10 +336,10 @@ def test_operating_points_equal_scikit_learn(clips, digits):
     assert result["average_precision"] == pytest.approx(sklearn_metrics.average_precision_score(is_positive, scores))
     assert (result["positives"], result["negatives"]) == (is_positive.sum(), (~is_positive).sum())
     thresholds = [threshold for threshold, _, _ in result["points"]]
-    assert thresholds == sorted(thresholds, reverse=True)
+    assert thresholds == sorted(thresholds)
     assert 0.5 in thresholds
     assert len(thresholds) == min(400, len({*scores.tolist(), 0.5}))
-    assert result["points"][-1][1:] == [is_positive.sum(), (~is_positive).sum()]  # all are detected
+    assert result["points"][0][1:] == [is_positive.sum(), (~is_positive).sum()]  # all are detected
     for threshold, detected, false in result["points"]:
         is_detected = scores >= np.float32(threshold)
         assert [detected, false] == [(is_detected & is_positive).sum(), (is_detected & ~is_positive).sum()]

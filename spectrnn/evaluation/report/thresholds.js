@@ -60,7 +60,7 @@ function drawThreshold() {
   const roc = points.map(([, own, other]) => [other / negatives, own / positives]);
   const pr = points.filter(([, own, other]) => own + other).map(([, own, other]) => [own / positives, own / (own + other)]);
   byId("threshold-plots").replaceChildren(
-    rateCurve(`ROC: recall, %. Area ${auc.toFixed(3)}`, "false positive rate, %", [[0, 0], ...roc], [rate, recall], [[0, 0], [1, 1]]),
+    rateCurve(`ROC: recall, %. Area ${auc.toFixed(3)}`, "false positive rate, %", [...roc, [0, 0]], [rate, recall], [[0, 0], [1, 1]]),
     rateCurve(`Precision, %. Average precision ${averagePrecision.toFixed(3)}`, "recall, %", pr, [recall, precision],
       [[0, positives / (positives + negatives)], [1, positives / (positives + negatives)]]));
 }

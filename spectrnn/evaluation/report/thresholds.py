@@ -20,7 +20,7 @@ def operating_points(scores: Array, is_positive: Array) -> dict[str, Any]:
 
     Returns:
         ``positives`` and ``negatives``, their numbers of clips; ``points``: threshold, detected positives and detected
-        negatives, in order of falling thresholds, 0.5 among them; at most 400 of them, evenly from all; the area under
+        negatives, in order of rising thresholds, 0.5 among them; at most 400 of them, evenly from all; the area under
         the ROC curve ``auc``, and the ``average_precision``, both of all thresholds.
     """
     order = np.argsort(-scores, kind="stable")
@@ -40,7 +40,7 @@ def operating_points(scores: Array, is_positive: Array) -> dict[str, Any]:
     return {
         "positives": positives,
         "negatives": negatives,
-        "points": [[threshold, *points[threshold]] for threshold in sorted(points, reverse=True)],
+        "points": [[threshold, *points[threshold]] for threshold in sorted(points)],
         "auc": float(np.trapezoid(recall, rate)),
         "average_precision": float(np.diff(recall) @ precision),
     }
