@@ -204,6 +204,23 @@ def test_shown_predictions_are_downloaded_as_in_the_file(two_classes, open_page,
     assert [line for line in messages if not line.startswith("blob:")] == []
 
 
+def test_predictions_of_a_page_without_all_probabilities_have_the_largest(
+    spectrnn, two_classes, parts, open_page, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("spectrnn.evaluation.report.html._MAX_COLUMNS", 1)
+    assert spectrnn("eval", f"run={two_classes.parents[1]}", "split=all", f"out={tmp_path}").code == 0
+    page, _ = open_page(tmp_path / "report.html")
+    page.select_option("#show", "all")
+    with page.expect_download() as download:
+        page.click("#save")
+    download.value.save_as(tmp_path / "saved.csv")
+    saved, written = read_predictions(tmp_path / "saved.csv"), read_predictions(tmp_path / "predictions.csv")
+    assert saved.is_partial
+    by_clip = {clip._replace(split=None): own for clip, own in zip(written.clips, written.probabilities, strict=True)}
+    for clip, own in zip(saved.clips, saved.probabilities, strict=True):
+        np.testing.assert_allclose(own, by_clip[clip], rtol=1e-3)
+
+
 def test_marked_clips_become_a_manifest(two_classes, open_page, spectrnn, source, tmp_path):
     page, messages = open_page(two_classes / "report.html")
     page.select_option("#show", "all")

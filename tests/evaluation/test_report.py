@@ -3,7 +3,9 @@
 import base64
 import io
 import json
+import os
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -444,6 +446,24 @@ def test_page_has_configuration_and_versions_of_the_training(evaluation):
 def test_source_of_a_clip_is_its_part_of_a_file():
     assert clip_source(Clip("data/a/b.wav", "x"), "data/") == ["a/b.wav", 0.0, None]
     assert clip_source(Clip("https://host/b.wav", "x", start=1.5, end=2.0), "") == ["https://host/b.wav", 1.5, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("paths", "prefix", "base"),
+    [
+        (["data/a/1.wav", "data/b/2.wav"], "data/", "{cwd}/data/"),
+        (["1.wav", "b/2.wav"], "", "{cwd}/"),
+        (["https://host/a/1.wav", "https://host/a/2.wav"], "https://host/a/", "https://host/a/"),
+        (["/data/1.wav", "/data/2.wav"], "/data/", "/data/"),
+        (["1.wav", "https://host/2.wav"], "", "{cwd}/"),
+    ],
+)
+def test_page_has_the_paths_of_the_dataset_and_absolute_ones(evaluation, paths, prefix, base):
+    clips = [clip._replace(path=paths[row % 2]) for row, clip in enumerate(evaluation.dataset.clips)]
+    result = evaluation._replace(dataset=replace(evaluation.dataset, clips=clips))
+    report = blocks(build_page(result, 30_000_000))["report"]
+    assert (report["prefix"], report["base"]) == (prefix, base.format(cwd=os.getcwd()))
+    assert {report["prefix"] + clip.path for clip in listed_clips(report)} == {*paths}
 
 
 def test_spectrogram_of_a_long_clip_has_more_columns(source, tone, tmp_path):

@@ -54,9 +54,9 @@ function drawMatrix(open, { cell, order, caption } = COUNTS) {
     if (first) first.tabIndex = 0;
     byId("matrix").closest(".pair").classList.toggle("broad", shown.length > 24);
     byId("matrix").classList.toggle("tall", shown.length > 24);
-    const part = shown.length < report.labels.length
-      ? ` Shown: ${state.search.trim() || state.near !== null ? formatCount(shown.length) : `the ${formatCount(shown.length)}`} of ${formatCount(report.labels.length)} classes${
-        state.search.trim() || state.near !== null ? "" : ` with ${order}`}.` : "";
+    const isChosen = state.search.trim() || state.near !== null;
+    const of = `${formatCount(shown.length)} of ${formatCount(report.labels.length)} classes`;
+    const part = shown.length === report.labels.length ? "" : isChosen ? ` Shown: ${of}.` : ` Shown: the ${of} with ${order}.`;
     byId("matrix-caption").textContent = `${caption} Select a cell to see its clips${classes.length > 2 ? ", the name of a class to sort by its confusions" : ""}.${part}`;
   }
 

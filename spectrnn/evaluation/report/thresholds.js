@@ -26,7 +26,8 @@ function setUpThresholds(change) {
   if (!hasThresholds) return;
   report.labels.forEach((label, index) => byId("positive").append(new Option(label, index)));
   byId("positive").addEventListener("change", () => { choosePositive(Number(byId("positive").value)); change(); });
-  byId("threshold").addEventListener("input", () => { operating.index = Number(byId("threshold").value); change(); });
+  byId("threshold").addEventListener("input", () => { operating.index = Number(byId("threshold").value); drawThreshold(); });
+  byId("threshold").addEventListener("change", change);  // the clips follow when it is released
   byId("wrong").addEventListener("click", () => { setFilters({ ...filterState(), true: "", predicted: "", search: "", show: "errors" }); toClips(); });
 }
 
