@@ -90,6 +90,11 @@ class Confusion:
         sums = sum(np.bincount(classes, sizes, len(self.labels)) for classes in (actual, predicted))
         return np.sort(np.argsort(-np.asarray(sums), kind="stable")[:count])
 
+    def largest_errors(self, count: int) -> Array:
+        """Returns the cells off the diagonal with the most clips, largest first, as in `cells`, (cells, 3)."""
+        errors = self.cells[self.cells[:, 0] != self.cells[:, 1]]
+        return errors[np.argsort(-errors[:, 2], kind="stable")[:count]]
+
     @property
     def actual(self) -> Array:
         """Number of clips of each class, (classes,)."""

@@ -34,6 +34,7 @@ from spectrnn.evaluation.plots import optional_picture
 from spectrnn.evaluation.predictions import PREDICTIONS, Predictions, write_predictions
 from spectrnn.evaluation.report.html import EvaluationResult, write_page
 from spectrnn.evaluation.report.text import MAX_ROWS, text_report, write_confusion, write_results
+from spectrnn.evaluation.report.training import read_training
 from spectrnn.messages import counted, preview, printable
 from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
@@ -91,6 +92,7 @@ class OpenedModel(NamedTuple):
         is_held_out: Whether none of the clips were trained on, as far as is known.
         unknown_labels: Number of clips per label that the model does not know; they are not in the dataset.
         notes: Sentences for the report.
+        config: Resolved config of the run that trained the model.
     """
 
     path: Path
@@ -100,6 +102,7 @@ class OpenedModel(NamedTuple):
     is_held_out: bool
     unknown_labels: dict[str, int]
     notes: list[str]
+    config: dict[str, Any]
 
 
 def open_model(config: DictConfig, errors: ErrorCollector) -> OpenedModel:
@@ -132,7 +135,7 @@ def open_model(config: DictConfig, errors: ErrorCollector) -> OpenedModel:
         log.warning("%s", notes[0])
     is_held_out = config.split not in ("train", "all") or not is_same_dataset(now, before)
     batches = dataset.batches(config.split, config.batch_size, device, cover=True)
-    return OpenedModel(path, classifier, dataset, batches, is_held_out, dict(unknown), notes)
+    return OpenedModel(path, classifier, dataset, batches, is_held_out, dict(unknown), notes, trained)
 
 
 @reporting_out_of_memory("batch_size")
@@ -178,6 +181,8 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
             model=model.path,
             notes=model.notes,
             is_held_out=model.is_held_out,
+            config=model.config,
+            training=[training] if (training := read_training(model.path.parent)) else [],
         )
         with optional_picture("report.html"):
             write_page(result, folder / "report.html", config.report_max_mb)

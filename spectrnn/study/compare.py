@@ -54,7 +54,8 @@ def compare(node: DictConfig) -> None:
     if kind == "html":
         from spectrnn.study.comparison_page import build_page
 
-        content = build_page(comparison, round(config.report_max_mb * 1e6), config.trust)
+        folder = Path(config.out).expanduser().parent if config.out else None
+        content = build_page(comparison, round(config.report_max_mb * 1e6), config.trust, folder)
     else:
         text = FORMATS[kind](comparison) + "\n"
         content = (printable(text) if kind == "table" else text).encode("utf-8", "surrogateescape")

@@ -1,24 +1,26 @@
 """The page of a comparison: learning curves, difference of the confusion matrices, and clips that one gets right."""
 
-import math
+import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import torch
 
-from spectrnn.data.clips import Clip, DataSource
+from spectrnn.data.clips import Clip, DataSource, common_folder
 from spectrnn.data.dataset import open_dataset_for_evaluation
 from spectrnn.data.labels import SEPARATOR
 from spectrnn.errors import UserError
 from spectrnn.evaluation.confusion import Confusion
 from spectrnn.evaluation.metrics import class_indices
-from spectrnn.evaluation.report.html import media_blocks, named_labels, relative_names, render_page, to_json
+from spectrnn.evaluation.report.html import clip_source, media_blocks, named_labels, render_page, to_json
 from spectrnn.evaluation.report.media import MAX_AUDIO_SECONDS, render_clips
+from spectrnn.evaluation.report.training import Training, learning_curves
 from spectrnn.model import serialization
 from spectrnn.runs import CHECKPOINT, MODEL
 from spectrnn.study.comparison import Comparison, Pair, read_common_clips
@@ -27,7 +29,7 @@ from spectrnn.study.summary import describe_folder, runs_table
 from spectrnn.training.checkpoint import read_history
 from spectrnn.version import __version__
 
-_SCRIPTS = ("page.js", "figures.js", "players.js", "comparison.js")
+_SCRIPTS = ("page.js", "tables.js", "matrix.js", "figures.js", "players.js", "comparison.js")
 _NOTES_BYTES = 4000  # reserved for the notes on omissions, and frequencies
 _MAX_LIST_FRACTION = 0.4  # of the file, for the list of clips
 _MAX_PLAYED = 2000  # clips with audio, which are decoded
@@ -49,8 +51,8 @@ class _ClipTable(DataSource):
         return self.table
 
 
-def build_page(comparison: Comparison, max_bytes: int, trust: Sequence[str]) -> bytes:
-    """Builds a self-contained page.
+def build_page(comparison: Comparison, max_bytes: int, trust: Sequence[str], folder: Path | None = None) -> bytes:
+    """Builds a self-contained page, which links the reports of the runs.
 
     With several runs, the two that are compared clip by clip are the best one and the next that can be tested.
 
@@ -58,6 +60,7 @@ def build_page(comparison: Comparison, max_bytes: int, trust: Sequence[str]) -> 
         comparison: Comparison of runs.
         max_bytes: Maximum size; the page states how many clips are omitted.
         trust: Packages, besides spectrnn, whose classes a model file may instantiate.
+        folder: Folder that the page will be in, to which its links are relative; None if unknown.
 
     Raises:
         UserError: A damaged file, or a model from a package that is not trusted.
@@ -92,6 +95,7 @@ def build_page(comparison: Comparison, max_bytes: int, trust: Sequence[str]) -> 
         "lead": re.sub(r"(^|\. )run ", r"\1Run ", lead),
         "notes": [*failed[:_MAX_REASONS], *comparison.untested[:_MAX_REASONS]],
         "runs": runs_table(comparison.runs),
+        "reports": [_link(run.folder / "report.html", folder) for run in comparison.runs],
         "curve_names": curve_names,
         "imprint": f"spectrnn {__version__}. Runs are in {comparison.folder}.",
     }
@@ -122,8 +126,8 @@ def _add_clips(data: dict[str, Any], comparison: Comparison, pair: Pair, max_byt
     }
     budget = max_bytes - len(_render(data, [])) - _NOTES_BYTES
     reserved = (1 - _MAX_LIST_FRACTION) * budget  # for audio and spectrograms
-    folder, clip_names = relative_names([a.clips[row] for row in rows]) if len(rows) else ("", [])
-    data["clips_caption"] = f"The most confident errors first. Clips are in {folder or 'several folders'}."
+    folder = common_folder(a.clips[row].path for row in rows)
+    data["clips_caption"] = f"The most confident errors first. Clips are in {folder.rstrip('/') or 'several folders'}."
     with tempfile.TemporaryDirectory() as cache:
         media = _Media([a.clips[row] for row in rows[:_MAX_PLAYED]], pair, trust, cache)
         for number, row in enumerate(rows.tolist()):
@@ -132,8 +136,8 @@ def _add_clips(data: dict[str, Any], comparison: Comparison, pair: Pair, max_byt
                 for table, values in zip(tables, confidence, strict=True)
             ]
             actual = class_indices(targets[row])
-            about = [clip_names[number], a.clips[row].group, actual, media.seconds.get(number)]
-            clip = [*about, bool(right[0, row]), *answers]
+            about = [a.clips[row].group, actual, media.seconds.get(number)]
+            clip = [*clip_source(a.clips[row], folder), *about, bool(right[0, row]), *answers]
             new = {*np.hstack([actual, *(classes for classes, _ in answers)]).astype(int).tolist()} - named
             budget -= len(to_json(clip)) + 1 + sum(len(to_json(a.labels[label])) for label in new)
             if budget < reserved:
@@ -241,35 +245,32 @@ class _Media:
                 yield number, {name: clip[name] for name in ("audio", "spectrogram")}  # attention is of one model only
 
 
+def _link(report: Path, folder: Path | None) -> str | None:
+    """The address of a report in a page in a folder; None if there is no such report."""
+    if not report.is_file():
+        return None
+    try:
+        return (
+            report.absolute().as_uri()
+            if folder is None
+            else quote(os.path.relpath(report, folder).replace(os.sep, "/"))
+        )
+    except ValueError:  # on another drive
+        return report.absolute().as_uri()
+
+
 def _learning_curves(comparison: Comparison) -> tuple[list[str], list[dict[str, Any]]]:
     """The names of the best runs that have checkpoints, and for each plot its title and a line per run and fold."""
     metric = comparison.runs[0].metric or "accuracy"
     names: list[str] = []
-    histories: list[list[list[dict[str, Any]]]] = []  # of the folds of each run
+    trainings: list[list[Training]] = []  # of the folds of each run
     for run in comparison.runs:
         paths = [run.folder, *sorted(run.folder.glob("fold-*"))]
         found = [history for path in paths if (path / CHECKPOINT).is_file() and (history := read_history(path))]
         if found and len(names) < _MAX_CURVES:
             names.append(comparison.names[run.folder])
-            histories.append(found)
-    plots = []
-    for name, splits in {metric: ("val",), "loss": ("val", "train")}.items():
-        lines = [
-            {"run": number, "train": split == "train", "points": points}
-            for number, folds in enumerate(histories)
-            for history in folds
-            for split in splits
-            if (points := _points(history, split, name))
-        ]
-        if lines:
-            plots.append({"title": f"validation {name}".replace("_", " "), "lines": lines})
-    return names, plots
-
-
-def _points(history: list[dict[str, Any]], split: str, name: str) -> list[list[float]]:
-    """Epoch, and finite value of a metric after it."""
-    values = [(row["epoch"], row[split].get(name)) for row in history]
-    return [[epoch, round(value, 5)] for epoch, value in values if value is not None and math.isfinite(value)]
+            trainings.append([Training(history, metric, None, {}) for history in found])
+    return names, learning_curves(trainings, metric)
 
 
 def _render(data: dict[str, Any], blocks: Sequence[str]) -> bytes:

@@ -35,6 +35,7 @@ from spectrnn.evaluation.predictions import (
 )
 from spectrnn.evaluation.report.html import EvaluationResult, write_page
 from spectrnn.evaluation.report.text import format_table
+from spectrnn.evaluation.report.training import read_training
 from spectrnn.files import write_json
 from spectrnn.messages import counted
 from spectrnn.model import serialization
@@ -341,6 +342,8 @@ def _write_report(
         notes=[f"Cross-validation with {len(folds)} folds: the model of each clip was trained without it.", *warnings],
         is_held_out=True,
         fold_classifiers=dict(zip(names, models, strict=True)),
+        config=run.config,
+        training=[training for fold in folds if (training := read_training(fold.folder))],
     )
     write_page(result, folder / "report.html", run.trainer.report_max_mb)
     log.info("the report of all folds is %s", folder / "report.html")

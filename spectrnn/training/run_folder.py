@@ -28,6 +28,7 @@ from spectrnn.evaluation.plots import optional_picture
 from spectrnn.evaluation.predictions import PREDICTIONS, Predictions, concatenate, write_predictions
 from spectrnn.evaluation.report.html import EvaluationResult, write_page
 from spectrnn.evaluation.report.text import format_table
+from spectrnn.evaluation.report.training import Training, package_versions
 from spectrnn.files import write_json
 from spectrnn.messages import counted
 from spectrnn.model import serialization
@@ -148,6 +149,8 @@ class RunFolder:
             **scores,
             "intervals_95": intervals,
             "warnings": warnings,
+            "history": [{key: epoch[key] for key in ("epoch", "train", "val")} for epoch in trainer.history],
+            "versions": package_versions(),
         }
         # The curves of the validation split end with the last epoch, which need not be the best one.
         names = {"val": "val/best_", "test": "test/"}
@@ -165,7 +168,8 @@ class RunFolder:
         if trainer.config.report and results:
             with trainer.clock.measure("report"), optional_picture("report.html"):
                 split = list(results)[-1]
-                self._write_report(best, split, results[split], warnings)
+                training = Training(metrics["history"], metrics["metric"], metrics["best_epoch"], metrics["versions"])
+                self._write_report(best, split, results[split], warnings, training)
         log.info("\ntime breakdown\n%s", trainer.clock.table())
         if scores:
             titles = {name: trainer.metrics[name].title for name in next(iter(scores.values()))}
@@ -249,11 +253,23 @@ class RunFolder:
         except SafetensorError as error:
             raise OSError(f"{self.path / MODEL} cannot be written: {error}") from error
 
-    def _write_report(self, classifier: Classifier, split: str, outcome: Outcome, notes: list[str]) -> None:
+    def _write_report(
+        self, classifier: Classifier, split: str, outcome: Outcome, notes: list[str], training: Training
+    ) -> None:
         path, batch_size = self.path / "report.html", self.trainer.plan.batch_size
         metrics = compute_metrics(outcome, classifier.labels, self.trainer.metrics)
         result = EvaluationResult(
-            classifier, self.dataset, split, outcome, metrics, batch_size, self.path / MODEL, notes, True
+            classifier,
+            self.dataset,
+            split,
+            outcome,
+            metrics,
+            batch_size,
+            self.path / MODEL,
+            notes,
+            is_held_out=True,
+            config=self.config,
+            training=[training],
         )
         write_page(result, path, self.trainer.config.report_max_mb)
         log.info("the report of the %s split is %s", split, path)

@@ -167,6 +167,7 @@ def test_cross_validations_are_tested_on_all_out_of_fold_clips(spectrnn, make_ru
 def test_page_shows_curves_differences_and_clips_to_play(spectrnn, make_run, open_page, tmp_path):
     a = make_run("a", 0.5, "model.hidden_size=4", wrong=4)
     b = make_run("b", 0.75, wrong=1)
+    (b / "report.html").touch()
     outcome = spectrnn("compare", a, b, f"out={tmp_path / 'page.html'}")
     assert (outcome.code, outcome.out) == (0, ""), outcome.err
     page, messages = open_page(tmp_path / "page.html", viewport={"width": 390, "height": 844}, color_scheme="dark")
@@ -174,6 +175,9 @@ def test_page_shows_curves_differences_and_clips_to_play(spectrnn, make_run, ope
     assert page.inner_text("h1") == "b is better than a by 50.0 points"
     assert "McNemar p = 0.250; 0 clips only a classifies correctly, 3 only b. On all 6" in page.inner_text("#lead")
     assert page.locator("#runs tbody tr").count() == 2
+    assert page.locator("#runs a").evaluate_all("links => links.map(link => link.getAttribute('href'))") == [
+        "outputs/b/report.html"  # run a has none
+    ]
     assert page.locator("#tables tbody tr").all_inner_texts() == ["model.hidden_size\t4\t12"]
     assert page.locator("#plots svg").count() == 2  # accuracy and loss, of two epochs each
     curves = page.locator("#plots polyline")

@@ -3,23 +3,31 @@
 import base64
 import io
 import json
+import os
 import re
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 from PIL import Image
+from sklearn import metrics as sklearn_metrics
 from sklearn.calibration import calibration_curve
 
 from spectrnn.config.instantiate import to_container
 from spectrnn.config.paths import CONFIG_DIR
-from spectrnn.data.dataset import open_dataset
+from spectrnn.data.clips import Clip
+from spectrnn.data.dataset import open_dataset, open_dataset_for_evaluation
+from spectrnn.evaluation.confusion import Confusion
 from spectrnn.evaluation.evaluate import compute_metrics, predict_batches
-from spectrnn.evaluation.metrics import Metric, metrics_of, wilson_interval
+from spectrnn.evaluation.metrics import Metric, Outcome, metrics_of, wilson_interval
 from spectrnn.evaluation.report import html as report_page
-from spectrnn.evaluation.report.html import EvaluationResult, build_page
+from spectrnn.evaluation.report.answers import Answers
+from spectrnn.evaluation.report.html import EvaluationResult, build_page, clip_source
 from spectrnn.evaluation.report.media import (
     audio_data_url,
     downsample,
@@ -27,8 +35,10 @@ from spectrnn.evaluation.report.media import (
     render_clips,
     spectrogram_png,
 )
-from spectrnn.evaluation.report.tables import accuracy_by_group, accuracy_by_quantile, reliability
-from spectrnn.evaluation.report.text import format_table, text_report
+from spectrnn.evaluation.report.tables import accuracy_by_group, accuracy_by_quantile, class_scores, reliability
+from spectrnn.evaluation.report.text import class_rows, format_table, text_report
+from spectrnn.evaluation.report.thresholds import operating_points
+from spectrnn.evaluation.report.training import Training, learning_curves, package_versions, read_training
 from spectrnn.model.classifier import Classifier, build_stages
 
 HOSTILE = [
@@ -71,6 +81,12 @@ def evaluation(source, tone, tmp_path_factory):
 def blocks(page: bytes) -> dict[str, dict]:
     found = re.findall(r'<script type="application/json" id="([\w-]+)">(.*?)</script>', page.decode(), re.DOTALL)
     return {name: json.loads(text) for name, text in found}
+
+
+def listed_clips(report: dict) -> list[SimpleNamespace]:
+    """The clips of a page's data, with names as answers.js gives them."""
+    names = ("path", "start", "end", "group", "actual", "predicted", "seconds", "level", "scores")
+    return [SimpleNamespace(**dict(zip(names, clip, strict=True))) for clip in report["clips"]]
 
 
 def decoded(url: str) -> tuple[str, io.BytesIO]:
@@ -185,26 +201,27 @@ def test_page_notes_clips_that_are_classified_in_crops(evaluation):
         "36 of 48 clips are longer than 0.15 s (data.max_seconds); they are classified in overlapping crops, and the "
         "page shows the 0.15 s in their middle.",
     ]
-    assert max(clip[3] for clip in report["clips"]) == 0.15
+    assert max(clip.seconds for clip in listed_clips(report)) == 0.15
     assert report["lengths"][-1][1] == 0.32  # of the whole clips
 
 
 def test_page_contains_the_results(evaluation):
     found = blocks(build_page(evaluation, 30_000_000))
-    report, clips = found["report"], found["report"]["clips"]
+    report, clips = found["report"], listed_clips(found["report"])
     probabilities, targets = evaluation.outcome.probabilities, evaluation.outcome.targets
     is_error = probabilities.argmax(1) != targets
     assert report["count"] == len(clips) == len(found) - 1 == 48
     assert report["correct"] == 48 - is_error.sum()
     assert report["notes"] == ["A <note>."]
-    errors = [clip for clip in clips if clip[2] != clip[5][0][0]]
+    errors = [clip for clip in clips if clip.actual != clip.predicted]
+    assert all([clip.scores[0][0]] == clip.predicted for clip in clips)
     assert clips[: len(errors)] == errors
     assert len(errors) == is_error.sum() > 0
-    confidence = [clip[5][0][1] for clip in errors]
+    confidence = [clip.scores[0][1] for clip in errors]
     assert confidence == sorted(confidence, reverse=True)
     assert confidence[0] == pytest.approx(probabilities.max(1)[is_error].max(), abs=1e-4)
-    assert {clip[4] for clip in clips} == {-9.0}  # a sine of amplitude 0.5, dBFS
-    assert sorted({clip[3] for clip in clips}) == pytest.approx([0.1 + 0.02 * index for index in range(12)])
+    assert {clip.level for clip in clips} == {-9.0}  # a sine of amplitude 0.5, dBFS
+    assert sorted({clip.seconds for clip in clips}) == pytest.approx([0.1 + 0.02 * index for index in range(12)])
     assert sum(row[3] for row in report["reliability"]) == sum(row[2] for row in report["lengths"]) == 48
     assert [row[1] for row in report["groups"]] == [16, 16, 16]
     assert [metric["title"] for metric in report["metrics"]] == [
@@ -239,8 +256,9 @@ def test_names_are_not_interpreted_as_html(evaluation):
     assert "<model>" not in page
     report = blocks(page.encode())["report"]
     assert sorted(report["labels"]) == sorted(HOSTILE)
-    assert report["clips"][0][1].startswith("</script>")
-    assert "<b>" in report["clips"][0][0]
+    first = listed_clips(report)[0]
+    assert first.group.startswith("</script>")
+    assert "<b>" in first.path
 
 
 def test_page_stays_within_its_size_and_notes_omissions(evaluation, monkeypatch):
@@ -295,10 +313,175 @@ def test_text_report_contains_all_tables(evaluation):
 
 def test_page_has_the_labels_that_it_names(evaluation, monkeypatch):
     whole = blocks(build_page(evaluation, 30_000_000))["report"]
-    for name in ("_MAX_MATRIX", "_MAX_CLASSES", "_MAX_CLIPS", "_TOP_K"):
+    for name in ("_MAX_MATRIX", "_MAX_CLASSES", "_MAX_CONFUSIONS", "_MAX_CLIPS", "_TOP_K"):
         monkeypatch.setattr(report_page, name, 1)
     report = blocks(build_page(evaluation, 30_000_000))["report"]
-    ((_, _, actual, *_, top),) = report["clips"]
-    named = {*report["matrix"][0], report["classes"][0][0], actual, top[0][0]}
+    (clip,), ((true, predicted, *_),) = listed_clips(report), report["confusions"]
+    assert [label for label, _ in clip.scores] == [*clip.predicted, *clip.actual]
+    named = {*report["matrix"][0], report["classes"][0][0], true, predicted, *clip.predicted, *clip.actual}
     assert len(named) < len(HOSTILE)
     assert report["labels"] == [label if index in named else "" for index, label in enumerate(whole["labels"])]
+
+
+def test_answers_of_label_sets():
+    probabilities = np.array([[0.9, 0.6], [0.1, 0.2], [0.3, 0.8]])
+    outcome = Outcome(probabilities, probabilities > 0.5, np.array([[True, True], [False, False], [True, False]]))
+    answers = Answers.of(outcome)
+    assert (answers.actual, answers.predicted) == ([[0, 1], [], [0]], [[0, 1], [], [1]])
+    assert answers.correct.tolist() == [True, True, False]
+    assert answers.confidence == pytest.approx([0.6, 0.8, 0.7])
+
+
+def test_answers_of_a_single_label_are_in_order_of_interest():
+    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.7, 0.3]])
+    answers = Answers.of(Outcome(probabilities, probabilities.argmax(1), np.array([0, 0, 0, 0])))
+    assert (answers.actual, answers.predicted) == ([[0]] * 4, [[0], [1], [1], [0]])
+    assert answers.correct.tolist() == [True, False, False, True]
+    assert answers.order().tolist() == [2, 1, 3, 0]
+
+
+@pytest.mark.parametrize(("clips", "digits"), [(7, 3), (300, 1), (300, 6), (5000, 7)])
+def test_operating_points_equal_scikit_learn(clips, digits):
+    generator = np.random.default_rng(clips + digits)
+    is_positive = generator.random(clips) < 0.3
+    is_positive[:2] = [True, False]
+    scores = np.float32((generator.random(clips) * 0.6 + 0.4 * is_positive).round(digits))
+    result = operating_points(scores, is_positive)
+    assert result["auc"] == pytest.approx(sklearn_metrics.roc_auc_score(is_positive, scores))
+    assert result["average_precision"] == pytest.approx(sklearn_metrics.average_precision_score(is_positive, scores))
+    assert (result["positives"], result["negatives"]) == (is_positive.sum(), (~is_positive).sum())
+    thresholds = [threshold for threshold, _, _ in result["points"]]
+    assert thresholds == sorted(thresholds)
+    assert 0.5 in thresholds
+    assert len(thresholds) == min(400, len({*scores.tolist(), 0.5}))
+    assert result["points"][0][1:] == [is_positive.sum(), (~is_positive).sum()]  # all are detected
+    for threshold, detected, false in result["points"]:
+        is_detected = scores >= np.float32(threshold)
+        assert [detected, false] == [(is_detected & is_positive).sum(), (is_detected & ~is_positive).sum()]
+
+
+def test_learning_curves_have_finite_values_and_the_kept_epoch():
+    rows = [
+        {"epoch": 1, "train": {"loss": 2.0}, "val": {"macro_f1": 0.5, "loss": 1.5}},
+        {"epoch": 2, "train": {"loss": float("nan")}, "val": {"macro_f1": 0.75, "loss": 1.25}},
+    ]
+    training = Training(rows, "macro_f1", 2, {})
+    line = {"run": 0, "kept": 2}
+    assert learning_curves([[training]], "macro_f1") == [
+        {"title": "validation macro f1", "lines": [line | {"train": False, "points": [[1, 0.5], [2, 0.75]]}]},
+        {
+            "title": "loss",
+            "lines": [
+                line | {"train": False, "points": [[1, 1.5], [2, 1.25]]},
+                line | {"train": True, "points": [[1, 2.0]]},
+            ],
+        },
+    ]
+    alone = [Training([row | {"val": None} for row in rows], "accuracy", None, {})]
+    assert [(plot["title"], len(plot["lines"])) for plot in learning_curves([alone], "accuracy")] == [("loss", 1)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", '{"history": 1}', '{"history": [{}], "metric": "loss", "best_epoch": 1, "versions": {}}', "[" * 100_000],
+)
+def test_training_of_a_damaged_file_is_unknown(tmp_path, content):
+    (tmp_path / "metrics.json").write_text(content)
+    assert read_training(tmp_path) is None
+    assert read_training(tmp_path / "none") is None
+
+
+def test_training_is_read_as_it_was_written(tmp_path):
+    training = Training([{"epoch": 1, "train": {"loss": 1.0}, "val": {}}], "loss", 1, package_versions())
+    (tmp_path / "metrics.json").write_text(json.dumps(training._asdict()))
+    assert read_training(tmp_path) == training
+    assert training.versions["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
+
+
+def test_largest_errors_of_a_confusion_matrix():
+    generator = np.random.default_rng(0)
+    predicted, targets = generator.integers(0, 6, (2, 300))
+    confusion = Confusion.count(predicted, targets, list("abcdef"))
+    matrix = confusion.part(np.arange(6)) * (1 - np.eye(6, dtype=int))
+    largest = confusion.largest_errors(10)
+    assert [matrix[row, column] for row, column, _ in largest.tolist()] == largest[:, 2].tolist()
+    assert largest[:, 2].tolist() == sorted(matrix.ravel().tolist(), reverse=True)[:10]
+
+
+def test_class_without_clips_is_not_tested(evaluation):
+    label, *others = evaluation.dataset.labels
+    per_class = evaluation.metrics["per_class"]
+    untested = {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    assert class_scores(untested) == [None] * 3
+    assert class_scores(per_class[others[0]]) == [per_class[others[0]][name] for name in ("precision", "recall", "f1")]
+    metrics = evaluation.metrics | {"per_class": per_class | {label: untested}}
+    assert class_rows(metrics)[0][0] == [label, "-", "-", "-", "0"]
+    report = blocks(build_page(evaluation._replace(metrics=metrics), 30_000_000))["report"]
+    assert report["classes"][-1] == [0, None, None, None, 0]
+    assert report["untested"] == 1
+
+
+def test_page_has_the_confusions_by_frequency(evaluation):
+    report = blocks(build_page(evaluation, 30_000_000))["report"]
+    _, predicted, targets, _ = evaluation.outcome
+    for true, other, count, share in report["confusions"]:
+        assert count == ((targets == true) & (predicted == other)).sum()
+        assert share == pytest.approx(count / 12, abs=1e-4)
+    assert sum(row[2] for row in report["confusions"]) == (predicted != targets).sum()
+
+
+def test_page_has_all_probabilities_if_there_is_room(evaluation, monkeypatch):
+    report = blocks(build_page(evaluation, 30_000_000))["report"]
+    values = np.frombuffer(base64.b64decode(report["probabilities"]), "<f4").reshape(48, len(HOSTILE))
+    assert np.array_equal(values, evaluation.outcome.probabilities[Answers.of(evaluation.outcome).order()])
+    monkeypatch.setattr(report_page, "_MAX_COLUMNS", len(HOSTILE) - 1)
+    few = blocks(build_page(evaluation, 30_000_000))["report"]
+    assert few["probabilities"] is None
+    assert few["clips"] == report["clips"]
+
+
+def test_page_has_configuration_and_versions_of_the_training(evaluation):
+    report = blocks(build_page(evaluation, 30_000_000))["report"]
+    assert (report["config"], report["curves"], report["trained_with"]) == ("", [], {})
+    training = Training([{"epoch": 1, "train": {"loss": 1.0}, "val": {}}], "loss", 1, {"spectrnn": "0.1.0"})
+    config = {"model": {"_target_": "</script>", "size": 3}, "labels": ["é"]}
+    page = build_page(evaluation._replace(config=config, training=[training]), 30_000_000)
+    report = blocks(page)["report"]
+    assert yaml.safe_load(report["config"]) == config
+    assert report["trained_with"] == {"spectrnn": "0.1.0"}
+    assert report["versions"] == package_versions()
+    assert page.count(b"</script") == 48 + 2
+
+
+def test_source_of_a_clip_is_its_part_of_a_file():
+    assert clip_source(Clip("data/a/b.wav", "x"), "data/") == ["a/b.wav", 0.0, None]
+    assert clip_source(Clip("https://host/b.wav", "x", start=1.5, end=2.0), "") == ["https://host/b.wav", 1.5, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("paths", "prefix", "base"),
+    [
+        (["data/a/1.wav", "data/b/2.wav"], "data/", "{cwd}/data/"),
+        (["1.wav", "b/2.wav"], "", "{cwd}/"),
+        (["https://host/a/1.wav", "https://host/a/2.wav"], "https://host/a/", "https://host/a/"),
+        (["/data/1.wav", "/data/2.wav"], "/data/", "/data/"),
+        (["1.wav", "https://host/2.wav"], "", "{cwd}/"),
+    ],
+)
+def test_page_has_the_paths_of_the_dataset_and_absolute_ones(evaluation, paths, prefix, base):
+    clips = [clip._replace(path=paths[row % 2]) for row, clip in enumerate(evaluation.dataset.clips)]
+    result = evaluation._replace(dataset=replace(evaluation.dataset, clips=clips))
+    report = blocks(build_page(result, 30_000_000))["report"]
+    assert (report["prefix"], report["base"]) == (prefix, base.format(cwd=os.getcwd()))
+    assert {report["prefix"] + clip.path for clip in listed_clips(report)} == {*paths}
+
+
+def test_spectrogram_of_a_long_clip_has_more_columns(source, tone, tmp_path):
+    for label, seconds in (("long", 70), ("middle", 30), ("short", 2)):
+        tone(tmp_path / label / "a.wav", seconds)
+    cpu, labels = torch.device("cpu"), ["long", "middle", "short"]
+    dataset, _ = open_dataset_for_evaluation(source("folder", root=tmp_path, sample_rate=8000), "all", labels, cpu)
+    model = classifier(dataset.labels)
+    clips = render_clips(lambda _: model, dataset, np.arange(3), 8)
+    widths = [Image.open(decoded(clip["spectrogram"])[1]).size[0] for clip in clips]
+    assert widths == [2400, 1200, int(model.features.num_frames(torch.tensor([16000])))]

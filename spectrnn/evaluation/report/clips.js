@@ -1,4 +1,4 @@
-// The clips: filters, order, players and spectrograms.
+// The clips: filters, order and cards.
 
 const PAGE_SIZE = 24;  // clips per "more"
 const ORDERS = {
@@ -11,17 +11,14 @@ const ORDERS = {
   loud: ["level, loudest first", (a, b) => b.level - a.level],
   path: ["path", (a, b) => (a.path < b.path ? -1 : 1)],
 };
-const all = report.clips.map(([path, group, actual, seconds, level, top], number) => ({
-  number, path, group, seconds, level, top, actual: report.labels[actual], predicted: report.labels[top[0][0]],
-  confidence: top[0][1], searchText: `${path} ${group ?? ""}`.toLowerCase(),
-}));
-const DEFAULTS = { true: "", predicted: "", show: report.correct < report.count ? "errors" : "all", sort: "mostConfidentErrors", search: "" };
+const DEFAULTS = { true: "", predicted: "", show: report.correct < report.count ? "errors" : "all", sort: "mostConfidentErrors", search: "", positive: String(DEFAULT_POSITIVE), threshold: "" };
 const FIELDS = Object.keys(DEFAULTS);
+const CONTROLS = FIELDS.filter((field) => !["positive", "threshold"].includes(field));
 let shown = [];
 
 function setUpFilters() {
   for (const [id, key] of [["true", "actual"], ["predicted", "predicted"]]) {
-    const labels = [...new Set(all.map((clip) => clip[key]))].sort();
+    const labels = [...new Set(all.flatMap((clip) => (hasThresholds ? report.labels : clip[key])))].sort();
     byId(id).append(new Option("any", ""), ...labels.map((label) => new Option(label, label)));
   }
   for (const [name, [text]] of Object.entries(ORDERS)) byId("sort").append(new Option(text, name));
@@ -29,32 +26,50 @@ function setUpFilters() {
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
   byId("reset").addEventListener("click", () => setFilters({}));
   byId("more").addEventListener("click", () => showMore(true));
+  byId("save").addEventListener("click", () => saveCsv("predictions.csv", predictionRows(shown)));
+}
+
+function filterState() {
+  const state = Object.fromEntries(CONTROLS.map((field) => [field, byId(field).value]));
+  const chosen = chosenThreshold();
+  return { ...state, positive: hasThresholds ? String(operating.label) : DEFAULTS.positive, threshold: chosen ? String(operating.index) : "" };
 }
 
 function setFilters(wanted) {
-  for (const field of FIELDS) {
+  for (const field of CONTROLS) {
     byId(field).value = wanted[field] ?? DEFAULTS[field];
     if (byId(field).selectedIndex === -1) byId(field).value = DEFAULTS[field];
   }
+  restoreThreshold(wanted.positive ?? DEFAULTS.positive, wanted.threshold ?? "");
+  decideAndShow();
+}
+
+// Shows the clips after a change of the threshold, which decides on them.
+function decideAndShow() {
+  decide(chosenThreshold());
+  drawThreshold();
   showClips();
 }
 
+const SHOWN = { errors: (clip) => !clip.isCorrect, all: () => true, marked: isMarked };
+
 function showClips() {
-  const state = Object.fromEntries(FIELDS.map((field) => [field, byId(field).value]));
+  const state = filterState();
   const search = state.search.trim().toLowerCase();
-  shown = all.filter((clip) => (!state.true || clip.actual === state.true)
-    && (!state.predicted || clip.predicted === state.predicted)
-    && (state.show === "all" || clip.actual !== clip.predicted) && clip.searchText.includes(search));
+  shown = all.filter((clip) => (!state.true || clip.actual.includes(state.true))
+    && (!state.predicted || clip.predicted.includes(state.predicted)) && SHOWN[state.show](clip) && clip.searchText.includes(search));
   shown.sort((a, b) => ORDERS[state.sort][1](a, b) || a.number - b.number);
   const changed = FIELDS.filter((field) => state[field] !== DEFAULTS[field]);
   const hash = new URLSearchParams(changed.map((field) => [field, state[field]])).toString();
   history.replaceState(null, "", hash ? `#${hash}` : "#");
-  for (const cell of document.querySelectorAll(".matrix td[data-true]")) {
-    cell.setAttribute("aria-selected", String(Boolean(state.true && state.predicted)
-      && report.labels[cell.dataset.true] === state.true && report.labels[cell.dataset.predicted] === state.predicted));
-  }
-  const part = shown.length ? `${formatCount(shown.length)} of ${clips(all.length)}` : `None of ${clips(all.length)} match.`;
-  byId("count").textContent = all.length < report.count ? `${part}; ${clips(report.count - all.length)} are not listed` : part;
+  selectCell(state.true, state.predicted);
+  const chosen = chosenThreshold();
+  byId("count").textContent = [
+    shown.length ? `${formatCount(shown.length)} of ${clips(all.length)}` : `None of ${clips(all.length)} match.`,
+    all.length < report.count && `${clips(report.count - all.length)} are not listed`,
+    chosen && `predictions at the threshold ${formatThreshold(chosen.value)} of ${report.labels[chosen.label]}`,
+  ].filter(Boolean).join("; ");
+  byId("save").disabled = !shown.length;
   byId("list").replaceChildren();
   showMore(false);
 }
@@ -70,50 +85,62 @@ function showMore(focus) {
 }
 
 function card(clip) {
-  const hit = clip.actual === clip.predicted;
-  const item = element("li", { class: `clip ${hit ? "correct" : "error"}`, tabindex: "-1", "data-clip": clip.number });
-  const predicted = element("span", { class: "predicted" }, clip.predicted);
+  const item = element("li", { class: `clip ${clip.isCorrect ? "correct" : "error"}`, tabindex: "-1", "data-clip": clip.number });
+  const predicted = element("span", { class: "predicted" }, describeLabels(clip.predicted));
   item.append(
-    element("h3", {}, element("span", {}, ...(hit ? [predicted] : [clip.actual, " classified as ", predicted])), element("small", {}, percent(clip.confidence))),
-    element("p", { class: "about" }, [clip.path, clip.group, `${clip.seconds.toFixed(2)}\u00a0s`, `${fixed(clip.level, 1)}\u00a0dBFS`]
+    element("h3", {}, element("span", {}, ...(clip.isCorrect ? [predicted] : [describeLabels(clip.actual), " classified as ", predicted])), element("small", {}, percent(clip.confidence))),
+    element("p", { class: "about" }, [clip.name, clip.group, `${clip.seconds.toFixed(2)}\u00a0s`, `${fixed(clip.level, 1)}\u00a0dBFS`]
       .filter((part) => part !== null).join(" · ")));
   const block = byId(`clip-${clip.number}`);
   const media = block && JSON.parse(block.textContent);
   const controls = element("div", { class: "controls" });
   if (media) {
     item.append(spectrogramView(clip, media));
-    controls.append(player(item, clip, media.audio));
+    controls.append(element("div", { class: "buttons" }, ...player(item, clip, media.audio)));
   } else item.append(element("p", { class: "absent" }, "Audio and spectrogram are omitted."));
-  controls.append(element("ol", { class: "top", "aria-label": "Most probable classes" }, ...clip.top.map(([label, probability]) =>
-    element("li", { class: report.labels[label] === clip.actual ? "true" : "" }, element("span", { title: report.labels[label] }, report.labels[label]),
+  controls.append(element("ol", { class: "top", "aria-label": "Most probable classes" }, ...clip.scores.map(([label, probability]) =>
+    element("li", { class: clip.actual.includes(report.labels[label]) ? "true" : "" }, element("span", { title: report.labels[label] }, report.labels[label]),
       element("meter", { value: probability, "aria-hidden": "true" }), element("span", {}, percent(probability))))));
-  item.append(controls);
+  item.append(controls, markControl(item, clip));
   return item;
 }
 
 function setUpShortcuts() {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const typing = event.target.matches("input, select");
+    const here = event.target.closest(".clip");
+    const typing = event.target.matches("input:not([type=checkbox]), select");
+    if (typing && here && ["Escape", "Enter"].includes(event.key)) { here.focus(); event.preventDefault(); return; }
     if (event.key === "Escape") { setFilters({}); document.activeElement.blur(); return; }
     if (typing) return;
-    const here = event.target.closest(".clip");
     const shortcuts = {
       j: () => moveInList(1), k: () => moveInList(-1),
-      m: () => document.querySelector(".matrix td[tabindex='0']").focus(),
-      e: () => setFilters({ ...Object.fromEntries(FIELDS.map((field) => [field, byId(field).value])), show: byId("show").value === "all" ? "errors" : "all" }),
+      m: () => document.querySelector(".matrix td[tabindex='0']")?.focus(),
+      e: () => setFilters({ ...filterState(), show: byId("show").value === "all" ? "errors" : "all" }),
       "/": () => byId("search").focus(),
     };
-    if (event.target === here && (event.key === " " || event.key === "Enter")) here.querySelector(".play")?.click();
-    else if (shortcuts[event.key]) shortcuts[event.key]();
-    else return;
-    event.preventDefault();
+    if (here && useCardKey(here, event)) event.preventDefault();
+    else if (here && useMarkKey(here, event)) event.preventDefault();
+    else if (shortcuts[event.key]) { shortcuts[event.key](); event.preventDefault(); }
   });
 }
 
+// x marks a clip or removes the mark, a digit marks it with the class at that place of its list.
+function useMarkKey(item, event) {
+  const clip = all[item.dataset.clip];
+  const score = clip.scores[Number(event.key) - 1];
+  if (event.key === "x") item.setMark(isMarked(clip) ? null : suggestedLabel(clip));
+  else if (score) item.setMark(report.labels[score[0]]);
+  else return false;
+  return true;
+}
+
 function openCell(cell) {
-  const { true: actual, predicted } = cell.dataset;
-  setFilters({ true: report.labels[actual], predicted: report.labels[predicted], show: "all" });
+  openPair(report.labels[cell.dataset.true], report.labels[cell.dataset.predicted]);
+}
+
+function openPair(actual, predicted) {
+  setFilters({ true: actual, predicted, show: "all" });
   toClips();
 }
 

@@ -1,67 +1,74 @@
-// Plots and tables: confusion matrix, reliability diagram, classes, and accuracy by length, level and group.
+// Plots: curves, the reliability diagram, and accuracy by length, level and group.
 
-const COUNTS = {
-  cell: matrixCell, order: "the most errors", caption: "Rows are true classes, columns predicted ones; color shows the fraction of the row.",
-};
-
-function drawMatrix(open, { cell: makeCell, order, caption } = COUNTS) {
-  const [classes, counts, sizes] = report.matrix;
-  const rotated = classes.length > 6 || classes.some((label) => report.labels[label].length > 8);
-  const size = classes.length > 24 ? 20 : classes.length > 14 ? 30 : 42;
-  const table = element("table", { class: "matrix", role: "grid", "aria-label": "Confusion matrix" });
-  table.style.setProperty("--size", `${size}px`);
-  const name = (label) => element("div", { class: "label", title: report.labels[label] }, report.labels[label]);
-  const head = element("tr", {}, element("td", { class: "none" }));
-  head.firstChild.style.background = "none";
-  for (const label of classes) head.append(element("th", { scope: "col", class: rotated ? "up" : "" }, name(label)));
-  const body = element("tbody");
-  classes.forEach((actual, row) => {
-    const tableRow = element("tr", {}, element("th", { scope: "row" }, name(actual)));
-    const total = Math.max(1, sizes?.[row] ?? 1);
-    classes.forEach((predicted, column) => tableRow.append(makeCell(actual, predicted, counts[row][column], total, size)));
-    body.append(tableRow);
-  });
-  table.append(element("thead", {}, head), body);
-  body.querySelector("td").tabIndex = 0;
-  const cellOf = (event) => event.target.closest("tbody td");
-  table.addEventListener("click", (event) => cellOf(event) && open(cellOf(event)));
-  table.addEventListener("keydown", (event) => cellOf(event) && moveInMatrix(event, cellOf(event), open));
-  byId("matrix").append(table);
-  byId("matrix").closest(".pair").classList.toggle("broad", classes.length > 24);
-  const part = classes.length < report.labels.length ? ` Shown: the ${classes.length} of ${formatCount(report.labels.length)} classes with ${order}.` : "";
-  byId("matrix-caption").textContent = `${caption} Select a cell to see its clips.${part}`;
+// An empty plot of two axes { ticks, format }, the horizontal one with a title: { plot, x, y }, where x and y convert values to coordinates.
+function plotFrame(label, horizontal, vertical, width = 366, height = 210) {
+  const [left, top] = [40, 10];
+  const scale = ({ ticks }) => (value) => (value - ticks[0]) / (ticks.at(-1) - ticks[0] || 1);
+  const x = (value) => left + width * scale(horizontal)(value);
+  const y = (value) => top + height * (1 - scale(vertical)(value));
+  const plot = svgElement("svg", { viewBox: `0 0 ${left + width + 14} ${top + height + 38}`, role: "img", "aria-label": label });
+  for (const tick of vertical.ticks) {
+    plot.append(svgElement("path", { class: "axis", d: `M${left} ${y(tick)}H${left + width}` }),
+      svgElement("text", { x: left - 7, y: y(tick) + 4, "text-anchor": "end" }, vertical.format(tick)));
+  }
+  for (const tick of horizontal.ticks) {
+    plot.append(svgElement("text", { x: x(tick), y: top + height + 17, "text-anchor": "middle" }, horizontal.format(tick)));
+  }
+  plot.append(svgElement("text", { x: left + width / 2, y: top + height + 33, "text-anchor": "middle" }, horizontal.title));
+  return { plot, x, y };
 }
 
-function matrixCell(actual, predicted, count, total, size) {
-  const fraction = count / total;
-  const cell = element("td", { tabindex: "-1", "data-true": actual, "data-predicted": predicted, "aria-selected": "false" });
-  const hit = actual === predicted;
-  const strength = hit ? 0.9 * fraction : count && 0.16 + 0.84 * Math.sqrt(fraction);  // single errors stay visible
-  // The two colors need inverted text from different strengths on, in light and in dark mode.
-  const deep = strength > (hit ? 0.79 : 0.86), bright = strength > (hit ? 0.59 : 0.62);
-  cell.className = `${hit ? "hit" : ""} ${deep ? "deep" : ""} ${bright ? "bright" : ""} ${count ? "" : "none"}`;
-  cell.style.setProperty("--strength", strength);
-  cell.style.fontSize = `${Math.min(13, (1.7 * size) / Math.max(3, String(count).length + 1))}px`;
-  cell.textContent = count ? count : "";
-  const description = `${report.labels[actual]} classified as ${report.labels[predicted]}: ${clips(count)}, ${percent(fraction)} of the row`;
-  cell.title = description;
-  cell.setAttribute("aria-label", description);
-  return cell;
+const FRACTIONS = { ticks: [0, 0.25, 0.5, 0.75, 1], format: (fraction) => String(100 * fraction) };
+
+// Learning curves: a plot each for the metric and the loss, a color for each run, and a dot at the epoch that was kept.
+function drawCurves(names) {
+  byId("curves").hidden = !report.curves.length;
+  const sample = (kind) => svgElement("svg", { viewBox: "0 0 24 8", "aria-hidden": "true" }, svgElement("path", { class: `curve ${kind}`, d: "M1 4H23" }));
+  const lines = report.curves.flatMap((curve) => curve.lines);
+  if (names.length > 1) names.forEach((name, run) => byId("legend").append(element("li", {}, sample(`head-${run + 1}`), name)));
+  else if (lines.some((line) => !line.train)) byId("legend").append(element("li", {}, sample("head-1"), "validation"));
+  if (lines.some((line) => line.train)) byId("legend").append(element("li", {}, sample(`train ${names.length > 1 ? "ideal" : "head-1"}`), names.length > 1 ? "dashed: training" : "training"));
+  const kept = new Set(lines.map((line) => line.kept).filter(Boolean));
+  if (kept.size) {
+    const dot = svgElement("svg", { viewBox: "0 0 24 8", "aria-hidden": "true" }, svgElement("circle", { class: "kept head-1", cx: 12, cy: 4, r: 2.5 }));
+    byId("legend").append(element("li", {}, dot, kept.size === 1 ? `epoch ${[...kept][0]}, whose model was kept` : "epoch whose model was kept"));
+  }
+  report.curves.forEach((curve) => byId("plots").append(drawCurve(curve, names)));
 }
 
-function moveInMatrix(event, cell, open) {
-  const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
-  if (event.key === "Enter" || event.key === " ") open(cell);
-  else if (step) {
-    const next = cell.closest("tbody").rows[cell.parentNode.sectionRowIndex + step[0]]?.cells[cell.cellIndex + step[1]];
-    if (next?.tagName === "TD") {
-      cell.tabIndex = -1;
-      next.tabIndex = 0;
-      next.focus();
+function drawCurve({ title, lines }, names) {
+  const values = lines.flatMap((line) => line.points.map((point) => point[1]));
+  const ticks = niceTicks(Math.min(...values), Math.max(...values));
+  const step = ticks[1] - ticks[0];
+  const digits = [0, 1, 2, 3, 4, 5].find((count) => Math.abs(step * 10 ** count - Math.round(step * 10 ** count)) < 1e-6) ?? 6;
+  const last = Math.max(2, ...lines.map((line) => line.points.at(-1)[0]));
+  const every = Math.ceil((last - 1) / 8);
+  const epochs = Array.from({ length: Math.floor((last - 1) / every) + 1 }, (_, index) => 1 + index * every);
+  const { plot, x, y } = plotFrame(title, { ticks: [...new Set([...epochs, last])], title: "epoch", format: (epoch) => (epochs.includes(epoch) ? String(epoch) : "") },
+    { ticks, format: (tick) => fixed(tick, digits) });
+  for (const { run, train, points, kept } of lines) {
+    const color = `head-${run + 1}`;
+    const [epoch, value] = points.at(-1);
+    plot.append(svgElement("polyline", { class: `curve ${color}${train ? " train" : ""}`, points: points.map(([at, height]) => `${x(at)},${y(height)}`).join(" ") },
+      svgElement("title", {}, `${names[run] ? `${names[run]}: ` : ""}${train ? "training" : title} ${value} after epoch ${epoch}`)));
+    if (points.length === 1 && kept === null) plot.append(svgElement("circle", { class: `curve ${color}`, cx: x(epoch), cy: y(value), r: 3 }));
+    const dot = points.find((point) => point[0] === kept);
+    if (dot) {
+      plot.append(svgElement("circle", { class: `kept ${color}`, cx: x(dot[0]), cy: y(dot[1]), r: 4.5 },
+        svgElement("title", {}, `kept: epoch ${kept}, ${train ? "training" : title} ${dot[1]}`)));
     }
-  } else return;
-  event.preventDefault();
-  event.stopPropagation();
+  }
+  return element("figure", {}, element("figcaption", {}, title), plot);
+}
+
+// Round values that enclose a range, about five of them.
+function niceTicks(low, high) {
+  const raw = (high - low || Math.abs(high) || 1) / 4;
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const step = power * [1, 2, 2.5, 5, 10].find((factor) => factor * power >= raw * 0.999);
+  const start = Math.floor(low / step + 1e-9);
+  const end = Math.max(start + 1, Math.ceil(high / step - 1e-9));
+  return Array.from({ length: end - start + 1 }, (_, index) => (start + index) * step);
 }
 
 function drawReliability() {
@@ -91,32 +98,6 @@ function drawReliability() {
         svgElement("title", {}, `confidence ${percent(mean)}, accuracy ${percent(accuracy)} (${clips(count)})`)));
   }
   byId("reliability").append(plot);
-}
-
-function drawClasses(open) {
-  const columns = ["class", "precision", "recall", "F1", "clips"];
-  const rows = report.classes.map(([label, ...values]) => [report.labels[label], ...values]);
-  const body = element("tbody");
-  const heads = columns.map((name, column) => element("th", { scope: "col", class: column ? "number" : "" },
-    element("button", { type: "button" }, name)));
-  const sortBy = (column) => {
-    const down = heads[column].getAttribute("aria-sort") === "ascending";
-    heads.forEach((head) => head.removeAttribute("aria-sort"));
-    heads[column].setAttribute("aria-sort", down ? "descending" : "ascending");
-    rows.sort((a, b) => (a[column] < b[column] ? -1 : a[column] > b[column] ? 1 : 0) * (down ? -1 : 1));
-    body.replaceChildren(...rows.map(([label, ...values]) => {
-      const name = element("button", { type: "button", title: "Show its clips" }, label);
-      name.addEventListener("click", () => open(label));
-      return element("tr", {}, element("th", { scope: "row" }, name),
-        ...values.map((value, index) => element("td", { class: "number" }, index === 3 ? formatCount(value) : percent(value))));
-    }));
-  };
-  heads.forEach((head, column) => head.firstChild.addEventListener("click", () => sortBy(column)));
-  sortBy(3);
-  byId("classes").append(element("table", { class: "list" }, element("thead", {}, element("tr", {}, ...heads)), body));
-  const part = rows.length < report.class_count ? `The ${formatCount(rows.length)} of ${formatCount(report.class_count)} classes with the lowest F1. ` : "";
-  byId("classes-caption").textContent = `${part}Precision: correct fraction of the clips classified as the class. Recall: correct fraction of its clips. `
-    + "Select a class to see its clips.";
 }
 
 function drawAccuracies() {

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 import json
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -12,24 +13,43 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 
 from spectrnn.data.clips import Clip, common_folder
 from spectrnn.data.dataset import Dataset
+from spectrnn.data.remote import is_address
 from spectrnn.evaluation.confusion import Confusion
-from spectrnn.evaluation.metrics import Array, Outcome
+from spectrnn.evaluation.metrics import Array, Outcome, wilson_interval
+from spectrnn.evaluation.report.answers import Answers
 from spectrnn.evaluation.report.media import MAX_AUDIO_SECONDS, render_clips
-from spectrnn.evaluation.report.tables import accuracy_by_group, accuracy_by_quantile, reliability
+from spectrnn.evaluation.report.tables import accuracy_by_group, accuracy_by_quantile, class_scores, reliability
+from spectrnn.evaluation.report.thresholds import operating_points
+from spectrnn.evaluation.report.training import Training, learning_curves, package_versions
 from spectrnn.files import atomic_write, reporting_write_errors
 from spectrnn.inference.predictor import top_classes
 from spectrnn.model.classifier import Classifier
-from spectrnn.version import __version__
 
-_SCRIPTS = ("page.js", "figures.js", "players.js", "clips.js", "report.js")
+_SCRIPTS = (
+    "page.js",
+    "tables.js",
+    "matrix.js",
+    "figures.js",
+    "answers.js",
+    "thresholds.js",
+    "players.js",
+    "marks.js",
+    "clips.js",
+    "report.js",
+)
 _NOTES_BYTES = 2000  # reserved for the notes on omissions
 _MAX_CLIPS = 20_000  # listed
 _MAX_LIST_FRACTION = 0.4  # of the file, for the list of clips
-_MAX_CLASSES, _MAX_MATRIX = 500, 40  # in the table of classes; in the confusion matrix
+_MAX_CLASSES, _MAX_MATRIX = 500, 200  # in the table of classes; in the confusion matrix
+_MAX_CONFUSIONS = 50  # in the table of them
+_MAX_COLUMNS = 200  # classes up to which a page has all probabilities, as predictions.csv
+_MAX_PROBABILITIES_FRACTION = 0.2  # of the file
 _TOP_K = 5  # probabilities per clip
+_DIGITS = 4  # of these
 _SILENCE_DBFS = -100.0  # level of digital silence
 
 
@@ -48,6 +68,8 @@ class EvaluationResult(NamedTuple):
         is_held_out: Whether the classifier was trained on none of the clips.
         fold_classifiers: Classifiers of a cross-validation, by fold, each for the clips of its fold; empty if
             `classifier` classified all of them.
+        config: Resolved config of the training; empty if unknown.
+        training: Training of the classifier, or of each fold; empty if unknown.
     """
 
     classifier: Classifier
@@ -60,6 +82,8 @@ class EvaluationResult(NamedTuple):
     notes: list[str]
     is_held_out: bool
     fold_classifiers: Mapping[str, Classifier] = MappingProxyType({})
+    config: Mapping[str, Any] = MappingProxyType({})
+    training: Sequence[Training] = ()
 
     def classifier_of(self, row: int) -> Classifier:
         """Returns the classifier of a row of the clip table."""
@@ -85,75 +109,106 @@ def write_page(result: EvaluationResult, path: Path, max_mb: float) -> None:
 
 def build_page(result: EvaluationResult, max_bytes: int) -> bytes:
     """Builds the report as `write_page` writes it, with at most `max_bytes` bytes."""
-    rows, cache = result.dataset.rows(result.split), result.dataset.cache
-    probabilities, targets = result.outcome.probabilities, result.outcome.targets
-    confidence, correct = probabilities.max(1), result.outcome.correct
-    order = np.lexsort((np.where(correct, confidence, -confidence), correct))
+    rows, cache, probabilities = result.dataset.rows(result.split), result.dataset.cache, result.outcome.probabilities
+    answers = Answers.of(result.outcome)
     seconds, levels = _lengths_and_levels(result)
-    groups = [result.dataset.clips[row].group for row in rows]
+    clips = [result.dataset.clips[row] for row in rows]
+    groups = [clip.group for clip in clips]
     data = _summary(result) | {
         "notes": result.notes,
-        "reliability": reliability(confidence, correct),
-        "lengths": accuracy_by_quantile((cache.lengths[rows] / cache.sample_rate).round(3), correct),
-        "levels": accuracy_by_quantile(levels, correct),
-        "groups": accuracy_by_group(groups, correct),
+        "reliability": reliability(answers.confidence, answers.correct),
+        "lengths": accuracy_by_quantile((cache.lengths[rows] / cache.sample_rate).round(3), answers.correct),
+        "levels": accuracy_by_quantile(levels, answers.correct),
+        "groups": accuracy_by_group(groups, answers.correct),
         "group_count": len({group for group in groups if group is not None}),
+        "key": _base64(
+            hashlib.sha256(to_json([[*clip_source(clip, ""), clip.label] for clip in clips]).encode()).digest()
+        ),
     }
     budget = max_bytes - len(_render(data, [])) - _NOTES_BYTES
-    folder, names = relative_names([result.dataset.clips[row] for row in rows])
-    labels, named = result.classifier.labels, {*data["matrix"][0], *(row[0] for row in data["classes"])}
-    clips, used = [], 0
-    for index in order[:_MAX_CLIPS].tolist():
-        top = top_classes(probabilities[index], _TOP_K).tolist()
-        scores = [[label, round(float(probabilities[index, label]), 4)] for label in top]
-        clip = [names[index], groups[index], int(targets[index]), seconds[index], levels[index], scores]
-        new = {int(targets[index]), *top} - named
-        used += len(to_json(clip)) + 1 + sum(len(to_json(labels[label])) for label in new)
+    width = 16 / 3 * probabilities.shape[1]  # base64 of float32
+    is_whole = probabilities.shape[1] <= _MAX_COLUMNS
+    is_whole &= width * min(len(rows), _MAX_CLIPS) <= _MAX_PROBABILITIES_FRACTION * budget
+    labels, named = Confusion.from_json(result.metrics["confusion"]).labels, _named(data)
+    folder = common_folder(clip.path for clip in clips)
+    listed, used = [], 0.0
+    for index in answers.order()[:_MAX_CLIPS].tolist():
+        actual, predicted = answers.actual[index], answers.predicted[index]
+        shown = dict.fromkeys([*top_classes(probabilities[index], _TOP_K).tolist(), *actual])
+        scores = [[label, float(f"{probabilities[index, label]:.{_DIGITS}g}")] for label in shown]
+        about = [groups[index], actual, predicted, seconds[index], levels[index], scores]
+        clip = [*clip_source(clips[index], folder), *about]
+        new = {*actual, *predicted, *shown} - named
+        used += len(to_json(clip)) + 1 + is_whole * width + sum(len(to_json(labels[label])) for label in new)
         if used > _MAX_LIST_FRACTION * budget:
             break
-        clips.append(clip)
+        listed.append(clip)
         named |= new
-    media = render_clips(result.classifier_of, result.dataset, rows[order[: len(clips)]], result.batch_size)
-    blocks = media_blocks(enumerate(media), budget - used)
+    order = answers.order()[: len(listed)]
+    media = render_clips(result.classifier_of, result.dataset, rows[order], result.batch_size)
+    blocks = media_blocks(enumerate(media), budget - round(used))
     notes = [*result.notes, *_notes_on_crops(result.dataset, rows)]
-    notes += _omission_notes(len(rows), len(clips), len(blocks), max_bytes, seconds)
-    data |= {"folder": folder, "clips": clips, "notes": notes, "labels": named_labels(labels, named)}
+    notes += _omission_notes(len(rows), len(listed), len(blocks), max_bytes, seconds)
+    data |= {
+        "folder": folder.rstrip("/"),
+        "prefix": folder,
+        "base": folder if is_address(folder) else os.path.join(os.path.abspath(folder), ""),
+        "clips": listed,
+        "probabilities": _base64(probabilities[order].astype("<f4").tobytes()) if is_whole else None,
+        "notes": notes,
+        "labels": named_labels(labels, named),
+    }
     return _render(data, blocks)
 
 
 def _summary(result: EvaluationResult) -> dict[str, Any]:
     """The page's data on the split as a whole, and on the classifier."""
     metrics, classifier = result.metrics, result.classifier
+    count, correct = metrics["clips"], metrics["correct"]
     confusion = Confusion.from_json(metrics["confusion"])
-    occurring = {*confusion.cells[:, :2].ravel().tolist()}
-    classes = [
-        [index, *(round(row[name], 4) for name in ("precision", "recall", "f1")), row["support"]]
-        for index, row in enumerate(metrics["per_class"].values())
-        if index in occurring
-    ]
-    shown = confusion.largest_classes(_MAX_MATRIX)
-    classes = sorted(classes, key=lambda row: row[3])
-    named = {*shown.tolist(), *(row[0] for row in classes[:_MAX_CLASSES])}
-    return {
+    shown, errors = confusion.largest_classes(_MAX_MATRIX), confusion.largest_errors(_MAX_CONFUSIONS)
+    classes = [[index, *class_scores(row), row["support"]] for index, row in enumerate(metrics["per_class"].values())]
+    classes.sort(key=lambda row: (not row[4], 0 if row[3] is None else row[3]))
+    data = {
         "split": result.split,
         "is_held_out": result.is_held_out,
         "model": str(result.model),
-        "version": __version__,
         "stages": classifier.architecture,
         "parameters": sum(p.numel() for p in classifier.parameters()),
-        "count": metrics["clips"],
-        "correct": confusion.correct,
+        "count": count,
+        "correct": correct,
         "metrics": [
             {**description, "value": metrics[name], "interval": metrics["intervals_95"].get(name)}
             for name, description in metrics["metrics"].items()
         ],
-        "accuracy": [metrics["accuracy"], *metrics["intervals_95"]["accuracy"]],
-        "labels": named_labels(classifier.labels, named),
+        "accuracy": [correct / count, *metrics["intervals_95"].get("accuracy", wilson_interval(correct, count))],
         "matrix": [shown.tolist(), confusion.part(shown).tolist(), confusion.actual[shown].tolist()],
+        "confusions": [[*cell, round(cell[2] / confusion.actual[cell[0]], 4)] for cell in errors.tolist()],
         "classes": classes[:_MAX_CLASSES],
         "class_count": len(classes),
+        "untested": sum(not row[4] for row in classes),
+        "operating": _operating(result.outcome),
         "frequencies": [round(hertz, 1) for hertz in classifier.features.center_frequencies.tolist()],
+        "curves": learning_curves([result.training], result.training[0].metric) if result.training else [],
+        "config": yaml.safe_dump(dict(result.config), sort_keys=False, allow_unicode=True) if result.config else "",
+        "versions": package_versions(),
+        "trained_with": dict(result.training[0].versions) if result.training else {},
     }
+    return data | {"labels": named_labels(confusion.labels, _named(data))}
+
+
+def _operating(outcome: Outcome) -> list[dict[str, Any]]:
+    """The curves over thresholds of each of two classes; none with other numbers of classes, or clips of one only."""
+    probabilities, targets = outcome.probabilities, outcome.targets
+    if targets.ndim == 2 or probabilities.shape[1] != 2 or len(np.unique(targets)) != 2:
+        return []
+    return [operating_points(probabilities[:, label], targets == label) for label in range(2)]
+
+
+def _named(data: Mapping[str, Any]) -> set[int]:
+    """The classes that a summary names."""
+    pairs = [label for row in data["confusions"] for label in row[:2]]
+    return {*data["matrix"][0], *pairs, *(row[0] for row in data["classes"])}
 
 
 def named_labels(labels: Sequence[str], named: Collection[int]) -> list[str]:
@@ -173,15 +228,9 @@ def _lengths_and_levels(result: EvaluationResult) -> tuple[Array, Array]:
     return (samples[batches.rows] / dataset.cache.sample_rate).round(3), levels.round(1)
 
 
-def relative_names(clips: Sequence[Clip]) -> tuple[str, list[str]]:
-    """Returns the common folder of all clips, and the path of each in it, with start and end if it is a part."""
-    folder = common_folder(clip.path for clip in clips)
-    names = []
-    for clip in clips:
-        end = "end" if clip.end is None else f"{clip.end:g}"
-        is_part = clip.start or clip.end is not None
-        names.append(clip.path[len(folder) :] + (f" [{clip.start:g} to {end} s]" if is_part else ""))
-    return folder.rstrip("/"), names
+def clip_source(clip: Clip, folder: str) -> list[Any]:
+    """Returns the path of a clip in a folder that contains it, and its start and end in s; None for the file's."""
+    return [clip.path[len(folder) :], clip.start, clip.end]
 
 
 def media_blocks(media: Iterable[tuple[int, Mapping[str, Any]]], budget: int) -> list[str]:
@@ -269,4 +318,8 @@ def to_json(content: Any) -> str:
 
 
 def _csp_hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    return f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'"
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()

@@ -19,6 +19,7 @@ from spectrnn.model.classifier import Classifier
 
 MAX_AUDIO_SECONDS = 60  # per clip
 _MAX_COLUMNS, _MAX_BANDS = 400, 128  # of a spectrogram
+_COLUMNS_PER_SECOND = 40  # of a longer clip
 _CHUNK = 128  # clips in memory
 # In Hz, of MPEG-1 and 2; not every browser plays the lower rates of MPEG-2.5.
 _RATES = (16000, 22050, 24000, 32000, 44100, 48000)
@@ -65,7 +66,8 @@ def _render_batch(classifier: Classifier, batch: Batch, pool: Executor) -> list[
     audio = pool.map(audio_data_url, waveforms, repeat(classifier.sample_rate))
     clips = []
     for index, (frames, states) in enumerate(zip(x.feature_lengths.tolist(), x.state_lengths.tolist(), strict=True)):
-        clip: dict[str, Any] = {"spectrogram": spectrogram_png(mel[index, :frames].cpu().numpy())}
+        seconds = len(waveforms[index]) / classifier.sample_rate
+        clip: dict[str, Any] = {"spectrogram": spectrogram_png(mel[index, :frames].cpu().numpy(), seconds)}
         if x.attention is not None:
             clip["attention"] = quantize_attention(x.attention[index, :, :states].float().cpu().numpy())
         clips.append(clip)
@@ -85,11 +87,15 @@ def audio_data_url(waveform: Array, sample_rate: int) -> str:
     return _data_url(f"audio/{mime}", file)
 
 
-def spectrogram_png(mel: Array) -> str:
-    """Draws a log-mel spectrogram (frames, bands), the natural logarithm of the power, as a PNG data URL."""
+def spectrogram_png(mel: Array, seconds: float = 0.0) -> str:
+    """Draws a log-mel spectrogram (frames, bands), the natural logarithm of the power, as a PNG data URL.
+
+    That of a clip of more than 10 s, which pages enlarge, has a column per 25 ms in place of 400 columns.
+    """
     from PIL import Image
 
-    decibels = downsample(downsample(mel, _MAX_COLUMNS).T, _MAX_BANDS)[::-1] * (10 / np.log(10))
+    columns = max(_MAX_COLUMNS, round(min(seconds, MAX_AUDIO_SECONDS) * _COLUMNS_PER_SECOND))
+    decibels = downsample(downsample(mel, columns).T, _MAX_BANDS)[::-1] * (10 / np.log(10))
     shades = np.clip(1 + (decibels - decibels.max()) / _RANGE_DB, 0, 1) * (_SHADES - 1)
     image = Image.fromarray(shades.round().astype(np.uint8), "P")
     steps = np.linspace(0, len(_PALETTE) - 1, _SHADES)

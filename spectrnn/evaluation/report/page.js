@@ -17,12 +17,29 @@ function svgElement(name, attributes = {}, ...children) {
   return node;
 }
 
+function button(text, open, attributes = {}) {
+  const node = element("button", { type: "button", ...attributes }, text);
+  node.addEventListener("click", open);
+  return node;
+}
+
 const fixed = (number, digits) => number.toFixed(digits).replace("-", "−");
 // Only an exact 1 is shown as 100 %.
 const percent = (fraction, digits = 1) => {
   const text = (100 * fraction).toFixed(digits);
-  return fraction < 1 && Number(text) === 100 ? percent(fraction, digits + 1) : `${text}\u00a0%`;
+  return fraction < 1 - 1e-9 && Number(text) === 100 ? percent(fraction, digits + 1) : `${text}\u00a0%`;
 };
 const formatCount = (number) => number.toLocaleString("en");
 const clips = (number) => `${formatCount(number)} ${number === 1 ? "clip" : "clips"}`;
 const range = (low, high) => (low === high ? low : `${low} to ${high}`);
+// A clip's path and, if it is a part of a recording, its start and end in s.
+const describeSource = ({ path, start, end }) => (start || end !== null ? `${path} [${start} to ${end ?? "end"} s]` : path);
+
+// Saves rows of cells as a CSV file, without a request.
+function saveCsv(name, rows) {
+  const quote = (cell) => (/[",\r\n]|^\s|\s$/.test(cell) ? `"${String(cell).replaceAll('"', '""')}"` : String(cell));
+  const file = new Blob(rows.map((row) => `${row.map(quote).join(",")}\n`), { type: "text/csv" });
+  const link = element("a", { href: URL.createObjectURL(file), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}

@@ -16,16 +16,33 @@ function renderHeader() {
     byId("headline").append(element("div", { title: higher_is_better ? "Higher is better" : "Lower is better" },
       element("dt", {}, title), element("dd", {}, format(value), element("small", {}, text))));
   }
-  byId("imprint").textContent = `spectrnn ${report.version}. ${report.stages.join(" → ")}, ${formatCount(report.parameters)} parameters.`
+  byId("imprint").textContent = `spectrnn ${report.versions.spectrnn}. ${report.stages.join(" → ")}, ${formatCount(report.parameters)} parameters.`
     + ` Intervals in the header are bootstrap intervals, those of the tables Wilson intervals (95 %). Clips are in ${report.folder || "several folders"}.`;
+}
+
+// Learning curves, configuration and versions.
+function renderTraining() {
+  drawCurves([""]);
+  byId("config").hidden = !report.config;
+  byId("config").lastElementChild.textContent = report.config;
+  const before = report.trained_with;
+  const isSame = Object.entries(report.versions).every(([name, version]) => (before[name] ?? version) === version);
+  const describe = (versions) => Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(", ");
+  byId("versions").textContent = isSame ? `Versions: ${describe(report.versions)}.`
+    : `Versions: evaluated with ${describe(report.versions)}; trained with ${describe(before)}.`;
 }
 
 renderHeader();
 drawMatrix(openCell);
 drawReliability();
 drawClasses((label) => { setFilters({ true: label, show: "all" }); toClips(); });
+drawConfusions(openPair);
 drawAccuracies();
+renderTraining();
 renderClipsCaption();
+decide();
+setUpThresholds(decideAndShow);
 setUpFilters();
+setUpMarks();
 setFilters(Object.fromEntries(new URLSearchParams(location.hash.slice(1))));
 setUpShortcuts();

@@ -1,6 +1,6 @@
 """Tables of the report: accuracy by confidence, length, level and group."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,11 @@ def accuracy_by_group(groups: Sequence[str | None], correct: Array) -> list[Tabl
     rows = [[group, *accuracy_row(correct[indices])] for group, indices in members.items()]
     rows.sort(key=lambda row: (row[2], -row[1], row[0]))
     return rows[:_MAX_GROUPS] if len(rows) > 1 else []
+
+
+def class_scores(row: Mapping[str, Any]) -> list[float | None]:
+    """Precision, recall and F1 of a class from its row of the metrics; None for a class without clips."""
+    return [row[name] if row["support"] else None for name in ("precision", "recall", "f1")]
 
 
 def accuracy_row(correct: Array) -> TableRow:

@@ -6,6 +6,7 @@ from typing import Any
 
 from spectrnn.evaluation.confusion import Confusion
 from spectrnn.evaluation.plots import confusion_figure, optional_picture, thresholds_figure
+from spectrnn.evaluation.report.tables import class_scores
 from spectrnn.files import atomic_write, reporting_write_errors, write_json
 from spectrnn.messages import counted
 
@@ -35,7 +36,7 @@ def metric_rows(report: Mapping[str, Any]) -> list[list[str]]:
 
 
 def class_rows(report: Mapping[str, Any], maximum: int | None = None) -> tuple[list[list[str]], str]:
-    """Formats label, precision, recall, F1 and number of clips of each class of a split.
+    """Formats label, precision, recall, F1 and number of clips of each class of a split; - for a class without clips.
 
     Args:
         report: Metrics of the split.
@@ -51,7 +52,7 @@ def class_rows(report: Mapping[str, Any], maximum: int | None = None) -> tuple[l
         note = f"the {len(lowest)} of {len(per_class):,} classes with clips and the lowest F1"
         per_class = dict(lowest)
     rows = [
-        [label, *(f"{row[name]:.3f}" for name in ("precision", "recall", "f1")), str(row["support"])]
+        [label, *("-" if score is None else f"{score:.3f}" for score in class_scores(row)), str(row["support"])]
         for label, row in per_class.items()
     ]
     return rows, note
