@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from spectrnn.config.types import Fraction, NonNegativeInt, NumFolds, PositiveFloat, SampleRate
 from spectrnn.data.scan import Ignored
@@ -103,12 +103,17 @@ class DataSource(ABC):
         split_seed: Seed of drawn splits.
         on_error: Whether a file that cannot be read stops the run or is skipped.
         storage: Storage of the samples, as for `spectrnn.data.samples.open_samples`.
+        license: License of the recordings; None if unknown.
+        description: Sentence about the recordings; None for none.
         cache: Folder of the decoded datasets.
         cache_gb: Maximum size of the decoded datasets in GB, as for `spectrnn.data.cache_entries.prune_decoded`.
 
     Attributes:
+        group_noun: What a group is, in the singular.
         ignored: What `clips` has passed over, such as files of other kinds.
     """
+
+    group_noun: ClassVar[str] = "group"
 
     sample_rate: SampleRate
     max_seconds: PositiveFloat | None
@@ -120,6 +125,8 @@ class DataSource(ABC):
     split_seed: NonNegativeInt
     on_error: Literal["fail", "skip"]
     storage: Literal["auto", "gpu", "ram", "disk"]
+    license: str | None
+    description: str | None
     cache: str
     cache_gb: PositiveFloat | Literal["auto"] | None
     ignored: list[Ignored] = field(init=False, repr=False, compare=False, default_factory=list)

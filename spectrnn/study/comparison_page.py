@@ -204,6 +204,8 @@ class _Media:
             split_seed=0,
             on_error="skip",
             storage="ram",
+            license=None,
+            description=None,
             cache=cache,
             cache_gb=None,
         )

@@ -14,7 +14,7 @@ _MUTABLE_KEYS = {
     "resume",
     "final",
     "logger",
-    *(f"data.{name}" for name in ("storage", "cache", "cache_gb", "root", "path")),
+    *(f"data.{name}" for name in ("storage", "cache", "cache_gb", "root", "path", "license", "description")),
     "augment.background_noise.path",
     *(f"trainer.{name}" for name in ("epochs", "steps", "device", "on_nan", "log_every_n_steps")),
     *(f"trainer.{name}" for name in ("checkpoint_every_minutes", "report", "report_max_mb")),
