@@ -27,6 +27,7 @@ from spectrnn.export.parity import max_abs_differences, parity_cases, require_pa
 from spectrnn.files import atomic_directory, cache_folder, reporting_write_errors
 from spectrnn.inference.predictor import load
 from spectrnn.messages import counted
+from spectrnn.runs import find_model
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,8 @@ def demo(node: DictConfig) -> None:
 
 def write(config: DemoConfig, folder: Path) -> None:
     """Exports the model, verifies the export, and writes the page with it to an empty folder."""
-    predictor = load(config.run, "cpu", config.trust)
+    model = find_model(config.run)
+    predictor = load(str(model), "cpu", config.trust)
     classifier = predictor.classifier
     examples = load_examples(config.data, predictor.labels, config.num_examples)
     if examples:
@@ -84,7 +86,7 @@ def write(config: DemoConfig, folder: Path) -> None:
         write_onnx(classifier, onnx, model_metadata(classifier, predictor.tuned_thresholds), intermediates=True)
         cases = parity_cases(classifier, [to_float(example.waveform) for example in examples])
         require_parity(max_abs_differences(classifier, OnnxModel(onnx), cases))
-        write_page(folder, predictor, config.window, onnx, runtime, examples)
+        write_page(folder, predictor, model, config.window, onnx, runtime, examples)
 
 
 def serve(folder: Path, port: int, open_browser: bool) -> None:

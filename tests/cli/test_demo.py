@@ -1,6 +1,8 @@
 """`spectrnn demo` in a real browser: the page predicts what PyTorch predicts, for files and a microphone."""
 
+import csv
 import http.server
+import io
 import json
 import re
 import signal
@@ -10,6 +12,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -182,6 +185,60 @@ def test_long_recording_shows_the_window_at_the_playback_position(page, tmp_path
     page.wait_for_selector("#label:has-text('high')")
     page.evaluate("document.querySelector('#audio').currentTime = 0")
     page.wait_for_selector("#label:has-text('low')")
+
+
+def test_page_names_the_model_and_its_metrics(page, trained_run):
+    assert page.text_content("#description").startswith(f"{trained_run.parent.name}/{trained_run.name}: 3 classes (")
+    accuracy = json.loads((trained_run / "metrics.json").read_text())["test"]["accuracy"]
+    assert page.text_content("#results").startswith(f"On the test split: accuracy {100 * accuracy:.1f}\u00a0% (")
+
+
+def saved(page, button):
+    with page.expect_download() as download:
+        page.click(button)
+    return download.value.suggested_filename, Path(download.value.path()).read_text()
+
+
+def test_several_files_are_listed_and_saved(page, spectrnn, trained_run, tone, tmp_path):
+    time = np.arange(8000) / 8000
+    waveform = np.concatenate([0.5 * np.sin(2 * np.pi * frequency * time) for frequency in (315, 2835, 300)])
+    long, short, note = tmp_path / "long, 1.wav", tmp_path / "short.wav", tmp_path / "note.wav"
+    soundfile.write(long, waveform, 8000)
+    tone(short, 0.3, frequency=900)
+    note.write_text("this is not audio")
+    page.set_input_files("#file", [long, note, short])
+    page.wait_for_selector("#rows-of-files tr:nth-child(3) td:nth-child(3):has-text('middle')")
+    names = page.locator("#rows-of-files button").all_text_contents()
+    assert names == ["long, 1.wav", "note.wav", "short.wav"]
+    assert "the browser cannot decode it" in page.text_content("#rows-of-files tr.failed")
+    assert page.text_content("#source") == "long, 1.wav, 3.00 s"
+
+    window = json.loads(page.evaluate("fetch('model.json').then((response) => response.text())"))["window_seconds"]
+    settings = (f"window={window}", f"hop={window / 2}", "smoothing_windows=1", "format=audacity")
+    outcome = spectrnn("predict", f"run={trained_run}", long, *settings)
+    name, text = saved(page, "#audacity")
+    assert name == "long, 1.txt"
+    assert text == outcome.out
+    assert len(text.splitlines()) >= 3
+
+    _, text = saved(page, "#csv")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [*rows[0]] == ["file", "start", "end", "label", "probability", "high", "low", "middle"]
+    assert {row["file"] for row in rows} == {"long, 1.wav", "short.wav"}
+    assert [row["start"] for row in rows[1:-1]] == [row["end"] for row in rows[:-2]]
+    assert (rows[-2]["end"], rows[-1]["label"]) == ("3.000000", "middle")
+    expected = load(trained_run).predict(*soundfile.read(short, dtype="float32")).probabilities
+    assert {label: float(rows[-1][label]) for label in expected} == pytest.approx(expected, abs=1e-3)
+
+    page.click("#rows-of-files button:has-text('short.wav')")
+    page.wait_for_selector("#source:has-text('short.wav, 0.30 s')")
+    page.wait_for_selector("#label:has-text('middle')")
+    assert page.is_hidden("#recording")
+    page.click("#rows-of-files button:has-text('long')")
+    page.wait_for_selector("#source:has-text('long, 1.wav, 3.00 s')")
+    assert page.is_visible("#timeline")
+    open_file(page, short)
+    assert page.is_hidden("#files")
 
 
 @pytest.mark.parametrize("count", [0, 3, 10, 13, 20, 27])

@@ -51,11 +51,38 @@ export class Model {
     };
   }
 
+  /** Probability from which a class counts as detected: its threshold if tuned, which background classes lack, else 0.5. */
+  threshold(index) {
+    return this.thresholds ? this.thresholds[index] ?? Infinity : 0.5;
+  }
+
+  /** What the page states about probabilities (classes,): the most probable class, and whether it reaches its threshold. */
+  verdict(probabilities) {
+    const best = probabilities.indexOf(Math.max(...probabilities)), probability = probabilities[best];
+    return { label: this.labels[best], probability, confident: probability >= this.threshold(best) };
+  }
+
+  /** Probabilities (classes,) of a recording from those of its windows: of the mean of their logarithms, as `predict`. */
+  combine(results) {
+    const means = results[0].map((_, label) => {
+      return Math.exp(results.reduce((sum, result) => sum + Math.log(Math.max(result[label], 1e-12)), 0) / results.length);
+    });
+    const total = means.reduce((sum, mean) => sum + mean, 0);
+    return means.map((mean) => mean / total);
+  }
+
   /** First samples of a recording's windows, which overlap by half; the last window ends with the recording. */
   windowStarts(length) {
     const step = Math.max(1, Math.round(this.window / 2)), starts = [];
     for (let start = 0; start + this.window < length; start += step) starts.push(start);
     return length > this.window ? [...starts, length - this.window] : [0];
+  }
+
+  /** Start and end in s of the part of a recording that each of its windows stands for: halfway to its neighbors. */
+  windowSpans(starts, length) {
+    const center = (index) => starts[index] + this.window / 2;
+    const bounds = [0, ...starts.slice(1).map((_, index) => (center(index) + center(index + 1)) / 2), length];
+    return starts.map((_, index) => [bounds[index] / this.sample_rate, bounds[index + 1] / this.sample_rate]);
   }
 }
 
