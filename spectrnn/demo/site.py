@@ -12,6 +12,7 @@ import soundfile
 from spectrnn.demo.examples import Example
 from spectrnn.detection.settings import DEFAULTS
 from spectrnn.evaluation.metrics import METRICS
+from spectrnn.export.onnx_model import StreamingOnnxModel
 from spectrnn.inference.predictor import Predictor
 from spectrnn.runs import METRICS as METRICS_FILE
 from spectrnn.runs import MODEL
@@ -19,6 +20,7 @@ from spectrnn.training.loggers.base import run_name
 
 _PAGE = Path(__file__).resolve().parent / "page"
 _SHOWN_METRICS = ("accuracy", "macro_f1")  # fractions
+_NUM_REPLICAS = 4  # of a causal model for the microphone, as of spectrnn stream
 _LIVE_HOP = 0.15  # s between classifications of the microphone, without tuned thresholds
 
 
@@ -28,6 +30,7 @@ def write_page(
     model: Path,
     window: float | None,
     onnx: Path,
+    stream: StreamingOnnxModel | None,
     runtime: Path,
     examples: Sequence[Example],
 ) -> None:
@@ -39,19 +42,25 @@ def write_page(
         model: Its file, beside which the metrics of its run are.
         window: Window length in s; None for that of the tuned thresholds, else the longest training clip.
         onnx: The model, exported with its intermediates.
+        stream: The same for streams; None if it is not causal.
         runtime: Folder of onnxruntime-web.
         examples: Example clips.
     """
     shutil.copytree(_PAGE, folder, dirs_exist_ok=True)
     shutil.copytree(runtime, folder / "runtime")
     shutil.copyfile(onnx, folder / "model.onnx")
+    streaming = None
+    if stream is not None:
+        shutil.copyfile(stream.path, folder / "stream.onnx")
+        streaming = {name: stream.metadata[name] for name in ("window", "hop", "state")}
+        streaming["num_replicas"] = _NUM_REPLICAS
     entries = []
     for number, example in enumerate(examples):
         file = f"examples/{number}.wav"  # not a name from the dataset, which may be unsafe
         (folder / "examples").mkdir(exist_ok=True)
         soundfile.write(folder / file, example.waveform, predictor.sample_rate, subtype="PCM_16")
         entries.append({"file": file, "label": example.label})
-    content = model_json(predictor, window) | about_run(model) | {"examples": entries}
+    content = model_json(predictor, window) | about_run(model) | {"examples": entries, "stream": streaming}
     text = json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False)
     (folder / "model.json").write_text(text + "\n", encoding="utf-8")
 

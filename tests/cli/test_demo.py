@@ -17,10 +17,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from spectrnn import load
 from spectrnn.detection.thresholds import TunedThresholds
 from spectrnn.model import serialization
+from spectrnn.model.classifier import Classifier, build_stages
+from spectrnn.streaming.classifier import StreamingClassifier
+from spectrnn.streaming.rolling import RollingClassifier
 
 MARKUP = "<img src=x onerror=alert(1)>"  # label of an untrusted model file
 NPM_ERRORS = ("npm is not installed", "npm cannot download it")
@@ -90,6 +94,24 @@ def static(trained_run, tmp_path_factory):
     skip_without_npm(done.stderr)
     assert done.returncode == 0, done.stderr
     assert "the page has no examples: data.root=nowhere" in done.stderr
+    return folder / "page"
+
+
+@pytest.fixture(scope="module")
+def causal(trained_run, tmp_path_factory):
+    """Folder of the page for a causal model, with the model in the folder above."""
+    folder = tmp_path_factory.mktemp("causal")
+    trained, config = serialization.load(trained_run / "model.safetensors")
+    config["model"]["bidirectional"] = False
+    torch.manual_seed(0)
+    classifier = Classifier(build_stages(config, len(trained.labels)), trained.labels).eval()
+    classifier.max_train_samples.copy_(trained.max_train_samples)
+    classifier.head[1].weight.data *= 20
+    serialization.save(classifier, config, folder / "model.safetensors")
+    command = demo(f"run={folder}", f"out={folder / 'page'}", "num_examples=0")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    skip_without_npm(done.stderr)
+    assert done.returncode == 0, done.stderr
     return folder / "page"
 
 
@@ -295,18 +317,74 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def test_folder_works_on_any_server_and_labels_are_text(browser, static, tone, tmp_path):
-    handler = partial(QuietHandler, directory=str(static))
+@contextmanager
+def visit_folder(browser, folder):
+    """Opens the page of a folder, served by a plain web server."""
+    handler = partial(QuietHandler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with visit(browser, f"http://127.0.0.1:{server.server_port}/") as page:
-            open_file(page, tone(tmp_path / "high.wav", 0.25, frequency=2700))
-            assert page.text_content("#label") == MARKUP
-            assert page.locator("img").count() == 0
-            assert page.is_hidden("#examples")
-            marks = page.locator("#bars .mark:not([hidden])")
-            assert marks.evaluate_all("marks => marks.map((mark) => mark.style.left)") == ["60%", "30%"]
+            yield page
         server.shutdown()
+
+
+def test_folder_works_on_any_server_and_labels_are_text(browser, static, tone, tmp_path):
+    with visit_folder(browser, static) as page:
+        open_file(page, tone(tmp_path / "high.wav", 0.25, frequency=2700))
+        assert page.text_content("#label") == MARKUP
+        assert page.locator("img").count() == 0
+        assert page.is_hidden("#examples")
+        marks = page.locator("#bars .mark:not([hidden])")
+        assert marks.evaluate_all("marks => marks.map((mark) => mark.style.left)") == ["60%", "30%"]
+    assert not (static / "stream.onnx").exists()  # the model is not causal
+
+
+STREAM = """async ([samples, sizes]) => {
+    const { Model } = await import("./model.js"), { Stream } = await import("./stream.js");
+    const model = await Model.load(), stream = new Stream(model), results = [];
+    for (let start = 0, block = 0; start < samples.length; start += sizes[block++ % sizes.length]) {
+        const result = await stream.push(Float32Array.from(samples.slice(start, start + sizes[block % sizes.length])));
+        results.push(result && [[...result.probabilities], result.features.length, [...result.features.at(-1)]]);
+    }
+    return results;
+}"""
+
+
+def test_stream_of_a_causal_model_is_that_of_python(browser, causal):
+    classifier, config = serialization.load(causal.parent / "model.safetensors")
+    tones = [np.sin(np.arange(4000) * frequency) for frequency in (0.2, 0.7, 2.1, 0.3)]
+    samples = (0.3 * np.concatenate(tones) + np.random.default_rng(0).normal(0, 0.02, 16000)).astype(np.float32)
+    sizes = [1200, 30, 700, 80, 3000]
+    rolling = RollingClassifier(StreamingClassifier(classifier, config), int(classifier.max_train_samples), 4, 1)
+    expected = rolling.push(torch.from_numpy(samples))  # an output per frame
+    waveform = torch.from_numpy(samples[None])
+    features, _ = classifier.frontend(waveform, torch.tensor([len(samples)]))
+    with visit_folder(browser, causal) as page:
+        found = page.evaluate(STREAM, [samples.tolist(), sizes])
+    window, hop = classifier.features.window_size, classifier.features.hop_size
+    ends = np.cumsum(np.resize(sizes, len(found))).clip(max=len(samples))
+    frames = [0, *((ends - window) // hop + 1).tolist()]
+    longest = int(classifier.features.num_frames(classifier.max_train_samples))
+    for before, count, result in zip(frames, frames[1:], found, strict=False):
+        if count == before:
+            assert result is None
+            continue
+        probabilities, shown, last = result
+        assert probabilities == pytest.approx(expected[count - 1].probabilities.tolist(), abs=1e-4)
+        assert shown == min(count, longest)
+        assert last == pytest.approx(features[0, count - 1].tolist(), abs=1e-3)
+    assert np.ptp([row[0] for row in found if row], axis=0).max() > 0.05  # they vary
+
+
+def test_microphone_is_classified_by_the_stream_of_a_causal_model(browser, causal):
+    with visit_folder(browser, causal) as page:
+        with page.expect_request("**/stream.onnx"):
+            page.click("#microphone")
+        page.wait_for_selector("#label:not(:empty)")
+        assert sum(probabilities(page).values()) == pytest.approx(1, abs=1e-3)
+        assert page.is_hidden("#overlay")  # a stream has no attention weights
+        page.click("#microphone")
+        assert page.text_content("#error") == ""
 
 
 def test_folder_is_complete_and_has_the_tuned_settings(static):

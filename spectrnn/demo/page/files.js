@@ -25,6 +25,8 @@ export class FileList {
   update(index, texts, isError = false) {
     const [, ...cells] = this.#rows[index].cells;
     cells.forEach((cell, column) => (cell.textContent = texts[column] ?? ""));
+    cells[1].colSpan = isError ? 2 : 1;
+    cells[2].hidden = isError;
     this.#rows[index].classList.toggle("failed", isError);
   }
 

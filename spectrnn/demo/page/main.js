@@ -6,6 +6,7 @@ import { save, toAudacity, toCSV } from "./exports.js";
 import { FileList } from "./files.js";
 import { Model } from "./model.js";
 import { Spectrogram } from "./spectrogram.js";
+import { Stream } from "./stream.js";
 import { MAX_ROWS, Timeline } from "./timeline.js";
 
 const MIN_LIVE_SECONDS = 0.1; // length of live audio from which it is classified
@@ -259,24 +260,29 @@ async function startMicrophone() {
   classifyLive(own);
 }
 
-/** Classifies the latest window every `hop_seconds`, and shows the mean of the last results, like `spectrnn stream`. */
+/**
+ * Classifies the latest window every `hop_seconds`, and shows the mean of the last results, like `spectrnn stream`. A
+ * causal model takes only the new samples, if the browser records at its sample rate.
+ */
 async function classifyLive(own) {
-  const history = [];
+  const history = [], stream = model.stream && microphone.take(model.sample_rate) ? new Stream(model) : null;
   while (microphone && own === session) {
     const began = performance.now(), samples = microphone.latest(model.sample_rate);
     if (samples.length >= MIN_LIVE_SECONDS * model.sample_rate) {
       let result;
       try {
-        result = await model.run(samples);
+        result = await (stream ? stream.push(microphone.take(model.sample_rate)) : model.run(samples));
       } catch (error) {
         await stopMicrophone();
         return showError(`The model failed: ${error.message}.`);
       }
       if (own !== session) return;
-      history.push(result.probabilities);
-      if (history.length > model.smoothing_windows) history.shift();
-      const mean = result.probabilities.map((_, label) => history.reduce((sum, past) => sum + past[label], 0) / history.length);
-      showResult(result, mean, { smooth: true, silent: rms(samples) < SILENCE_LEVEL });
+      if (result) {
+        history.push(result.probabilities);
+        if (history.length > model.smoothing_windows) history.shift();
+        const mean = result.probabilities.map((_, label) => history.reduce((sum, past) => sum + past[label], 0) / history.length);
+        showResult(result, mean, { smooth: true, silent: rms(samples) < SILENCE_LEVEL });
+      }
     }
     const remaining = 1000 * model.hop_seconds - (performance.now() - began); // ms
     await new Promise((resolve) => setTimeout(resolve, Math.max(10, remaining)));

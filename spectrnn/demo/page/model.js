@@ -38,17 +38,23 @@ export class Model {
    * weights (heads of states), or null without attention pooling.
    */
   async run(samples) {
-    const id = ++this.#lastId;
-    const outputs = await new Promise((resolve, reject) => {
-      this.#pending.set(id, { resolve, reject });
-      this.#worker.postMessage({ id, samples });
-    });
+    const lengths = { data: BigInt64Array.of(BigInt(samples.length)), dims: [1] };
+    const outputs = await this.request("model.onnx", { waveform: { data: samples, dims: [1, samples.length] }, lengths });
     return {
       seconds: samples.length / this.sample_rate,
       probabilities: outputs.probabilities.data,
       features: toRows(outputs.features),
       attention: outputs.attention ? toRows(outputs.attention) : null,
     };
+  }
+
+  /** Runs the model in a file with inputs by name, `data` and `dims`; returns its outputs likewise. */
+  request(file, inputs) {
+    const id = ++this.#lastId;
+    return new Promise((resolve, reject) => {
+      this.#pending.set(id, { resolve, reject });
+      this.#worker.postMessage({ id, file, inputs });
+    });
   }
 
   /** Probability from which a class counts as detected: its threshold if tuned, which background classes lack, else 0.5. */
