@@ -82,8 +82,8 @@ def autocast_dtype(name: str, device: torch.device, key: str) -> torch.dtype | N
     return _PRECISIONS[name]
 
 
-def log_device(device: torch.device, dtype: torch.dtype | None = None) -> None:
-    """Logs what a command computes on, and in which precision.
+def describe_device(device: torch.device, dtype: torch.dtype | None = None) -> str:
+    """Describes what a command computes on, and in which precision: ``cpu (2 threads), fp32``.
 
     Args:
         device: Device of the command.
@@ -93,7 +93,12 @@ def log_device(device: torch.device, dtype: torch.dtype | None = None) -> None:
     cpu = f"{threads} thread{'s' * (threads > 1)}"
     details = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu
     precision = next(name for name, value in _PRECISIONS.items() if value == dtype)
-    log.info("computing on %s (%s), %s", device, details, precision)
+    return f"{device} ({details}), {precision}"
+
+
+def log_device(device: torch.device, dtype: torch.dtype | None = None) -> None:
+    """Logs what a command computes on; arguments as for `describe_device`."""
+    log.info("computing on %s", describe_device(device, dtype))
 
 
 @contextmanager

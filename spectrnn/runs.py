@@ -28,8 +28,10 @@ LOCK = ".hydra/lock"  # held by the process that uses a run folder
 RESUMED = ".hydra/resumed"  # where Hydra describes a resumed run, until its checkpoint has accepted the new config
 
 # Keys of data that change neither the clips of a dataset nor its splits, besides damaged files.
-_CORPUS_INDEPENDENT_KEYS = {"cache", "cache_gb", "storage", "download", "max_seconds", "sample_rate", "on_error"}
-_CORPUS_INDEPENDENT_KEYS |= {"sampling", "sampling_power"}
+_CORPUS_INDEPENDENT_KEYS = {
+    *("cache", "cache_gb", "storage", "download", "max_seconds", "sample_rate", "sampling", "sampling_power"),
+    *("on_error", "license", "description"),
+}
 
 
 class RunSummary(NamedTuple):

@@ -113,13 +113,18 @@ class DataSource(ABC):
         negative_share: Fraction of the training clips that are windows of `negatives`.
         hard_share: Fraction of these windows that are drawn from the hardest ones.
         storage: Storage of the samples, as for `spectrnn.data.samples.open_samples`.
+        license: License of the recordings; None if unknown.
+        description: Sentence about the recordings; None for none.
         cache: Folder of the decoded datasets.
         cache_gb: Maximum size of the decoded datasets in GB, as for `spectrnn.data.cache_entries.prune_decoded`.
 
     Attributes:
         has_label_sets: Whether a clip may have any number of labels, so that only some tasks can be trained.
+        group_noun: What a group is, in the singular.
         ignored: What `clips` has passed over, such as files of other kinds.
     """
+
+    group_noun: ClassVar[str] = "group"
 
     sample_rate: SampleRate
     max_seconds: PositiveFloat | None
@@ -137,6 +142,8 @@ class DataSource(ABC):
     negative_share: Fraction
     hard_share: Fraction
     storage: Literal["auto", "gpu", "ram", "disk"]
+    license: str | None
+    description: str | None
     cache: str
     cache_gb: PositiveFloat | Literal["auto"] | None
     has_label_sets: ClassVar[bool] = False

@@ -5,11 +5,12 @@ import signal
 import tempfile
 import webbrowser
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from annotated_types import Ge, Le
 from omegaconf import DictConfig
 
@@ -22,11 +23,15 @@ from spectrnn.demo.server import Server
 from spectrnn.demo.site import write_page
 from spectrnn.errors import UserError
 from spectrnn.export.graph import model_metadata, write_onnx
-from spectrnn.export.onnx_model import OnnxModel
+from spectrnn.export.onnx_model import Array, OnnxModel, StreamingOnnxModel
 from spectrnn.export.parity import max_abs_differences, parity_cases, require_parity
+from spectrnn.export.streaming import streaming_differences, write_streaming_onnx
 from spectrnn.files import atomic_directory, cache_folder, reporting_write_errors
 from spectrnn.inference.predictor import load
 from spectrnn.messages import counted
+from spectrnn.model.header import read_header
+from spectrnn.runs import find_model
+from spectrnn.streaming.classifier import StreamingClassifier
 
 log = logging.getLogger(__name__)
 
@@ -73,18 +78,34 @@ def demo(node: DictConfig) -> None:
 
 def write(config: DemoConfig, folder: Path) -> None:
     """Exports the model, verifies the export, and writes the page with it to an empty folder."""
-    predictor = load(config.run, "cpu", config.trust)
+    model = find_model(config.run)
+    predictor = load(str(model), "cpu", config.trust)
     classifier = predictor.classifier
     examples = load_examples(config.data, predictor.labels, config.num_examples)
     if examples:
         log.info("the page includes %s of the dataset, such as %s", counted(len(examples), "clip"), examples[0].path)
     runtime = runtime_dir(cache_folder(config.cache))
     with tempfile.TemporaryDirectory() as temporary:
-        onnx = Path(temporary) / "model.onnx"
-        write_onnx(classifier, onnx, model_metadata(classifier, predictor.tuned_thresholds), intermediates=True)
-        cases = parity_cases(classifier, [to_float(example.waveform) for example in examples])
-        require_parity(max_abs_differences(classifier, OnnxModel(onnx), cases))
-        write_page(folder, predictor, config.window, onnx, runtime, examples)
+        onnx, stream = Path(temporary) / "model.onnx", None
+        metadata = model_metadata(classifier, predictor.tuned_thresholds)
+        clips = [to_float(example.waveform) for example in examples]
+        write_onnx(classifier, onnx, metadata, intermediates=True)
+        require_parity(max_abs_differences(classifier, OnnxModel(onnx), parity_cases(classifier, clips)))
+        with suppress(UserError):  # a model that is not causal: the page classifies the microphone window by window
+            stream = StreamingClassifier(classifier, read_header(model)["config"])
+        streaming_onnx = _export_stream(stream, Path(temporary) / "stream.onnx", metadata, clips) if stream else None
+        write_page(folder, predictor, model, config.window, onnx, streaming_onnx, runtime, examples)
+
+
+def _export_stream(
+    stream: StreamingClassifier, path: Path, metadata: dict[str, Any], clips: list[Array]
+) -> StreamingOnnxModel:
+    """Exports a causal model for streams, and verifies the export on clips, or on noise if there are none."""
+    write_streaming_onnx(stream, path, metadata, intermediates=True)
+    exported = StreamingOnnxModel(path)
+    noise = np.random.default_rng(0).normal(0, 0.1, stream.classifier.sample_rate).astype(np.float32)
+    require_parity(streaming_differences(stream.classifier, exported, clips or [noise]))
+    return exported
 
 
 def serve(folder: Path, port: int, open_browser: bool) -> None:

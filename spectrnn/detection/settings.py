@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 # For models without tuned thresholds.
 _DEFAULT_THRESHOLD = 0.5
-_DEFAULTS: dict[str, Any] = {"smoothing_windows": 3, "offset_ratio": 0.8, "min_event_seconds": 0.0}
+DEFAULTS: dict[str, Any] = {"smoothing_windows": 3, "offset_ratio": 0.8, "min_event_seconds": 0.0}
 
 
 @dataclass(kw_only=True)
@@ -82,8 +82,8 @@ class DetectionSettings(WindowSettings):
             log.warning(
                 "the model file has no tuned thresholds: using %g; threshold=NUMBER sets another", _DEFAULT_THRESHOLD
             )
-        values = _DEFAULTS | (asdict(tuned) if tuned else {})
-        values = {name: values[name] if (own := getattr(config, name)) is None else own for name in _DEFAULTS}
+        values = DEFAULTS | (asdict(tuned) if tuned else {})
+        values = {name: values[name] if (own := getattr(config, name)) is None else own for name in DEFAULTS}
         settings = cls(window=window, hop=hop, thresholds=thresholds, **values)
         if tuned and config.threshold == "model":
             different = [n for n in ("window", "hop", "smoothing_windows") if getattr(settings, n) != getattr(tuned, n)]

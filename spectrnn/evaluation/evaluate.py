@@ -61,6 +61,8 @@ _SPLIT_INDEPENDENT_KEYS = {
     "sampling",
     "sampling_power",
     "on_error",
+    "license",
+    "description",
 }
 
 
@@ -87,38 +89,42 @@ class OpenedModel(NamedTuple):
     Attributes:
         path: Model file.
         classifier: Classifier in evaluation mode.
+        config: Config of the run that trained it, plain containers, with paths that lead to the run's data.
+        source: Data source of the dataset.
         dataset: Dataset with the classifier's labels.
         batches: Batches of the split.
         is_held_out: Whether none of the clips were trained on, as far as is known.
         unknown_labels: Number of clips per label that the model does not know; they are not in the dataset.
         notes: Sentences for the report.
-        config: Resolved config of the run that trained the model.
     """
 
     path: Path
     classifier: Classifier
+    config: dict[str, Any]
+    source: DataSource
     dataset: Dataset
     batches: BucketedBatches
     is_held_out: bool
     unknown_labels: dict[str, int]
     notes: list[str]
-    config: dict[str, Any]
 
 
-def open_model(config: DictConfig, errors: ErrorCollector) -> OpenedModel:
+def open_model(config: DictConfig, errors: ErrorCollector, device: torch.device | None = None) -> OpenedModel:
     """Opens the model and the split of a command, and warns about clips that were trained on or are skipped.
 
     Args:
-        config: Config with the keys data, run, split, batch_size, device and trust.
+        config: Config with the keys data, run, split, batch_size, trust and, unless it is given, device.
         errors: Errors in the config so far, which are raised together with those that are found here.
+        device: Device of the command; None for that of the config.
 
     Raises:
         UserError: An error in the config, the model or the dataset.
     """
     path: Path = errors.collect(find_model, config.run)
-    device: torch.device = errors.collect(pick_device, config.device)
+    device = device or errors.collect(pick_device, config.device)
     source: DataSource = errors.collect(instantiate, config.data, "data", DataSource)
     errors.raise_if_any()
+    assert device is not None
     log_device(device)
     classifier, trained = serialization.load(path, device, config.trust)
     if source.sample_rate != classifier.sample_rate:
@@ -135,7 +141,8 @@ def open_model(config: DictConfig, errors: ErrorCollector) -> OpenedModel:
         log.warning("%s", notes[0])
     is_held_out = config.split not in ("train", "all") or not is_same_dataset(now, before)
     batches = dataset.batches(config.split, config.batch_size, device, cover=True)
-    return OpenedModel(path, classifier, dataset, batches, is_held_out, dict(unknown), notes, trained)
+    trained = {**trained, "data": before}
+    return OpenedModel(path, classifier, trained, source, dataset, batches, is_held_out, dict(unknown), notes)
 
 
 @reporting_out_of_memory("batch_size")

@@ -56,6 +56,11 @@ def class_indices(answer: Any) -> int | list[int]:
     return int(answer) if np.ndim(answer) == 0 else np.flatnonzero(answer).tolist()
 
 
+def is_of_class(targets: Array, index: int) -> Array:
+    """Whether each clip is of a class, bool (clips,), from targets as in `Outcome`."""
+    return targets == index if targets.ndim == 1 else targets[:, index]
+
+
 class ClassCounts(NamedTuple):
     """Numbers of clips per class, for one or several samples of a split; a clip may count several times.
 
@@ -234,9 +239,9 @@ class ClassRankings:
 
     def _of_each_class(self, function: Callable[[Array, Array], Array], weights: Array) -> Array:
         values = np.full((len(weights), self._probabilities.shape[1]), np.nan)
-        is_set = self._targets.ndim == 2
-        for index in np.flatnonzero(self._targets.any(0)) if is_set else np.unique(self._targets):
-            positive = self._targets[:, index] if is_set else self._targets == index
+        occurring = np.unique(self._targets) if self._targets.ndim == 1 else np.flatnonzero(self._targets.any(0))
+        for index in occurring:
+            positive = is_of_class(self._targets, index)
             values[:, index] = _ranking_value(function, self._probabilities[:, index], positive, weights)
         return values
 

@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from spectrnn.config.instantiate import instantiate, to_container, validate_kwargs
+from spectrnn.config.instantiate import to_container, validate_kwargs
 from spectrnn.config.types import Fraction, PositiveInt
 from spectrnn.data.batches import BucketedBatches
-from spectrnn.data.clips import DataSource
-from spectrnn.data.dataset import Dataset, open_dataset_for_evaluation
+from spectrnn.data.dataset import Dataset
 from spectrnn.detection.thresholds import read_thresholds
 from spectrnn.errors import ErrorCollector, UserError
-from spectrnn.evaluation.evaluate import compute_metrics, mean_over_crops, predict_batches, warn_about_train_overlap
+from spectrnn.evaluation.evaluate import OpenedModel, compute_metrics, mean_over_crops, open_model, predict_batches
 from spectrnn.evaluation.metrics import Outcome, metrics_of
 from spectrnn.export.card import ModelStats, write_card
+from spectrnn.export.conditions import accuracy_by_condition
 from spectrnn.export.golden import FOLDER, GoldenClip, write_golden
 from spectrnn.export.graph import model_metadata, write_onnx
 from spectrnn.export.onnx_model import Array, OnnxModel, StreamingOnnxModel, import_optional, load_onnx
@@ -28,9 +28,7 @@ from spectrnn.export.parity import interleaved_timings, max_abs_differences, par
 from spectrnn.export.quantize import quantize_weights
 from spectrnn.export.streaming import streaming_differences, write_streaming_onnx
 from spectrnn.files import replace_directory, reporting_write_errors
-from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
-from spectrnn.runs import find_model, with_run_paths
 from spectrnn.streaming.classifier import StreamingClassifier
 
 log = logging.getLogger(__name__)
@@ -74,27 +72,19 @@ def export(node: DictConfig) -> Path:
     errors = ErrorCollector()
     for name in ("onnx", "onnxruntime"):
         errors.collect(import_optional, name)
-    path: Path = errors.collect(find_model, config.run)
-    source: DataSource = errors.collect(instantiate, config.data, "data", DataSource)
-    errors.raise_if_any()
-    out = _output_folder(config, path)
-    classifier, trained = serialization.load(path, _CPU, config.trust)
-    if source.sample_rate != classifier.sample_rate:
-        raise UserError(f"data.sample_rate={source.sample_rate}: the model needs {classifier.sample_rate} Hz")
-    stream = StreamingClassifier(classifier, trained) if config.streaming else None
-    label_format = classifier.task.label_format
-    dataset, _ = open_dataset_for_evaluation(source, config.split, classifier.labels, _CPU, label_format)
-    trained = {**trained, "data": with_run_paths(trained.get("data"), path.parent)}
-    warn_about_train_overlap(config.data or {}, trained["data"], path, dataset, config.split)
-    tuned_thresholds = read_thresholds(path)
+    model = open_model(node, errors, _CPU)
+    classifier = model.classifier
+    out = _output_folder(config, model.path)
+    stream = StreamingClassifier(classifier, model.config) if config.streaming else None
+    tuned_thresholds = read_thresholds(model.path)
     metadata = model_metadata(classifier, tuned_thresholds)
-    clips = sample_clips(dataset, config.split, config.num_parity_clips)
+    clips = sample_clips(model.dataset, config.split, config.num_parity_clips)
     with reporting_write_errors(f"out={out}"), replace_directory(out) as folder:
         if stream:
             write_streaming_onnx(stream, folder / MODEL, metadata)
         else:
             write_onnx(classifier, folder / MODEL, metadata)
-        stats = _verify_and_measure(config, classifier, dataset, [clip.waveform for clip in clips], folder / MODEL)
+        stats = _verify_and_measure(config, model, [clip.waveform for clip in clips], folder / MODEL)
         shortest: dict[str | None, GoldenClip] = {}  # of each class
         for clip in clips:
             shortest.setdefault(clip.label, clip)
@@ -107,16 +97,16 @@ def export(node: DictConfig) -> Path:
         shutil.copyfile(Path(__file__).with_name(example), folder / "example.py")
         write_card(
             folder / "README.md",
-            classifier=classifier,
-            config=trained,
-            source=source,
+            model=model,
             settings=config.data or {},
-            dataset=dataset,
             split=config.split,
             tuned_thresholds=tuned_thresholds,
             license=config.license,
             state=exported.metadata.get("state"),
             stats=stats,
+            conditions=accuracy_by_condition(
+                model.source, model.dataset, model.batches, [*stats.values()][-1].is_correct
+            ),
         )
     log.info("%s\n\nexported to %s", "\n".join(_summary(stats, config.split)), out)
     return out
@@ -125,16 +115,18 @@ def export(node: DictConfig) -> Path:
 def sample_clips(dataset: Dataset, split: str, count: int) -> list[GoldenClip]:
     """Returns up to `count` clips of a split, evenly spread over its classes, the shortest first."""
     rows = dataset.rows(split)
-    rows = rows[dataset.targets(rows).argsort(kind="stable")]
+    labels = [dataset.clips[row].label for row in rows]
+    rows = rows[np.argsort(labels, kind="stable")]
     rows = np.unique(rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)])
     batches = dataset.batches(rows, 1, _CPU).epoch()
     return [GoldenClip(dataset.clips[int(batch.rows)].label, batch.waveform[0].numpy()) for batch in batches]
 
 
 def _verify_and_measure(
-    config: ExportConfig, classifier: Classifier, dataset: Dataset, clips: Sequence[Array], path: Path
+    config: ExportConfig, model: OpenedModel, clips: Sequence[Array], path: Path
 ) -> dict[str, ModelStats]:
     """Verifies an exported file, quantizes it if requested, and returns its measurements by type of weights."""
+    classifier, dataset = model.classifier, model.dataset
     models = {"float32": load_onnx(path, threads=1)}
     sizes = {"float32": path.stat().st_size}
     differences = {"float32": _differences(classifier, models["float32"], clips)}
@@ -146,24 +138,21 @@ def _verify_and_measure(
         differences["int8"] = _differences(classifier, models["int8"], clips)
     seconds = interleaved_timings(list(models.values()), clips)
     audio_seconds = sum(map(len, clips)) / classifier.sample_rate
-    batches = {
-        split: dataset.batches(split, config.batch_size, _CPU, cover=True)
-        for split in dict.fromkeys(["val", str(config.split)])
-        if len(dataset.rows(split))
-    }
-    stats = {
-        name: ModelStats(
+    batches = {"val": dataset.batches("val", config.batch_size, _CPU, cover=True)} if len(dataset.rows("val")) else {}
+    batches[config.split] = model.batches
+    metrics = metrics_of(classifier.task)
+    stats = {}
+    for (name, exported), model_seconds in zip(models.items(), seconds, strict=True):
+        # The float32 file has just been verified to compute what the classifier does, which is faster in batches.
+        used = classifier if name == "float32" else exported
+        results = {split: _predict(classifier, used, split_batches) for split, split_batches in batches.items()}
+        stats[name] = ModelStats(
             size=sizes[name],
-            # The float32 file has just been verified to compute what the classifier does, which is faster in batches.
-            reports={
-                split: _report(classifier, classifier if name == "float32" else model, split_batches)
-                for split, split_batches in batches.items()
-            },
+            reports={split: compute_metrics(result, classifier.labels, metrics) for split, result in results.items()},
+            is_correct=results[config.split].correct,
             differences=differences[name],
             speed=audio_seconds / model_seconds,
         )
-        for (name, model), model_seconds in zip(models.items(), seconds, strict=True)
-    }
     main = classifier.task.metrics[0]
     accuracies = [measured.reports[config.split][main] for measured in stats.values()]
     if accuracies[0] - accuracies[-1] > config.max_int8_accuracy_drop:
@@ -182,17 +171,17 @@ def _differences(classifier: Classifier, exported: OnnxModel, clips: Sequence[Ar
     return differences
 
 
-def _report(classifier: Classifier, model: Classifier | OnnxModel, batches: BucketedBatches) -> dict[str, Any]:
+def _predict(classifier: Classifier, model: Classifier | OnnxModel, batches: BucketedBatches) -> Outcome:
+    """Evaluates either model on a split."""
     if isinstance(model, Classifier):
-        outcome = predict_batches(model, batches, progress=True)
-    else:
-        outputs = [
-            (model.run(batch.waveform.numpy(), batch.lengths.numpy()), batch.rows.numpy(), batch.weights.numpy())
-            for batch in batches.epoch()
-        ]
-        columns = (np.concatenate(column) for column in zip(*outputs, strict=True))
-        outcome = Outcome.of(classifier.task, mean_over_crops(classifier.task, *columns), batches.targets)
-    return compute_metrics(outcome, classifier.labels, metrics_of(classifier.task))
+        return predict_batches(model, batches, progress=True)
+    outputs = [
+        (model.run(batch.waveform.numpy(), batch.lengths.numpy()), batch.rows.numpy(), batch.weights.numpy())
+        for batch in batches.epoch()
+    ]
+    columns = (np.concatenate(column) for column in zip(*outputs, strict=True))
+    probabilities = mean_over_crops(classifier.task, *columns)
+    return Outcome.of(classifier.task, probabilities, batches.targets, batches.seconds)
 
 
 def _output_folder(config: ExportConfig, model: Path) -> Path:

@@ -22,11 +22,12 @@ class StreamingGraph(nn.Module):
 
     Args:
         stream: Streaming classifier on the CPU, in evaluation mode; it is copied.
+        intermediates: Whether to also return features.
     """
 
-    def __init__(self, stream: StreamingClassifier) -> None:
+    def __init__(self, stream: StreamingClassifier, intermediates: bool) -> None:
         super().__init__()
-        self.stream = deepcopy(stream)
+        self.stream, self.intermediates = deepcopy(stream), intermediates
         self.stream.classifier.features.stft = ConvolutionalSTFT(self.stream.classifier.features)
 
     def forward(self, waveform: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
@@ -37,23 +38,29 @@ class StreamingGraph(nn.Module):
             state: State after the previous block.
 
         Returns:
-            Probabilities (batch, classes) of the stream so far, and the next state.
+            Probabilities (batch, classes) of the stream so far; with `intermediates`, normalized features of the block
+            (batch, frames, bins); and the next state.
         """
         x, pending = self.stream.classifier.features.mel_step(waveform, state[0])
-        states = self.stream.step(x, state[1:])
-        return self.stream.probabilities(states), pending, *states
+        x, states = self.stream.step(x, state[1:])
+        features = (x,) if self.intermediates else ()
+        return self.stream.probabilities(states), *features, pending, *states
 
 
-def write_streaming_onnx(stream: StreamingClassifier, path: Path, metadata: dict[str, Any]) -> None:
+def write_streaming_onnx(
+    stream: StreamingClassifier, path: Path, metadata: dict[str, Any], intermediates: bool = False
+) -> None:
     """Writes a streaming classifier as an ONNX file.
 
-    Inputs are ``waveform`` (batch, samples) and the state; outputs ``probabilities`` (batch, classes) and the next
-    state, with the prefix ``next_``. The metadata contain the initial state under ``state``.
+    Inputs are ``waveform`` (batch, samples) and the state; outputs ``probabilities`` (batch, classes), with
+    `intermediates` ``features`` (batch, frames, bins), and the next state, with the prefix ``next_``. The metadata
+    contain the initial state under ``state``.
 
     Args:
         stream: Streaming classifier on the CPU, in evaluation mode.
         path: ONNX file.
         metadata: Metadata from `graph.model_metadata`.
+        intermediates: Whether the model also returns features.
 
     Raises:
         UserError: The package onnx is not installed.
@@ -64,10 +71,17 @@ def write_streaming_onnx(stream: StreamingClassifier, path: Path, metadata: dict
     # Traced as after the first block: with pending samples, of which the initial state has none.
     state = (torch.zeros(2, features.window_size - features.hop_size), *initial[1:])
     dynamic = {name: {0: "batch"} for name in names} | {"pending": {0: "batch", 1: "pending"}}
-    outputs = {"probabilities": {0: "batch"}, **{NEXT + name: dict(axes) for name, axes in dynamic.items()}}
+    outputs = {"probabilities": {0: "batch"}} | ({"features": {0: "batch", 1: "frames"}} if intermediates else {})
+    outputs |= {NEXT + name: dict(axes) for name, axes in dynamic.items()}
     outputs[NEXT + "pending"][1] = "next_pending"
     inputs = {"waveform": {0: "batch", 1: "samples"}, **dynamic}
-    export_onnx(StreamingGraph(stream).eval(), (torch.zeros(2, 3 * features.hop_size), *state), inputs, outputs, path)
+    export_onnx(
+        StreamingGraph(stream, intermediates).eval(),
+        (torch.zeros(2, 3 * features.hop_size), *state),
+        inputs,
+        outputs,
+        path,
+    )
     # The exporter drops inputs that no output depends on, such as a state that is always replaced.
     used = {entry.name for entry in import_optional("onnx").load(path).graph.input}
     entries = [_state_entry(name, tensor) for name, tensor in zip(names, initial, strict=True) if name in used]

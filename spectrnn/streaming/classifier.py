@@ -70,22 +70,30 @@ class StreamingClassifier(nn.Module):
         x, pending = features.mel_step(waveform, pending)
         states = tuple(rest)
         if x.shape[1]:
-            states = self.step(x, states)
+            _, states = self.step(x, states)
         elif not states[0].any():  # before the first frame: padded with zeros to one, like a short clip
             x, _ = features.mel_step(
                 waveform.new_zeros(len(waveform), features.window_size - pending.shape[1]), pending
             )
-            return self.probabilities(self.step(x, states)), (pending, *states)
+            return self.probabilities(self.step(x, states)[1]), (pending, *states)
         return self.probabilities(states), (pending, *states)
 
-    def step(self, x: Tensor, state: StreamState) -> StreamState:
-        """Frames of `mel_step` (batch, frames, n_mels), at least one, state without pending samples -> same."""
+    def step(self, x: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
+        """Processes frames.
+
+        Args:
+            x: Frames of `mel_step`, at least one, (batch, frames, n_mels).
+            state: State without pending samples.
+
+        Returns:
+            Normalized features (batch, frames, bins), and the next state without pending samples.
+        """
         model, start, end = self.classifier, self._encoder_start, self._encoder_end
         count = state[0] + x.shape[1]
         x, features_state = model.features.compress(x, state[1:start])
         x = model.normalization(x, torch.full((len(x),), x.shape[1], device=x.device))
-        x, encoder_state = model.encoder.step(x, state[start:end])
-        return count, *features_state, *encoder_state, *model.pooling.step(x, state[end:], count)
+        hidden, encoder_state = model.encoder.step(x, state[start:end])
+        return x, (count, *features_state, *encoder_state, *model.pooling.step(hidden, state[end:], count))
 
     def probabilities(self, state: StreamState) -> Tensor:
         """State without pending samples -> calibrated probabilities (batch, classes)."""

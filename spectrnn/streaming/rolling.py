@@ -77,7 +77,7 @@ class RollingClassifier:
             frames_until_output = self.output_stride - self.frames % self.output_stride
             size = min(frames_until_output, self.reset_stride - frames_since_reset)
             part, x = x[:, :size], x[:, size:]
-            self.state = self.classifier.step(part.expand(self.num_replicas, -1, -1), self.state)
+            _, self.state = self.classifier.step(part.expand(self.num_replicas, -1, -1), self.state)
             self.frames += part.shape[1]
             if part.shape[1] == frames_until_output:
                 predictions.append(self._predict())

@@ -218,6 +218,8 @@ class _Media:
             negative_share=0,
             hard_share=0,
             storage="ram",
+            license=None,
+            description=None,
             cache=cache,
             cache_gb=None,
         )

@@ -14,7 +14,7 @@ _MUTABLE_KEYS = {
     "resume",
     "final",
     "logger",
-    *(f"data.{name}" for name in ("storage", "cache", "cache_gb", "root", "path")),
+    *(f"data.{name}" for name in ("storage", "cache", "cache_gb", "root", "path", "license", "description")),
     "augment.background_noise.path",
     "augment.rir.path",
     *(f"trainer.{name}" for name in ("epochs", "steps", "device", "on_nan", "log_every_n_steps")),

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from spectrnn.data.batches import Batch
 from spectrnn.evaluation.confusion import Confusion
-from spectrnn.evaluation.metrics import Array
+from spectrnn.evaluation.metrics import Array, Outcome, is_of_class
 from spectrnn.evaluation.plots import confusion_figure, spectrogram_figure
 from spectrnn.messages import format_seconds
 from spectrnn.model.classifier import Classifier
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _NUM_CLIPS = 4  # of a batch that is logged
+_MAX_PR_CURVES = 20  # of a split: more classes have none
 
 
 class RunLogger:
@@ -55,6 +56,11 @@ class RunLogger:
         for logger in self.loggers:
             logger.start(folder, hyperparameters, resumed_at)
             self.started.append(logger)
+
+    def log_text(self, tag: str, text: str) -> None:
+        """Logs a text about the run in Markdown."""
+        for logger in self.started:
+            logger.log_text(tag, text)
 
     def flush(self) -> None:
         """Writes what is pending to the logs."""
@@ -122,11 +128,9 @@ class RunLogger:
             self._log_figure(f"train_clips/features{suffix}", figure, step)
             for index, length in enumerate(clips.lengths.tolist()):
                 samples = clips.waveform[index, :length].clamp(-1, 1).cpu().numpy()
-                title = re.sub(r"[^\w.-]+", "_", titles[index])  # a label may contain what a tag or file name must not
+                tag = f"train_clips/audio{suffix}/{index}_{_tag_part(titles[index])}"
                 for logger in self.started:
-                    logger.log_audio(
-                        f"train_clips/audio{suffix}/{index}_{title}", samples, classifier.sample_rate, step
-                    )
+                    logger.log_audio(tag, samples, classifier.sample_rate, step)
 
     @torch.no_grad()
     def log_attention(self, classifier: Classifier, batch: Batch, titles: Sequence[str], step: int) -> None:
@@ -147,6 +151,20 @@ class RunLogger:
         """Logs the confusion matrix of a split."""
         if self.started:
             self._log_figure(f"{split}/confusion", confusion_figure(confusion), step)
+
+    def log_pr_curves(self, split: str, outcome: Outcome, labels: Sequence[str], step: int) -> None:
+        """Logs a precision-recall curve of each class of a split, unless there are many.
+
+        Args:
+            split: Name of the split.
+            outcome: Answers for the clips of the split.
+            labels: Class names.
+            step: Number of clips seen.
+        """
+        for index, label in enumerate(labels if len(labels) <= _MAX_PR_CURVES else ()):
+            for logger in self.started:
+                tag = f"{split}_pr_curve/{_tag_part(label)}"
+                logger.log_pr_curve(tag, is_of_class(outcome.targets, index), outcome.probabilities[:, index], step)
 
     def finish(self, metrics: Mapping[str, float], step: int) -> None:
         """Logs the final metrics of the best classifier."""
@@ -170,6 +188,11 @@ class NullLogger(RunLogger):
 
     def log_epoch(self, step: int, metrics: Mapping[str, Any], is_best: bool, seconds_left: float) -> None:
         """Does nothing."""
+
+
+def _tag_part(label: str) -> str:
+    """A label without what a tag or file name must not contain."""
+    return re.sub(r"[^\w.-]+", "_", label)
 
 
 def _per_clip(x: Tensor, lengths: Tensor) -> list[Array]:

@@ -37,6 +37,7 @@ from spectrnn.runs import METRICS, MODEL, UNREADABLE, commit_resumed_config, ori
 from spectrnn.threads import release_memory
 from spectrnn.training import checkpoint
 from spectrnn.training.advice import dataset_warnings, log_warnings, shift_warnings, training_sample, training_warnings
+from spectrnn.training.environment import describe_environment
 from spectrnn.training.hyperparameters import hyperparameters
 from spectrnn.training.logger import RunLogger
 from spectrnn.training.trainer import Trainer, seed_generators
@@ -83,8 +84,12 @@ class RunFolder:
         commit_resumed_config(self.path)
         overrides = original_overrides(self.path) or []
         self.logger.start(self.path, hyperparameters(self.config, choices, overrides), resumed_at)
+        config = OmegaConf.to_yaml(OmegaConf.create(self.config))
+        self.logger.log_text("config", f"```yaml\n{config}```")
+        self.logger.log_text("overrides", "\n".join(f"    {override}" for override in overrides) or "none")
+        self.logger.log_text("environment", describe_environment(self.trainer.device, self.trainer.precision))
         self.dataset.list_skipped(self.path)
-        OmegaConf.save(OmegaConf.create(self.config), self.path / "config.yaml")
+        (self.path / "config.yaml").write_text(config, encoding="utf-8")
         if resumed_at is None:
             checkpoint.save(self.trainer.state_dict(), self.config, self.path)
 
@@ -152,8 +157,8 @@ class RunFolder:
             "history": [{key: epoch[key] for key in ("epoch", "train", "val")} for epoch in trainer.history],
             "versions": package_versions(),
         }
-        # The curves of the validation split end with the last epoch, which need not be the best one.
-        names = {"val": "val/best_", "test": "test/"}
+        # Not val/accuracy, whose curve ends with the last epoch, which need not be the best one.
+        names = {"val": "best_model/val_", "test": "test/"}
         final = {names[split] + name: value for split, score in scores.items() for name, value in score.items()}
         self.logger.finish(final, step)
         if results:
@@ -193,6 +198,7 @@ class RunFolder:
             with optional_picture(f"the confusion matrix of the {split} split"):
                 confusion = Confusion.count(outcome.decisions, outcome.targets, classifier.labels)
                 self.logger.log_confusion(split, confusion, step)
+                self.logger.log_pr_curves(split, outcome, classifier.labels, step)
         self.logger.flush()
 
     def _training_accuracy(self, classifier: Classifier) -> float:

@@ -1,6 +1,8 @@
 """`spectrnn demo` in a real browser: the page predicts what PyTorch predicts, for files and a microphone."""
 
+import csv
 import http.server
+import io
 import json
 import re
 import signal
@@ -10,14 +12,19 @@ import threading
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from spectrnn import load
 from spectrnn.detection.thresholds import TunedThresholds
 from spectrnn.model import serialization
+from spectrnn.model.classifier import Classifier, build_stages
+from spectrnn.streaming.classifier import StreamingClassifier
+from spectrnn.streaming.rolling import RollingClassifier
 
 MARKUP = "<img src=x onerror=alert(1)>"  # label of an untrusted model file
 NPM_ERRORS = ("npm is not installed", "npm cannot download it")
@@ -87,6 +94,24 @@ def static(trained_run, tmp_path_factory):
     skip_without_npm(done.stderr)
     assert done.returncode == 0, done.stderr
     assert "the page has no examples: data.root=nowhere" in done.stderr
+    return folder / "page"
+
+
+@pytest.fixture(scope="module")
+def causal(trained_run, tmp_path_factory):
+    """Folder of the page for a causal model, with the model in the folder above."""
+    folder = tmp_path_factory.mktemp("causal")
+    trained, config = serialization.load(trained_run / "model.safetensors")
+    config["model"]["bidirectional"] = False
+    torch.manual_seed(0)
+    classifier = Classifier(build_stages(config, len(trained.labels)), trained.labels).eval()
+    classifier.max_train_samples.copy_(trained.max_train_samples)
+    classifier.head[1].weight.data *= 20
+    serialization.save(classifier, config, folder / "model.safetensors")
+    command = demo(f"run={folder}", f"out={folder / 'page'}", "num_examples=0")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    skip_without_npm(done.stderr)
+    assert done.returncode == 0, done.stderr
     return folder / "page"
 
 
@@ -184,6 +209,60 @@ def test_long_recording_shows_the_window_at_the_playback_position(page, tmp_path
     page.wait_for_selector("#label:has-text('low')")
 
 
+def test_page_names_the_model_and_its_metrics(page, trained_run):
+    assert page.text_content("#description").startswith(f"{trained_run.parent.name}/{trained_run.name}: 3 classes (")
+    accuracy = json.loads((trained_run / "metrics.json").read_text())["test"]["accuracy"]
+    assert page.text_content("#results").startswith(f"On the test split: accuracy {100 * accuracy:.1f}\u00a0% (")
+
+
+def saved(page, button):
+    with page.expect_download() as download:
+        page.click(button)
+    return download.value.suggested_filename, Path(download.value.path()).read_text()
+
+
+def test_several_files_are_listed_and_saved(page, spectrnn, trained_run, tone, tmp_path):
+    time = np.arange(8000) / 8000
+    waveform = np.concatenate([0.5 * np.sin(2 * np.pi * frequency * time) for frequency in (315, 2835, 300)])
+    long, short, note = tmp_path / "long, 1.wav", tmp_path / "short.wav", tmp_path / "note.wav"
+    soundfile.write(long, waveform, 8000)
+    tone(short, 0.3, frequency=900)
+    note.write_text("this is not audio")
+    page.set_input_files("#file", [long, note, short])
+    page.wait_for_selector("#rows-of-files tr:nth-child(3) td:nth-child(3):has-text('middle')")
+    names = page.locator("#rows-of-files button").all_text_contents()
+    assert names == ["long, 1.wav", "note.wav", "short.wav"]
+    assert "the browser cannot decode it" in page.text_content("#rows-of-files tr.failed")
+    assert page.text_content("#source") == "long, 1.wav, 3.00 s"
+
+    window = json.loads(page.evaluate("fetch('model.json').then((response) => response.text())"))["window_seconds"]
+    settings = (f"window={window}", f"hop={window / 2}", "smoothing_windows=1", "format=audacity")
+    outcome = spectrnn("predict", f"run={trained_run}", long, *settings)
+    name, text = saved(page, "#audacity")
+    assert name == "long, 1.txt"
+    assert text == outcome.out
+    assert len(text.splitlines()) >= 3
+
+    _, text = saved(page, "#csv")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [*rows[0]] == ["file", "start", "end", "label", "probability", "high", "low", "middle"]
+    assert {row["file"] for row in rows} == {"long, 1.wav", "short.wav"}
+    assert [row["start"] for row in rows[1:-1]] == [row["end"] for row in rows[:-2]]
+    assert (rows[-2]["end"], rows[-1]["label"]) == ("3.000000", "middle")
+    expected = load(trained_run).predict(*soundfile.read(short, dtype="float32")).probabilities
+    assert {label: float(rows[-1][label]) for label in expected} == pytest.approx(expected, abs=1e-3)
+
+    page.click("#rows-of-files button:has-text('short.wav')")
+    page.wait_for_selector("#source:has-text('short.wav, 0.30 s')")
+    page.wait_for_selector("#label:has-text('middle')")
+    assert page.is_hidden("#recording")
+    page.click("#rows-of-files button:has-text('long')")
+    page.wait_for_selector("#source:has-text('long, 1.wav, 3.00 s')")
+    assert page.is_visible("#timeline")
+    open_file(page, short)
+    assert page.is_hidden("#files")
+
+
 @pytest.mark.parametrize("count", [0, 3, 10, 13, 20, 27])
 def test_ring_buffer_returns_the_latest_samples_in_order(page, count):
     latest = page.evaluate(
@@ -238,18 +317,74 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def test_folder_works_on_any_server_and_labels_are_text(browser, static, tone, tmp_path):
-    handler = partial(QuietHandler, directory=str(static))
+@contextmanager
+def visit_folder(browser, folder):
+    """Opens the page of a folder, served by a plain web server."""
+    handler = partial(QuietHandler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with visit(browser, f"http://127.0.0.1:{server.server_port}/") as page:
-            open_file(page, tone(tmp_path / "high.wav", 0.25, frequency=2700))
-            assert page.text_content("#label") == MARKUP
-            assert page.locator("img").count() == 0
-            assert page.is_hidden("#examples")
-            marks = page.locator("#bars .mark:not([hidden])")
-            assert marks.evaluate_all("marks => marks.map((mark) => mark.style.left)") == ["60%", "30%"]
+            yield page
         server.shutdown()
+
+
+def test_folder_works_on_any_server_and_labels_are_text(browser, static, tone, tmp_path):
+    with visit_folder(browser, static) as page:
+        open_file(page, tone(tmp_path / "high.wav", 0.25, frequency=2700))
+        assert page.text_content("#label") == MARKUP
+        assert page.locator("img").count() == 0
+        assert page.is_hidden("#examples")
+        marks = page.locator("#bars .mark:not([hidden])")
+        assert marks.evaluate_all("marks => marks.map((mark) => mark.style.left)") == ["60%", "30%"]
+    assert not (static / "stream.onnx").exists()  # the model is not causal
+
+
+STREAM = """async ([samples, sizes]) => {
+    const { Model } = await import("./model.js"), { Stream } = await import("./stream.js");
+    const model = await Model.load(), stream = new Stream(model), results = [];
+    for (let start = 0, block = 0; start < samples.length; start += sizes[block++ % sizes.length]) {
+        const result = await stream.push(Float32Array.from(samples.slice(start, start + sizes[block % sizes.length])));
+        results.push(result && [[...result.probabilities], result.features.length, [...result.features.at(-1)]]);
+    }
+    return results;
+}"""
+
+
+def test_stream_of_a_causal_model_is_that_of_python(browser, causal):
+    classifier, config = serialization.load(causal.parent / "model.safetensors")
+    tones = [np.sin(np.arange(4000) * frequency) for frequency in (0.2, 0.7, 2.1, 0.3)]
+    samples = (0.3 * np.concatenate(tones) + np.random.default_rng(0).normal(0, 0.02, 16000)).astype(np.float32)
+    sizes = [1200, 30, 700, 80, 3000]
+    rolling = RollingClassifier(StreamingClassifier(classifier, config), int(classifier.max_train_samples), 4, 1)
+    expected = rolling.push(torch.from_numpy(samples))  # an output per frame
+    waveform = torch.from_numpy(samples[None])
+    features, _ = classifier.frontend(waveform, torch.tensor([len(samples)]))
+    with visit_folder(browser, causal) as page:
+        found = page.evaluate(STREAM, [samples.tolist(), sizes])
+    window, hop = classifier.features.window_size, classifier.features.hop_size
+    ends = np.cumsum(np.resize(sizes, len(found))).clip(max=len(samples))
+    frames = [0, *((ends - window) // hop + 1).tolist()]
+    longest = int(classifier.features.num_frames(classifier.max_train_samples))
+    for before, count, result in zip(frames, frames[1:], found, strict=False):
+        if count == before:
+            assert result is None
+            continue
+        probabilities, shown, last = result
+        assert probabilities == pytest.approx(expected[count - 1].probabilities.tolist(), abs=1e-4)
+        assert shown == min(count, longest)
+        assert last == pytest.approx(features[0, count - 1].tolist(), abs=1e-3)
+    assert np.ptp([row[0] for row in found if row], axis=0).max() > 0.05  # they vary
+
+
+def test_microphone_is_classified_by_the_stream_of_a_causal_model(browser, causal):
+    with visit_folder(browser, causal) as page:
+        with page.expect_request("**/stream.onnx"):
+            page.click("#microphone")
+        page.wait_for_selector("#label:not(:empty)")
+        assert sum(probabilities(page).values()) == pytest.approx(1, abs=1e-3)
+        assert page.is_hidden("#overlay")  # a stream has no attention weights
+        page.click("#microphone")
+        assert page.text_content("#error") == ""
 
 
 def test_folder_is_complete_and_has_the_tuned_settings(static):

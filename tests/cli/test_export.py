@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -56,8 +57,9 @@ def test_export_is_complete(exported, trained_run):
     accuracy = json.loads((trained_run / "metrics.json").read_text())["test"]["accuracy"]
     for text in (
         "# Sound classifier with 3 classes",
-        "high, low, middle.",
-        "License: CC0-1.0",
+        "high, low, middle",
+        "**License:** CC0-1.0",
+        "license: cc0-1.0",
         "8000 Hz",
         "test (6 clips) | accuracy |",
         "| int8 | 0.",
@@ -68,8 +70,16 @@ def test_export_is_complete(exported, trained_run):
     ):
         assert text in card, text
     assert re.search(rf"\| float32 \| [\d.]+ MB \| {accuracy:.4f} \|", card)
-    for heading in ("Usage", "Data", "Evaluation", "Thresholds", "Limitations", "File"):
-        assert f"\n## {heading}\n" in card
+    headings = re.findall(r"^## (.*)$", card, re.MULTILINE)
+    assert headings == [
+        "Model Details",
+        "Uses",
+        "Bias, Risks, and Limitations",
+        "How to Get Started with the Model",
+        "Training Details",
+        "Evaluation",
+        "Technical Specifications",
+    ]
     assert len(list((exported / "golden").glob("*.wav"))) == 4
 
 
@@ -81,6 +91,45 @@ def test_example_predicts_what_predict_does(exported, trained_run, tones):
     assert float(probability) == pytest.approx(prediction.probability, abs=0.02)  # the file has int8 weights
     default = run_python("example.py", cwd=exported)
     assert len(default.stdout.splitlines()) == 3
+
+
+EXAMPLE_ERRORS = {
+    "missing.wav": "missing.wav: no such file",
+    "note.wav": "note.wav: cannot be read (",
+    "empty.wav": "empty.wav: contains no audio",
+    "fast.wav": "fast.wav: has 16000 Hz; resample it to 8000 Hz",
+    "--help": "Classifies a recording",
+    "fast.wav more.wav": "Classifies a recording",
+}
+
+
+@pytest.mark.parametrize("arguments", EXAMPLE_ERRORS)
+def test_example_fails_with_a_sentence(exported, tone, tmp_path, arguments):
+    tone(tmp_path / "fast.wav", rate=16000)
+    tone(tmp_path / "empty.wav", seconds=0)
+    (tmp_path / "note.wav").write_text("not audio")
+    command = [sys.executable, exported / "example.py", *arguments.split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(EXAMPLE_ERRORS[arguments]), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["example.py", "example_streaming.py"])
+def test_example_names_what_it_lacks(tmp_path, name):
+    script = shutil.copy(Path(export.__file__).with_name(name), tmp_path / "example.py")
+    command = [sys.executable, script, script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, f"{tmp_path / 'model.onnx'}: no such file\n")
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('No module named onnxruntime')")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    message = "No module named onnxruntime; pip install numpy onnxruntime soundfile\n"
+    assert (done.returncode, done.stderr) == (1, message)
+    (tmp_path / "onnxruntime.py").unlink()
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{tmp_path / 'model.onnx'}: cannot be loaded (")
 
 
 def test_verify_needs_neither_run_nor_dataset_nor_torch(exported, tmp_path):
@@ -121,8 +170,8 @@ def test_export_replaces_an_export_but_no_other_folder(spectrnn, trained_run, tm
     first = (tmp_path / "export" / "README.md").read_text()
     outcome = spectrnn("export", f"run={model}", "num_parity_clips=2", "license=MIT")
     assert outcome.code == 0, outcome.err
-    assert "License: unknown" in first
-    assert "License: MIT" in (tmp_path / "export" / "README.md").read_text()
+    assert "**License:** unknown" in first
+    assert "**License:** MIT" in (tmp_path / "export" / "README.md").read_text()
     assert not temporaries(tmp_path)
 
 

@@ -3,12 +3,23 @@
 import csv
 import json
 import sys
+from importlib import metadata
 
+import numpy as np
 import pytest
 import soundfile
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from tensorboard.plugins.hparams.api_pb2 import ListSessionGroupsRequest
+from tensorboard.plugins.hparams.backend_context import Context
+from tensorboard.plugins.hparams.list_session_groups import Handler as ListSessionGroups
+from tensorboard.util.tensor_util import make_ndarray
 
+from spectrnn.evaluation.predictions import read_predictions
 from spectrnn.training.trainer import Trainer
 
 SPEED = "train/clips_per_second"
@@ -221,7 +232,7 @@ def test_logger_of_the_user(train, tmp_path):
     assert lines[2][0] == 27
     assert {"train/loss", "val/accuracy"} <= {*lines[2][1]}
     assert lines[3][0] == 28
-    assert {"val/best_accuracy", "test/accuracy"} <= {*lines[3][1]}
+    assert {"best_model/val_accuracy", "test/accuracy"} <= {*lines[3][1]}
     assert lines[4:] == ["None"]
 
 
@@ -238,16 +249,64 @@ def test_loggers_may_change_when_a_run_is_resumed(train, spectrnn):
     assert [*table(folder)] == [54, 55]
 
 
-def test_runs_of_a_sweep_have_the_same_hyperparameters(spectrnn, tones, tiny_logged, tmp_path):
+def test_tensorboard_describes_a_run(train):
+    folder = train("run", "trainer.epochs=1", "seed=3")
+    events = EventAccumulator(str(folder)).Reload()
+
+    def content(tag):
+        return events.Tensors(tag)[0].tensor_proto.string_val[0]
+
+    assert content("config/text_summary").decode() == f"```yaml\n{(folder / 'config.yaml').read_text()}```"
+    assert "    seed=3" in content("overrides/text_summary").decode().splitlines()
+    environment = content("environment/text_summary").decode()
+    assert f"| torch | {metadata.version('torch')} |" in environment
+    assert "| device | cpu (" in environment
+    (category,) = Layout.FromString(content("custom_scalars__config__")).category
+    charts = {chart.title: [*chart.multiline.tag] for chart in category.chart}
+    assert charts == {name: [f"^train/{name}$", f"^val/{name}$"] for name in ("loss", "accuracy")}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for tag, value in {"best_model/val_loss": metrics["val"]["loss"], "test/loss": metrics["test"]["loss"]}.items():
+        assert [event.value for event in events.Scalars(tag)] == pytest.approx([value])
+
+
+def test_tensorboard_has_a_precision_recall_curve_per_class(train):
+    folder = train("run", "trainer.epochs=1")
+    events = EventAccumulator(str(folder)).Reload()
+    predictions = read_predictions(folder / "predictions.csv").of_split("test")
+    for index, label in enumerate(predictions.labels):
+        (event,) = events.Tensors(f"test_pr_curve/{label}")
+        *_, precision, recall = make_ndarray(event.tensor_proto)
+        is_positive, values = predictions.targets == index, predictions.probabilities[:, index]
+        thresholds = np.arange(len(recall)) / (len(recall) - 1)
+        is_detected = values[:, None] * 1.000001 >= thresholds
+        hits = (is_detected & is_positive[:, None]).sum(0)
+        assert recall == pytest.approx(hits / is_positive.sum(), abs=1e-5)
+        has_any = is_detected.any(0)
+        assert precision[has_any] == pytest.approx(hits[has_any] / is_detected.sum(0)[has_any], abs=1e-5)
+
+
+def test_tensorboard_lists_swept_keys_first_and_trials_by_their_overrides(spectrnn, tones, tiny_logged, tmp_path):
     sweep = ("pooling.hidden_size=4,8", "trainer.epochs=1", "augment=[gain]", "-m")
     assert spectrnn("train", *tiny_logged, f"data.root={tones}", *sweep).code == 0
-    found = []
-    for folder in sorted(tmp_path.glob("outputs/sweeps/*/*/[01]")):
-        events = EventAccumulator(str(folder)).Reload()
-        content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
-        values = HParamsPluginData.FromString(content).session_start_info.hparams
-        found.append({name: getattr(value, value.WhichOneof("kind")) for name, value in values.items()})
-    assert [run["pooling.hidden_size"] for run in found] == [4, 8]
-    assert found[0].keys() == found[1].keys()
-    expected = {"model": "bigru", "augment": "gain", "data.root": str(tones), "optimizer.lr": 0.02, "seed": 0}
-    assert expected.items() <= found[0].items()
+    outcome = spectrnn("train", *tiny_logged, f"data.root={tones}", "trainer.epochs=1", "hydra.run.dir=outputs/own")
+    assert outcome.code == 0, outcome.err
+    runs = EventMultiplexer().AddRunsFromDirectory(str(tmp_path / "outputs")).Reload()
+    # The part of TensorBoard that makes the tables of HPARAMS.
+    context = Context(TBContext(data_provider=MultiplexerDataProvider(runs, "outputs")))
+    arguments = (RequestContext(), "", True, context.hparams_metadata(RequestContext(), ""), [])
+    experiment = context.experiment_from_metadata(*arguments)
+    first, *others = experiment.hparam_infos
+    assert (first.name, first.differs) == ("augment", True)
+    assert others[0].name == "pooling.hidden_size"
+    assert [info.name for info in others if info.differs] == ["pooling.hidden_size"]
+    metrics = [info.name.tag for info in experiment.metric_infos]
+    assert {tag.partition("/")[0] for tag in metrics[:5]} == {"best_model"}
+    request = ListSessionGroupsRequest(allowed_statuses=[0, 1, 2, 3], slice_size=10)
+    groups = ListSessionGroups(RequestContext(), context, "", request).run().session_groups
+    sweep_name = next(tmp_path.glob("outputs/sweeps/*/*")).name
+    names = sorted(group.name for group in groups)
+    assert names[1:] == [f"hidden_size=4 ({sweep_name}/0)", f"hidden_size=8 ({sweep_name}/1)"]
+    assert names[0].startswith("data=folder, n_mels=20, ")
+    assert names[0].endswith(" (outputs/own)")
+    values = {group.name: group.hparams["pooling.hidden_size"].number_value for group in groups}
+    assert [values[name] for name in names[1:]] == [4, 8]

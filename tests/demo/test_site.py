@@ -1,10 +1,12 @@
 """Settings of the page. Those of tuned thresholds are tested by the command."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
-from spectrnn.demo.site import model_json
+from spectrnn.demo.site import about_run, model_json
 from spectrnn.frontend.features import MFCC, LogMelSpectrogram
 
 SETTINGS = {
@@ -55,7 +57,35 @@ def test_settings_without_thresholds_and_frequencies():
         "hop_seconds": 0.15,
         "smoothing_windows": 1,
         "thresholds": None,
+        "offset_ratio": 0.8,
+        "min_event_seconds": 0.0,
     }
+
+
+def test_page_names_the_model_and_the_metrics_of_its_run(tmp_path):
+    run = tmp_path / "day" / "time"
+    run.mkdir(parents=True)
+    model = run / "model.safetensors"
+    assert about_run(model) == {"name": "day/time", "results": None}
+    val, test = {"accuracy": 0.75, "loss": 1.0}, {"accuracy": 0.5, "macro_f1": 0.25, "loss": 2.0}
+    content = {"val": val, "test": test, "intervals_95": {"val": {}, "test": {"accuracy": [0.4, 0.6]}}}
+    (run / "metrics.json").write_text(json.dumps(content))
+    assert about_run(model)["results"] == {
+        "split": "the test split",
+        "metrics": [
+            {"title": "accuracy", "value": 0.5, "interval": [0.4, 0.6]},
+            {"title": "macro F1", "value": 0.25, "interval": None},
+        ],
+    }
+    (run / "metrics.json").write_text(json.dumps({"val": val}))
+    assert about_run(model)["results"]["split"] == "the validation split"
+    assert about_run(run / "digits.safetensors")["name"] == "digits"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"test": 3}', '{"test": {"accuracy": "x"}}', "null"])
+def test_metrics_that_are_not_those_of_a_run_are_left_out(tmp_path, text):
+    (tmp_path / "metrics.json").write_text(text)
+    assert about_run(tmp_path / "model.safetensors")["results"] is None
 
 
 def test_window_of_the_config_takes_precedence():

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from spectrnn.data.audio import open_audio
 from spectrnn.data.clips import SPLITS, Clip, DataSource
@@ -105,6 +105,8 @@ class FSDD(PublishedDataset):
     ``fold=<speaker>``, or folds of a cross-validation, they are the groups as well.
     """
 
+    group_noun: ClassVar[str] = "speaker"
+
     def clips(self) -> list[Clip]:
         """Returns the clip table, sorted by name: ``<digit>_<speaker>_<index>.wav`` in `root` or in its recordings."""
         root = self.resolve_root(_FSDD_ARCHIVE, "**/*.wav")
@@ -142,6 +144,8 @@ class SpeechCommands(PublishedDataset):
         version: Version of the dataset.
         classes: Number of classes: 12, or all words of the version, 30 or 35.
     """
+
+    group_noun: ClassVar[str] = "speaker"
 
     version: Literal[1, 2]
     classes: Literal[12, 30, 35]
@@ -216,6 +220,8 @@ class ESC50(PublishedDataset):
     The groups are the Freesound recordings that the clips are excerpts of.
     """
 
+    group_noun: ClassVar[str] = "Freesound recording"
+
     def clips(self) -> list[Clip]:
         """Returns the clip table, in the order of ``meta/esc50.csv``."""
         root = self.resolve_root(_ESC50_ARCHIVE, "meta/esc50.csv", "audio/*.wav")
@@ -229,6 +235,8 @@ class UrbanSound8K(PublishedDataset):
 
     Clips of up to 4 s at many sample rates. The groups are the Freesound recordings that the clips are excerpts of.
     """
+
+    group_noun: ClassVar[str] = "Freesound recording"
 
     def clips(self) -> list[Clip]:
         """Returns the clip table, in the order of ``metadata/UrbanSound8K.csv``."""

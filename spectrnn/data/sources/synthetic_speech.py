@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from importlib import metadata
 from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import soundfile
@@ -95,6 +95,8 @@ class SyntheticSpeech(DataSource):
         trim: Minimum and maximum fraction of a take that is cut off at each of its ends; a negative one is a pause.
         seed: Seed of the random draws.
     """
+
+    group_noun: ClassVar[str] = "voice"
 
     words: list[str]
     language: str

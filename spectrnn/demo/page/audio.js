@@ -61,11 +61,17 @@ export class RingBuffer {
     samples.set(this.#samples.subarray(0, split), samples.length - split);
     return samples;
   }
+
+  /** The samples appended after the first `count` ones, as far as they are still there; and the count of all. */
+  since(count) {
+    const samples = this.latest();
+    return { samples: samples.subarray(Math.max(0, samples.length - (this.#count - count))), count: this.#count };
+  }
 }
 
 /** Records the last `seconds` of the microphone. */
 export class Microphone {
-  #context; #stream; #buffer;
+  #context; #stream; #buffer; #taken = 0; // samples that `take` has returned
 
   /** Requests the microphone; calls `onended` if it is disconnected or the permission is revoked. */
   static async open(rate, seconds, onended) {
@@ -118,6 +124,14 @@ export class Microphone {
   /** The last `seconds` of audio at `rate` Hz; less at the start. */
   latest(rate) {
     return resample(this.#buffer.latest(), this.#context.sampleRate, rate);
+  }
+
+  /** The audio since the last call at `rate` Hz; null if the browser records at another rate. */
+  take(rate) {
+    if (this.#context.sampleRate !== rate) return null;
+    const { samples, count } = this.#buffer.since(this.#taken);
+    this.#taken = count;
+    return samples;
   }
 
   async close() {

@@ -2,8 +2,11 @@
 
 import { decode, Microphone } from "./audio.js";
 import { BarChart } from "./bars.js";
+import { save, toAudacity, toCSV } from "./exports.js";
+import { FileList } from "./files.js";
 import { Model } from "./model.js";
 import { Spectrogram } from "./spectrogram.js";
+import { Stream } from "./stream.js";
 import { MAX_ROWS, Timeline } from "./timeline.js";
 
 const MIN_LIVE_SECONDS = 0.1; // length of live audio from which it is classified
@@ -12,11 +15,12 @@ const MAX_LISTED_LABELS = 12; // in the description
 
 const ui = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
 const main = document.querySelector("main");
-let model, barChart, spectrogram, timeline;
+let model, barChart, spectrogram, timeline, fileList;
 let microphone = null;
 let animationFrame = 0; // of the playback cursors
 let session = 0; // incremented with each new audio source, so that results of the previous one are discarded
-let recording = null; // the open file: its samples, the first samples of its windows, and the index of the shown window
+let recordings = []; // the open files: name, blob, and of those that were classified the spans and results of their windows
+let recording = null; // the one that is shown: with its samples, the first samples of its windows, and the shown window
 
 start();
 
@@ -32,9 +36,11 @@ async function start() {
     return;
   }
   ui.description.textContent = describe(model);
+  ui.results.textContent = describeResults(model.results);
   barChart = new BarChart(ui.bars, model.labels, model.thresholds);
   spectrogram = new Spectrogram(ui.spectrogram, model.center_frequencies);
   timeline = new Timeline(ui.timeline, model.labels);
+  fileList = new FileList(ui["rows-of-files"], (index) => showRecording(index, ++session));
   spectrogram.span = model.window_seconds;
   spectrogram.draw();
   addExamples(model.examples);
@@ -43,9 +49,19 @@ async function start() {
   main.setAttribute("aria-busy", "false");
 }
 
-function describe({ labels, sample_rate, window_seconds }) {
+function describe({ name, labels, sample_rate, window_seconds }) {
   const listed = labels.slice(0, MAX_LISTED_LABELS).join(", ") + (labels.length > MAX_LISTED_LABELS ? ", …" : "");
-  return `${labels.length} classes (${listed}), windows of ${+window_seconds.toFixed(2)}\u00a0s, ${sample_rate / 1000}\u00a0kHz.`;
+  return `${name}: ${labels.length} classes (${listed}), windows of ${+window_seconds.toFixed(2)}\u00a0s, ${sample_rate / 1000}\u00a0kHz.`;
+}
+
+/** The metrics of the run that has trained the model; nothing if there are none. */
+function describeResults(results) {
+  if (!results) return "";
+  const percent = (fraction) => (100 * fraction).toFixed(1);
+  const metrics = results.metrics.map(({ title, value, interval }) => {
+    return `${title} ${percent(value)}\u00a0%${interval ? ` (${interval.map(percent).join(" to ")})` : ""}`;
+  });
+  return `On ${results.split}: ${metrics.join(", ")}, with 95\u00a0% intervals.`;
 }
 
 function addExamples(examples) {
@@ -54,7 +70,8 @@ function addExamples(examples) {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = label;
-    button.addEventListener("click", () => openFile(fetch(file).then((response) => response.blob()), `Example of “${label}”`));
+    const name = `Example of “${label}”`;
+    button.addEventListener("click", () => openFiles([{ name, blob: fetch(file).then((response) => response.blob()) }]));
     ui.examples.append(button);
   }
 }
@@ -65,7 +82,9 @@ function addListeners() {
     ui.file.value = ""; // otherwise choosing the same file again would not be a change
     ui.file.click();
   });
-  ui.file.addEventListener("change", () => ui.file.files[0] && openFile(ui.file.files[0], ui.file.files[0].name));
+  ui.file.addEventListener("change", () => openFiles([...ui.file.files].map((file) => ({ name: file.name, blob: file }))));
+  ui.csv.addEventListener("click", () => save(toCSV(recordings.filter(({ results }) => results), model), "probabilities.csv"));
+  ui.audacity.addEventListener("click", () => save(toAudacity(recording, model), `${recording.name.replace(/\.[^.]*$/, "")}.txt`));
   ui.attention.addEventListener("change", () => {
     spectrogram.showAttention = ui.attention.checked;
     spectrogram.draw();
@@ -91,46 +110,90 @@ function addDropListeners() {
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     setDragging(false);
-    const file = event.dataTransfer.files[0];
-    if (file) openFile(file, file.name); else showError("Only audio files can be dropped here.");
+    const files = [...event.dataTransfer.files].map((file) => ({ name: file.name, blob: file }));
+    if (files.length) openFiles(files); else showError("Only audio files can be dropped here.");
   });
 }
 
-/** Classifies a file: a Blob, or a promise of one. */
-async function openFile(blob, name) {
+/** Shows the first of some files, and classifies all of them: `name` and `blob`, a Blob or a promise of one. */
+async function openFiles(files) {
+  if (!files.length) return;
   await stopMicrophone();
   const own = ++session;
+  recordings = files;
+  ui.files.hidden = files.length === 1;
+  fileList.reset(files.map(({ name }) => name));
+  await showRecording(0, own);
+  for (let index = 1; index < files.length && recordings === files; index++) await classify(files[index], index);
+}
+
+/** Shows a file, with a timeline if it is longer than a window, and classifies it if it has not been. */
+async function showRecording(index, own) {
+  const opened = recordings[index];
   showError("");
   main.setAttribute("aria-busy", "true");
+  fileList.mark(index);
   try {
-    const file = await blob, samples = await decode(await file.arrayBuffer(), model.sample_rate);
-    if (own === session) await classifyRecording(samples, file, name, own);
+    const blob = await opened.blob, samples = await decode(await blob.arrayBuffer(), model.sample_rate);
+    if (own === session) await showSamples(opened, samples, blob, own, index);
   } catch (error) {
-    if (own === session) showError(`${name}: ${error.message}.`);
+    reportFailure(opened, index, error);
+    if (own === session) showError(`${opened.name}: ${error.message}.`);
   }
   if (own === session) main.setAttribute("aria-busy", "false");
 }
 
-async function classifyRecording(samples, file, name, own) {
+async function showSamples(opened, samples, blob, own, index) {
   const seconds = samples.length / model.sample_rate, starts = model.windowStarts(samples.length);
-  recording = { samples, starts, shownWindow: null };
+  recording = Object.assign(opened, { starts, shownWindow: null, samples });
   URL.revokeObjectURL(ui.audio.src);
-  ui.audio.src = URL.createObjectURL(file);
+  ui.audio.src = URL.createObjectURL(blob);
   ui.player.hidden = false;
-  ui.source.textContent = `${name}, ${seconds.toFixed(2)} s`;
+  ui.source.textContent = `${opened.name}, ${seconds.toFixed(2)} s`;
   ui.recording.hidden = starts.length === 1;
   ui.rows.textContent = model.labels.length > MAX_ROWS
     ? `The ${MAX_ROWS} of ${model.labels.length} classes with the highest maximum probability.` : "";
   spectrogram.cursor = timeline.cursor = 0;
   await showWindow(0, own);
-  if (starts.length === 1) return;
-  timeline.reset(starts.map((first) => first / model.sample_rate), model.window_seconds, seconds);
-  for (const [index, first] of starts.entries()) {
-    const { probabilities } = await model.run(samples.slice(first, first + model.window));
-    if (own !== session) return;
+  timeline.reset(model.windowSpans(starts, samples.length), seconds);
+  const show = (probabilities, isLast) => {
+    if (own !== session || starts.length === 1) return;
     timeline.append(probabilities);
-    if (index % 16 === 0 || index === starts.length - 1) timeline.draw();
+    if (isLast) timeline.draw();
+  };
+  if (opened.results) opened.results.forEach((probabilities, at) => show(probabilities, at === starts.length - 1));
+  else await classifyWindows(opened, samples, index, show);
+  for (const other of recordings) if (other !== recording) delete other.samples; // so that memory does not grow
+}
+
+/** Classifies a file that is not shown. */
+async function classify(opened, index) {
+  if (opened.results) return;
+  try {
+    const blob = await opened.blob, samples = await decode(await blob.arrayBuffer(), model.sample_rate);
+    await classifyWindows(opened, samples, index, () => {});
+  } catch (error) {
+    reportFailure(opened, index, error);
   }
+}
+
+/** Classifies the windows of a recording, which become its `results`; `show` is called with those of each window. */
+async function classifyWindows(opened, samples, index, show) {
+  const starts = model.windowStarts(samples.length), files = recordings, results = [];
+  for (const [number, first] of starts.entries()) {
+    const { probabilities } = await model.run(samples.slice(first, first + model.window));
+    if (recordings !== files) return; // others were opened
+    results.push(probabilities);
+    show(probabilities, number % 16 === 0 || number === starts.length - 1);
+  }
+  const { label, probability } = model.verdict(model.combine(results));
+  const seconds = samples.length / model.sample_rate;
+  Object.assign(opened, { results, spans: model.windowSpans(starts, samples.length) });
+  fileList.update(index, [`${seconds.toFixed(2)} s`, label, `${(100 * probability).toFixed(1)} %`]);
+}
+
+function reportFailure(opened, index, error) {
+  if (recordings[index] === opened) fileList.update(index, ["", error.message], true);
 }
 
 /** Shows a window of the recording. */
@@ -189,31 +252,37 @@ async function startMicrophone() {
   main.setAttribute("aria-busy", "false");
   microphone = opened;
   recording = null;
-  ui.player.hidden = ui.recording.hidden = true;
+  ui.player.hidden = ui.recording.hidden = ui.files.hidden = true;
+  recordings = [];
   ui.source.textContent = "Microphone";
   [spectrogram.start, spectrogram.span, spectrogram.cursor] = [0, model.window_seconds, null];
   updateMicrophoneButton();
   classifyLive(own);
 }
 
-/** Classifies the latest window every `hop_seconds`, and shows the mean of the last results, like `spectrnn stream`. */
+/**
+ * Classifies the latest window every `hop_seconds`, and shows the mean of the last results, like `spectrnn stream`. A
+ * causal model takes only the new samples, if the browser records at its sample rate.
+ */
 async function classifyLive(own) {
-  const history = [];
+  const history = [], stream = model.stream && microphone.take(model.sample_rate) ? new Stream(model) : null;
   while (microphone && own === session) {
     const began = performance.now(), samples = microphone.latest(model.sample_rate);
     if (samples.length >= MIN_LIVE_SECONDS * model.sample_rate) {
       let result;
       try {
-        result = await model.run(samples);
+        result = await (stream ? stream.push(microphone.take(model.sample_rate)) : model.run(samples));
       } catch (error) {
         await stopMicrophone();
         return showError(`The model failed: ${error.message}.`);
       }
       if (own !== session) return;
-      history.push(result.probabilities);
-      if (history.length > model.smoothing_windows) history.shift();
-      const mean = result.probabilities.map((_, label) => history.reduce((sum, past) => sum + past[label], 0) / history.length);
-      showResult(result, mean, { smooth: true, silent: rms(samples) < SILENCE_LEVEL });
+      if (result) {
+        history.push(result.probabilities);
+        if (history.length > model.smoothing_windows) history.shift();
+        const mean = result.probabilities.map((_, label) => history.reduce((sum, past) => sum + past[label], 0) / history.length);
+        showResult(result, mean, { smooth: true, silent: rms(samples) < SILENCE_LEVEL });
+      }
     }
     const remaining = 1000 * model.hop_seconds - (performance.now() - began); // ms
     await new Promise((resolve) => setTimeout(resolve, Math.max(10, remaining)));
@@ -240,12 +309,10 @@ function showResult(result, probabilities, { smooth = false, silent = false } = 
   spectrogram.show(result, smooth);
   barChart.show(probabilities);
   ui.overlay.hidden = !result.attention;
-  const best = probabilities.indexOf(Math.max(...probabilities));
-  const confident = probabilities[best] >= (model.thresholds ? model.thresholds[best] ?? Infinity : 0.5);
-  const label = silent ? "…" : model.labels[best];
+  const { label: best, probability, confident } = model.verdict(probabilities), label = silent ? "…" : best;
   if (ui.label.textContent !== label) ui.label.textContent = label; // screen readers announce each assignment
   ui.label.classList.toggle("uncertain", silent || !confident);
-  ui.confidence.textContent = silent ? "" : `${(100 * probabilities[best]).toFixed(1)} %${confident ? "" : ", uncertain"}`;
+  ui.confidence.textContent = silent ? "" : `${(100 * probability).toFixed(1)} %${confident ? "" : ", uncertain"}`;
 }
 
 function rms(samples) {

@@ -5,7 +5,7 @@ const ROW_HEIGHT = 26, AXIS_HEIGHT = 24; // CSS pixels
 const FONT = "13px system-ui, sans-serif";
 
 export class Timeline {
-  #canvas; #labels; #starts = []; #window = 0; #seconds = 0; #results = [];
+  #canvas; #labels; #spans = []; #seconds = 0; #results = [];
   #labelWidth = null; #peaks = []; #shown = null; // computed once, as there may be thousands of classes
   cursor = 0; // playback position in s
 
@@ -15,9 +15,9 @@ export class Timeline {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
 
-  /** Starts a recording: `starts` of its windows, length of a `window`, and of the recording, all in s. */
-  reset(starts, window, seconds) {
-    [this.#starts, this.#window, this.#seconds, this.#results] = [starts, window, seconds, []];
+  /** Starts a recording: start and end of the part that each window stands for, and length of the recording, all in s. */
+  reset(spans, seconds) {
+    [this.#spans, this.#seconds, this.#results] = [spans, seconds, []];
     [this.#peaks, this.#shown] = [this.#labels.map(() => 0), null];
     this.#canvas.style.height = `${ROW_HEIGHT * Math.min(MAX_ROWS, this.#labels.length) + AXIS_HEIGHT}px`;
     this.draw();
@@ -52,7 +52,7 @@ export class Timeline {
       context.fillRect(left, top, width, height);
       context.fillStyle = style.getPropertyValue("--bar");
       this.#results.forEach((probabilities, index) => {
-        const [start, end] = this.#interval(index).map((fraction) => Math.round(left + width * fraction));
+        const [start, end] = this.#spans[index].map((time) => Math.round(left + width * time / this.#seconds));
         context.globalAlpha = probabilities[label];
         context.fillRect(start, top, end - start, height);
       });
@@ -74,14 +74,6 @@ export class Timeline {
   #shownClasses() {
     const ranked = () => [...this.#peaks.keys()].sort((a, b) => this.#peaks[b] - this.#peaks[a]);
     return (this.#shown ??= ranked().slice(0, MAX_ROWS).sort((a, b) => a - b));
-  }
-
-  /** Interval that a window colors, as fractions of the recording: around its center, halfway to its neighbors. */
-  #interval(index) {
-    const center = (at) => this.#starts[at] + this.#window / 2;
-    const start = index === 0 ? 0 : (center(index - 1) + center(index)) / 2;
-    const end = index === this.#starts.length - 1 ? this.#seconds : (center(index) + center(index + 1)) / 2;
-    return [start / this.#seconds, end / this.#seconds];
   }
 
   #drawAxis(context, color, left, width) {

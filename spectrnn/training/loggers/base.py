@@ -33,6 +33,9 @@ class Logger:
             resumed_at: Step of the checkpoint that a resumed run continues from; None for a new run.
         """
 
+    def log_text(self, tag: str, text: str) -> None:
+        """Logs a text about the run in Markdown, before the first step: ``config``, ``overrides``, ``environment``."""
+
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Logs metrics by name: ``step/loss`` within an epoch, ``train/loss`` and ``val/loss`` at its end."""
 
@@ -49,11 +52,21 @@ class Logger:
             step: Step.
         """
 
+    def log_pr_curve(self, tag: str, is_positive: Array, probabilities: Array, step: int) -> None:
+        """Logs what a precision-recall curve of a class is computed from.
+
+        Args:
+            tag: Name, such as ``test_pr_curve/dog``.
+            is_positive: Whether each clip is of the class, bool (clips,).
+            probabilities: Probability of the class, (clips,).
+            step: Step.
+        """
+
     def flush(self) -> None:
         """Writes what is pending. Called before each checkpoint, which the log must not lag behind."""
 
     def finish(self, metrics: Mapping[str, float], step: int) -> None:
-        """Logs the final metrics of the best classifier: ``val/best_accuracy``, ``test/accuracy``."""
+        """Logs the final metrics of the saved classifier: ``best_model/val_accuracy``, ``test/accuracy``."""
         self.log_metrics(metrics, step)
 
     def close(self, error: BaseException | None) -> None:
