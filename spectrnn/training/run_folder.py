@@ -154,7 +154,7 @@ class RunFolder:
             **scores,
             "intervals_95": intervals,
             "warnings": warnings,
-            "history": [{key: epoch[key] for key in ("epoch", "train", "val")} for epoch in trainer.history],
+            "history": [_without_speed(epoch) for epoch in trainer.history],
             "versions": package_versions(),
         }
         # Not val/accuracy, whose curve ends with the last epoch, which need not be the best one.
@@ -279,6 +279,12 @@ class RunFolder:
         )
         write_page(result, path, self.trainer.config.report_max_mb)
         log.info("the report of the %s split is %s", split, path)
+
+
+def _without_speed(epoch: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of an epoch that the seed determines."""
+    train = {name: value for name, value in epoch["train"].items() if name != "clips_per_second"}
+    return {"epoch": epoch["epoch"], "train": train, "val": epoch["val"]}
 
 
 def finished_metrics(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
