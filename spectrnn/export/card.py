@@ -147,17 +147,7 @@ def write_card(
         + _table(["class", "precision", "recall", "F1", "clips"], classes),
         "thresholds": _thresholds(classifier, tuned_thresholds),
         "weights": weights,
-        "files": _table(
-            [
-                "weights",
-                "size",
-                f"{exported.reports[split]['metrics'][main]['title']} ({split})",
-                "loss",
-                "difference",
-                "speed",
-            ],
-            files,
-        ),
+        "files": _table(["weights", "size", f"{title_of_main} ({split})", "loss", "difference", "speed"], files),
         "tolerance": f"{TOLERANCE:g}",
         "differences": _table(["largest difference of a probability", *stats], differences),
         "versions": ", ".join(f"{name} {number}" for name, number in packages.items()),
