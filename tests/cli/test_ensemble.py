@@ -96,7 +96,7 @@ def test_export_is_verified_and_describes_the_ensemble(spectrnn, run, tones, mea
     assert outcome.code == 0, outcome.err
     assert "verified: largest difference of a probability between onnxruntime and PyTorch" in outcome.err
     card = (run / "export-int8" / "README.md").read_text()
-    assert "Trained with spectrnn, an ensemble of 3 models; " in card
+    assert " parameters, an ensemble of 3 models" in card
     assert "Probabilities are calibrated: its members divide their logits by 0.500, 1.500, 2.500." in card
     outcome = spectrnn("verify", run / "export-int8" / "model.onnx")
     assert outcome.code == 0, outcome.err

@@ -36,6 +36,7 @@ def settings(features, window=None):
         sample_rate=16000,
         window=8000,
         tuned_thresholds=None,
+        thresholds=None,
     )
     return model_json(predictor, window)
 

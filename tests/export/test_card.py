@@ -9,7 +9,7 @@ import yaml
 
 from spectrnn.data.dataset import open_dataset
 from spectrnn.evaluation.evaluate import compute_metrics
-from spectrnn.evaluation.metrics import METRICS
+from spectrnn.evaluation.metrics import METRICS, Outcome
 from spectrnn.export.card_metadata import card_metadata, dataset_name
 from spectrnn.export.conditions import accuracy_by_condition, groups_or_folds
 
@@ -23,7 +23,9 @@ def reports():
     metrics = {name: METRICS[name] for name in NAMES}
 
     def report(clips):
-        return compute_metrics(generator.dirichlet(np.ones(3), clips), np.arange(clips) % 3, ["a", "b", "c"], metrics)
+        probabilities = generator.dirichlet(np.ones(3), clips)
+        outcome = Outcome(probabilities, probabilities.argmax(1), np.arange(clips) % 3)
+        return compute_metrics(outcome, ["a", "b", "c"], metrics)
 
     return {"val": report(30), "test": report(40)}
 

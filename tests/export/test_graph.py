@@ -160,6 +160,7 @@ def test_metadata_make_the_file_self_contained(make_classifier, tmp_path):
         "window": 200,
         "hop": 80,
         "temperature": 1.5,
+        "thresholds": None,
         "tuned_thresholds": asdict(tuned),
         "spectrnn": __version__,
     }
