@@ -58,6 +58,7 @@ def test_settings_without_thresholds_and_frequencies():
         "hop_seconds": 0.15,
         "smoothing_windows": 1,
         "thresholds": None,
+        "exclusive": True,
         "offset_ratio": 0.8,
         "min_event_seconds": 0.0,
     }
