@@ -5,13 +5,19 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from itertools import takewhile
 from typing import Literal, NamedTuple
 
+from spectrnn.config.instantiate import format_value
 from spectrnn.config.types import Fraction, NonNegativeInt, NumFolds, PositiveFloat, SampleRate
 from spectrnn.data.scan import Ignored
+from spectrnn.errors import UserError
+from spectrnn.messages import preview
 
 SPLITS = ("train", "val", "test")
+
+_MAX_NAMES = 20  # labels in a message
 
 
 class Clip(NamedTuple):
@@ -91,6 +97,8 @@ class DataSource(ABC):
         root: ???
 
     Args:
+        labels: New label by label of the dataset: equal ones are merged, and the clips of None are left out; None for
+            the dataset's own.
         sample_rate: Sample rate of the decoded clips in Hz.
         max_seconds: Maximum length of a clip in s, longer ones are cropped; None for no limit.
         folds: Folds of a cross-validation: a number to draw, ``groups`` to leave out a group in each, or None for those
@@ -110,6 +118,7 @@ class DataSource(ABC):
         ignored: What `clips` has passed over, such as files of other kinds.
     """
 
+    labels: dict[str, str | None] | None
     sample_rate: SampleRate
     max_seconds: PositiveFloat | None
     folds: NumFolds | Literal["groups"] | None
@@ -133,3 +142,24 @@ class DataSource(ABC):
         Raises:
             UserError: A dataset that is missing or invalid.
         """
+
+    def labelled_clips(self) -> list[Clip]:
+        """Returns the clip table with the labels that `labels` gives to its clips.
+
+        Raises:
+            UserError: As `clips`, or a label that the dataset does not have.
+        """
+        clips, new = self.clips(), self.labels or {}
+        own = sorted({clip.label for clip in clips})
+        if missing := [label for label in new if label not in own]:
+            near = [match for label in missing for match in get_close_matches(label, own, n=1, cutoff=0.5)]
+            meant = f"; did you mean {' and '.join(map(repr, near))}?" if near else ""
+            listed, named = (preview([repr(label) for label in labels], _MAX_NAMES) for labels in (own, missing))
+            raise UserError(
+                f"data.labels={format_value(new)}: the dataset has no label {named}{meant} (its labels: {listed})"
+            )
+        renamed = ((clip, new.get(clip.label, clip.label)) for clip in clips)
+        kept = [clip._replace(label=label) for clip, label in renamed if label is not None]
+        if not kept:
+            raise UserError(f"data.labels={format_value(new)}: leaves out every clip; null is for some labels only")
+        return kept

@@ -137,7 +137,8 @@ def open_dataset(source: DataSource, device: torch.device) -> Dataset:
     clips = list_clips(source)
     require_classes(clips)
     if similar := similar_labels(clip.label for clip in clips):
-        message = "%d sets of labels differ in case, blanks or Unicode form only, and are different classes: %s"
+        message = "%d sets of labels differ in case, blanks or Unicode form only, and are different classes: %s; "
+        message += "data.labels={OLD: NEW} merges them"
         log.warning(message, len(similar), preview(similar, 5))
     clips = assign_splits(clips, source)
     require_training_clips(clips)
@@ -153,7 +154,7 @@ def list_clips(source: DataSource) -> list[Clip]:
     Raises:
         UserError: An invalid source, or folds that cannot be drawn.
     """
-    clips = source.clips()
+    clips = source.labelled_clips()
     warn_about_ignored(source.ignored, "data")
     return assign_folds(clips, source)
 
@@ -183,7 +184,8 @@ def open_dataset_for_evaluation(
     unknown = Counter({label: count for label, count in counts.items() if label not in own})
     if len(unknown) == len(counts):
         theirs, known = (preview([repr(label) for label in names], 10) for names in (list(unknown), labels))
-        raise UserError(f"the model knows none of the dataset's labels ({theirs}); it knows {known}")
+        remedy = "data.labels={THEIRS: OURS} renames them"
+        raise UserError(f"the model knows none of the dataset's labels ({theirs}); it knows {known}; {remedy}")
     return _open(clips, source, labels, device, split), unknown
 
 

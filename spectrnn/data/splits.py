@@ -243,14 +243,19 @@ def _draw_groups(labels: np.ndarray, groups: np.ndarray, fraction: float, seed: 
 
 
 def require_classes(clips: Sequence[Clip]) -> None:
-    """Rejects a clip table with fewer than two classes, or with a class of a single clip."""
+    """Rejects a clip table with an empty label, with fewer than two classes, or with a class of a single clip."""
+    if unlabelled := [clip.path for clip in clips if not clip.label]:
+        which = counted(len(unlabelled), "clip has", "clips have")
+        raise UserError(f"{which} an empty label, such as {unlabelled[0]}; null in data.labels leaves clips out")
     counts = Counter(clip.label for clip in clips)
     if len(counts) < 2:
         names = ", ".join(map(repr, counts))
         raise UserError(f"the dataset has a single class ({names}); a classifier needs two or more")
     for label, count in counts.items():
         if count == 1:
-            raise UserError(f"label {label!r}: has a single clip; record more, or remove the label")
+            raise UserError(
+                f"label {label!r}: has a single clip; record more, or leave it out by data.labels={{{label}: null}}"
+            )
 
 
 def require_training_clips(clips: Sequence[Clip]) -> None:

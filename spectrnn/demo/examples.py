@@ -43,7 +43,7 @@ def load_examples(data: Any, labels: Sequence[str], count: int) -> list[Example]
         source: DataSource = instantiate(data, "data", DataSource)
         chosen: dict[str, Clip] = {}
         known = set(labels)
-        for clip in assign_splits(source.clips(), source):
+        for clip in assign_splits(source.labelled_clips(), source):
             if clip.split == "test" and clip.label in known:
                 chosen.setdefault(clip.label, clip)
         examples = []

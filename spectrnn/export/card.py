@@ -167,7 +167,7 @@ def _stream_usage(classifier: Classifier, state: list[dict[str, Any]], max_secon
 def _split_method(source: DataSource, dataset: Dataset, split: str) -> list[str]:
     """Describes in sentences where the splits come from, and whether they share groups."""
     random = f"chosen at random (seed {source.split_seed}), stratified by label"
-    predefined = {clip.split for clip in source.clips()} - {None}
+    predefined = {clip.split for clip in source.labelled_clips()} - {None}
     if source.fold is not None:
         sentences = [f"Fold {_escape(str(source.fold))} of the dataset is the test split."]
     elif predefined:
