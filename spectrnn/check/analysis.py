@@ -91,7 +91,7 @@ def analyze_dataset(source: DataSource) -> DatasetAnalysis:
     """
     source = copy.copy(source)
     source.on_error = "skip"
-    clips = source.clips()
+    clips = source.labelled_clips()
     splits = [clip.split or clip.fold or "all" for clip in clips]
     split_errors: list[str] = []  # as training would report them
     try:

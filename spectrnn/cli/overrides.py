@@ -1,6 +1,7 @@
 """Overrides that a command line implies: those of a resumed run, and of a model's dataset."""
 
 import atexit
+import json
 import os
 import re
 import shutil
@@ -200,12 +201,14 @@ def _data_overrides(data: Any, run: Path, trust: Sequence[str]) -> list[str]:
     known = settings.keys() if option is None else nodes["_common"].keys() | nodes[option].keys()
     for name, value in settings.items():
         items = value if isinstance(value, list) else [value]
-        if name == "columns" and isinstance(value, dict):
-            items = [item if str(column).isidentifier() else value for column, item in value.items()]
+        if name in ("columns", "labels") and isinstance(value, dict):
+            items = [*value, *value.values()]
         is_plain = all(map(_is_plain, items))
         if name not in known or not name.isidentifier() or not is_plain:
             raise UserError(f"its data.{name:.40} is not a key of its source, or not a plain value; {remedy}")
-    values = {name: quote_override(value) for name, value in settings.items()}
+    # A mapping as text, in which any label may be a key.
+    texts = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in settings.items()}
+    values = {name: quote_override(value) for name, value in texts.items()}
     if option is not None:
         values |= {"download": "false"} if "download" in nodes[option] else {}
         return [f"data={option}", *(f"data.{name}={value}" for name, value in values.items())]

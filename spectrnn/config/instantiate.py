@@ -9,7 +9,7 @@ import inspect
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import Container, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -226,13 +226,32 @@ def locate(path: str, key: str) -> Callable[..., Any]:
     return target
 
 
+def as_mapping(value: Any) -> Any:
+    """Returns a mapping, or text that is one in YAML, with text as keys; any other value as it is.
+
+    On the command line only quoted text may contain any key: Hydra's own mappings have ASCII letters and numbers.
+    """
+    import yaml
+
+    node = value
+    if isinstance(value, str) and value.startswith("{"):
+        try:
+            node = yaml.safe_load(value)
+        except yaml.YAMLError:
+            return value
+    return {format_value(key): item for key, item in node.items()} if isinstance(node, Mapping) else value
+
+
 def _convert(value: Any, annotation: Any) -> Any:
     """Converts a value to the annotated type; raises a ValueError that states what it should be."""
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+    is_mapping = dict in [get_origin(kind) for kind in (annotation, *get_args(annotation))]
+    if is_mapping:
+        value = as_mapping(value)
     try:
         # Third-party constructors annotate with classes that pydantic does not know, such as torch.Tensor.
-        config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
+        config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False, coerce_numbers_to_str=is_mapping)
         # Strict for booleans only, as Python would accept true for 1.
         return TypeAdapter(annotation, config=config).validate_python(value, strict=isinstance(value, bool) or None)
     except ValidationError as error:

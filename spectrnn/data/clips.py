@@ -3,18 +3,26 @@
 import os
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from itertools import takewhile
+from sys import intern
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
+from spectrnn.config.instantiate import format_value
 from spectrnn.config.types import Fraction, NonNegativeInt, NumFolds, PositiveFloat, Probability, SampleRate
+from spectrnn.data.labels import ONE_LABEL, LabelFormat
 from spectrnn.data.scan import Ignored
 from spectrnn.data.timeline import Timeline
+from spectrnn.errors import UserError
+from spectrnn.messages import preview
 
 SPLITS = ("train", "val", "test")
+
+_MAX_NAMES = 20  # labels in a message
 
 
 class Clip(NamedTuple):
@@ -94,6 +102,8 @@ class DataSource(ABC):
         root: ???
 
     Args:
+        labels: New label by label of the dataset: equal ones are merged, and the clips of None are left out; None for
+            the dataset's own.
         sample_rate: Sample rate of the decoded clips in Hz.
         max_seconds: Maximum length of a clip in s, longer ones are cropped; None for no limit.
         folds: Folds of a cross-validation: a number to draw, ``groups`` to leave out a group in each, or None for those
@@ -126,6 +136,7 @@ class DataSource(ABC):
 
     group_noun: ClassVar[str] = "group"
 
+    labels: dict[str, str | None] | None
     sample_rate: SampleRate
     max_seconds: PositiveFloat | None
     folds: NumFolds | Literal["groups"] | None
@@ -163,6 +174,37 @@ class DataSource(ABC):
         Raises:
             UserError: A dataset that is missing or invalid.
         """
+
+    def labelled_clips(self, label_format: LabelFormat = ONE_LABEL) -> list[Clip]:
+        """Returns the clip table with normalized labels, whose names `labels` has replaced.
+
+        A name of several that is replaced by nothing is removed; a clip is left out with any name that is left out.
+
+        Raises:
+            UserError: As `clips`, or a label that the dataset does not have.
+        """
+        table = [(clip, label_format.names(clip.label, self.label_separator)) for clip in self.clips()]
+        self.require_labels({name for _, names in table for name in names})
+        new = self.labels or {}
+        clips = []
+        for clip, names in table:
+            renamed = [new.get(name, name) for name in names]
+            if None not in renamed:
+                clips.append(clip._replace(label=intern(label_format.join(filter(None, renamed)))))
+        if not clips:
+            raise UserError(f"data.labels={format_value(new)}: leaves out every clip; null is for some labels only")
+        return clips
+
+    def require_labels(self, own: Collection[str]) -> None:
+        """Rejects `labels` that rename what is not among the own labels of a dataset."""
+        new, own = self.labels or {}, sorted(own)
+        if missing := [label for label in new if label not in own]:
+            near = [match for label in missing for match in get_close_matches(label, own, n=1, cutoff=0.5)]
+            meant = f"; did you mean {' and '.join(map(repr, near))}?" if near else ""
+            listed, named = (preview([repr(label) for label in labels], _MAX_NAMES) for labels in (own, missing))
+            raise UserError(
+                f"data.labels={format_value(new)}: the dataset has no label {named}{meant} (its labels: {listed})"
+            )
 
     def timeline(
         self, clips: Sequence[Clip], offsets: np.ndarray, lengths: np.ndarray, labels: Sequence[str]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from sys import intern
 from typing import TypeVar
 
 import numpy as np
@@ -225,7 +224,8 @@ def open_dataset(source: DataSource, device: torch.device, label_format: LabelFo
     require_classes(clips, label_format)
     labels = sorted({name for clip in clips for name in label_format.classes(clip.label)})
     if similar := similar_labels(labels):
-        message = "%d sets of labels differ in case, blanks or Unicode form only, and are different classes: %s"
+        message = "%d sets of labels differ in case, blanks or Unicode form only, and are different classes: %s; "
+        message += "data.labels={OLD: NEW} merges them"
         log.warning(message, len(similar), preview(similar, 5))
     clips = assign_splits(clips, source, label_format)
     require_training_clips(clips, label_format)
@@ -249,12 +249,7 @@ def list_clips(source: DataSource, label_format: LabelFormat = ONE_LABEL) -> lis
     if label_format is ONE_LABEL and (source.has_label_sets or source.negatives):
         key = "data.negatives" if source.negatives else "data"
         raise UserError(f"{key}: clips have any number of labels, or none; train with task=multi_label")
-    clips = []
-    for clip in source.clips():
-        try:
-            clips.append(clip._replace(label=intern(label_format.normalize(clip.label, source.label_separator))))
-        except UserError as error:
-            raise UserError(f"{clip.path}: {error}") from error
+    clips = source.labelled_clips(label_format)
     warn_about_ignored(source.ignored, "data")
     return assign_folds(clips, source, label_format)
 
@@ -288,7 +283,8 @@ def open_dataset_for_evaluation(
     unknown = Counter({label: count for label, count in counts.items() if label not in own})
     if unknown and len(unknown) == len(counts):
         theirs, known = (preview([repr(label) for label in names], 10) for names in (list(unknown), labels))
-        raise UserError(f"the model knows none of the dataset's labels ({theirs}); it knows {known}")
+        remedy = "data.labels={THEIRS: OURS} renames them"
+        raise UserError(f"the model knows none of the dataset's labels ({theirs}); it knows {known}; {remedy}")
     return _open(clips, source, labels, device, split, label_format), unknown
 
 

@@ -1,12 +1,10 @@
 """Label formats: how the label of a clip names classes, and the targets that follow."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import ClassVar
 
 import numpy as np
-
-from spectrnn.errors import UserError
 
 SEPARATOR = ";"  # of the classes in a label set
 
@@ -21,12 +19,12 @@ class LabelFormat(ABC):
     min_classes: ClassVar[int]
 
     @abstractmethod
-    def normalize(self, label: str, separator: str) -> str:
-        """Converts a label as a data source has it, with its separator of several classes.
+    def names(self, label: str, separator: str) -> list[str]:
+        """Returns the classes that a label names as a data source has it, with its separator of several classes."""
 
-        Raises:
-            UserError: A label that is not valid.
-        """
+    @abstractmethod
+    def join(self, names: Iterable[str]) -> str:
+        """Returns the normalized label that names classes."""
 
     @abstractmethod
     def classes(self, label: str) -> list[str]:
@@ -46,15 +44,13 @@ class OneLabel(LabelFormat):
 
     min_classes = 2
 
-    def normalize(self, label: str, separator: str) -> str:
-        """Returns the label unchanged.
+    def names(self, label: str, separator: str) -> list[str]:
+        """Returns the label, even if it has separators."""
+        return [label]
 
-        Raises:
-            UserError: An empty label.
-        """
-        if not label:
-            raise UserError("label is empty; task=multi_label trains with clips in which nothing sounds")
-        return label
+    def join(self, names: Iterable[str]) -> str:
+        """Returns the name; empty if there is none."""
+        return "".join(names)
 
     def classes(self, label: str) -> list[str]:
         """Returns the label."""
@@ -75,9 +71,13 @@ class LabelSet(LabelFormat):
 
     min_classes = 1
 
-    def normalize(self, label: str, separator: str) -> str:
+    def names(self, label: str, separator: str) -> list[str]:
+        """Returns the parts of the label without blanks around them."""
+        return [name for part in label.split(separator) if (name := part.strip())]
+
+    def join(self, names: Iterable[str]) -> str:
         """Returns the distinct names, sorted, joined by semicolons; empty if nothing sounds."""
-        return SEPARATOR.join(sorted({name.strip() for name in label.split(separator)} - {""}))
+        return SEPARATOR.join(sorted({*names}))
 
     def classes(self, label: str) -> list[str]:
         """Returns the names."""

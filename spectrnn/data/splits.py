@@ -289,7 +289,11 @@ def _draw_groups(pairs: _ClassPairs, groups: np.ndarray, fraction: float, seed: 
 
 
 def require_classes(clips: Sequence[Clip], label_format: LabelFormat = ONE_LABEL) -> None:
-    """Rejects a clip table with too few classes, or with a class of a single clip."""
+    """Rejects a clip table with too few classes or, of one label per clip, an empty one or a class of a single clip."""
+    if label_format is ONE_LABEL and (unlabelled := [clip.path for clip in clips if not clip.label]):
+        which = counted(len(unlabelled), "clip has", "clips have")
+        remedy = "null in data.labels leaves clips out, and task=multi_label trains with those in which nothing sounds"
+        raise UserError(f"{which} an empty label, such as {unlabelled[0]}; {remedy}")
     counts = Counter(name for clip in clips for name in label_format.classes(clip.label))
     if not counts:
         raise UserError("the dataset has no classes: all of its labels are empty")
@@ -298,7 +302,9 @@ def require_classes(clips: Sequence[Clip], label_format: LabelFormat = ONE_LABEL
         raise UserError(f"the dataset has a single class ({names}); a classifier needs two or more")
     for label, count in counts.items():
         if count == 1 and label_format is ONE_LABEL:
-            raise UserError(f"label {label!r}: has a single clip; record more, or remove the label")
+            raise UserError(
+                f"label {label!r}: has a single clip; record more, or leave it out by data.labels={{{label}: null}}"
+            )
 
 
 def require_training_clips(clips: Sequence[Clip], label_format: LabelFormat = ONE_LABEL) -> None:

@@ -81,7 +81,7 @@ def write(config: DemoConfig, folder: Path) -> None:
     model = find_model(config.run)
     predictor = load(str(model), "cpu", config.trust)
     classifier = predictor.classifier
-    examples = load_examples(config.data, predictor.labels, config.num_examples)
+    examples = load_examples(config.data, predictor.labels, config.num_examples, classifier.task.label_format)
     if examples:
         log.info("the page includes %s of the dataset, such as %s", counted(len(examples), "clip"), examples[0].path)
     runtime = runtime_dir(cache_folder(config.cache))

@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 from spectrnn import distributed
-from spectrnn.config.instantiate import instantiate, to_container, validate_kwargs
+from spectrnn.config.instantiate import as_mapping, instantiate, to_container, validate_kwargs
 from spectrnn.config.types import PositiveInt, ReportMegabytes
 from spectrnn.data.batches import BucketedBatches
 from spectrnn.data.clips import DataSource
@@ -209,7 +209,7 @@ def warn_about_train_overlap(now: dict[str, Any], trained: Any, model: Path, dat
         changed = [
             f"data.{name}={now.get(name)!r} (trained with {value!r})"
             for name, value in trained.items()
-            if name not in _SPLIT_INDEPENDENT_KEYS and now.get(name) != value
+            if name not in _SPLIT_INDEPENDENT_KEYS and as_mapping(now.get(name)) != as_mapping(value)
         ]
         if changed:
             log.warning("the split may contain clips that the model was trained on: %s", ", ".join(changed))

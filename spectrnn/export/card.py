@@ -255,7 +255,7 @@ def _split_method(model: OpenedModel, split: str) -> list[str]:
     """Describes in sentences where the splits come from, and whether they share groups."""
     source, dataset = model.source, model.dataset
     random = f"chosen at random (seed {source.split_seed}), stratified by label"
-    predefined = {clip.split for clip in source.clips()} - {None}
+    predefined = {clip.split for clip in source.labelled_clips(model.classifier.task.label_format)} - {None}
     if source.fold is not None:
         sentences = [f"Fold {_escape(str(source.fold))} of the dataset is the test split."]
     elif predefined:

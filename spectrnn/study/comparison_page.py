@@ -202,6 +202,7 @@ class _Media:
         max_seconds = data.get("max_seconds") if isinstance(data, dict) else None
         source = _ClipTable(
             table=list(found),
+            labels=None,
             sample_rate=self._classifier.sample_rate,
             max_seconds=max_seconds if isinstance(max_seconds, int | float) else None,
             folds=None,

@@ -48,7 +48,7 @@ def test_single_class_is_reported(train_error, dataset):
 
 def test_label_with_a_single_clip_is_reported(train_error, dataset, tone):
     tone(dataset / "rare" / "only.wav")
-    message = "label 'rare': has a single clip; record more, or remove the label"
+    message = "label 'rare': has a single clip; record more, or leave it out by data.labels={rare: null}"
     assert train_error(f"data.root={dataset}") == f"spectrnn: {message}"
 
 

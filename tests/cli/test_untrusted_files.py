@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from spectrnn.cli.overrides import _data_overrides
 from spectrnn.config.compose import compose, quote_override
-from spectrnn.config.instantiate import to_container
+from spectrnn.config.instantiate import as_mapping, to_container
 from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.data import remote
 from spectrnn.errors import UserError
@@ -266,14 +266,14 @@ def test_hydra_reads_quoted_strings_unchanged():
         assert not override.is_sweep_override()
 
 
-def test_columns_of_a_table_are_taken_from_a_header_as_plain_values(tmp_path):
-    def overrides(columns):
+@pytest.mark.parametrize("key", ["columns", "labels"])
+def test_mappings_are_taken_from_a_header_as_plain_values(tmp_path, key):
+    def overrides(mapping):
         target = "spectrnn.data.sources.local.ManifestDataset"
-        data = {"_target_": target, "path": "/x.csv", "sample_rate": 8000, "columns": columns}
-        return _data_overrides(data, tmp_path, [])
+        return _data_overrides({"_target_": target, "path": "/x.csv", "sample_rate": 8000, key: mapping}, tmp_path, [])
 
-    columns = {"path": "file, name", "group": None}
-    assert compose("eval", overrides(columns), [CONFIG_DIR]).config.data.columns == columns
-    for other in ({"path": "${oc.env:HOME}"}, {"path:x,b": "y"}, {"path": {"a": 1}}, [["x"]]):
-        with pytest.raises(UserError, match=r"^its data.columns is not a key of its source, or not a plain value; "):
+    mapping = {"path": "file, name", "it's {a}: \\": None, "звук": "", "1": "true"}
+    assert as_mapping(compose("eval", overrides(mapping), [CONFIG_DIR]).config.data[key]) == mapping
+    for other in ({"path": "${oc.env:HOME}"}, {"${oc.env:HOME}": "y"}, {"path": {"a": 1}}, [["x"]]):
+        with pytest.raises(UserError, match=rf"^its data.{key} is not a key of its source, or not a plain value; "):
             overrides(other)

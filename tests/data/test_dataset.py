@@ -226,7 +226,8 @@ def test_drawn_splits_equal_those_of_training(source: Build, tones: Path, manife
 def test_model_without_any_label_of_the_dataset_is_rejected(manifest: Build):
     labels = [f"class {number}" for number in range(12)]
     known = ", ".join(f"'{label}'" for label in labels[:10])
-    message = rf"^the model knows none of the dataset's labels \('dog', 'cat', 'owl'\); it knows {known} and 2 more$"
+    message = rf"^the model knows none of the dataset's labels \('dog', 'cat', 'owl'\); it knows {known} and 2 more; "
+    message += r"data\.labels={THEIRS: OURS} renames them$"
     with pytest.raises(UserError, match=message):
         open_dataset_for_evaluation(manifest(*ROWS), "test", labels, CPU)
 

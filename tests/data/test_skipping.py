@@ -195,6 +195,7 @@ def test_labels_that_look_alike_are_warned_about(
     (root / "low").rename(root / "High")
     assert opened("fail").labels == ["High", "high", "middle"]
     message = (
-        "1 sets of labels differ in case, blanks or Unicode form only, and are different classes: 'High' and 'high'"
+        "1 sets of labels differ in case, blanks or Unicode form only, and are different classes: "
+        "'High' and 'high'; data.labels={OLD: NEW} merges them"
     )
     assert message in caplog.messages

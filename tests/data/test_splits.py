@@ -310,7 +310,9 @@ def test_single_class_is_rejected():
 
 
 def test_label_with_a_single_clip_is_rejected():
-    with pytest.raises(UserError, match=r"^label 'owl': has a single clip; record more, or remove the label$"):
+    with pytest.raises(
+        UserError, match=r"^label 'owl': has a single clip; record more, or leave it out by data.labels={owl: null}$"
+    ):
         require_classes(clips_of({"cat": 9, "owl": 1, "dog": 9}))
 
 

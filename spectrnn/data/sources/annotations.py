@@ -12,7 +12,7 @@ import numpy as np
 
 from spectrnn.config.types import Fraction, NonNegativeFloat, PositiveFloat, PositiveFraction
 from spectrnn.data.clips import Clip, DataSource
-from spectrnn.data.labels import SEPARATOR
+from spectrnn.data.labels import LABEL_SET, ONE_LABEL, SEPARATOR, LabelFormat
 from spectrnn.data.scan import scan_folder
 from spectrnn.data.sources.event_tables import TableEvent, read_events
 from spectrnn.data.sources.tables import ENDINGS, Column
@@ -27,11 +27,14 @@ _LABEL_FILES = (".txt", ".csv", ".tsv", ".jsonl", ".Table.1.selections.txt", ".s
 
 
 class Annotation(NamedTuple):
-    """An annotated part of a recording: start and end in s, and label; empty if nothing sounds in it."""
+    """An annotated part of a recording: start and end in s, and label.
+
+    The label is empty if nothing sounds, and None for a sound of no class.
+    """
 
     start: float
     end: float
-    label: str
+    label: str | None
 
 
 @dataclass(kw_only=True)
@@ -111,9 +114,24 @@ class AnnotatedRecordings(DataSource):
             log.warning("%s left out: %s", which, preview(without, 3))
         clips = []
         for path in sorted(self.events, key=lambda path: path.split(os.sep)):
-            labels = sorted({event.label for event in self.events[path]} - {""})
-            clips.append(Clip(path, self.label_separator.join(labels), group=self._group(path, root)))
+            clips.append(Clip(path, self._label(path), group=self._group(path, root)))
         return clips
+
+    def labelled_clips(self, label_format: LabelFormat = ONE_LABEL) -> list[Clip]:
+        """Returns `clips` with the labels that are left of their events; see `DataSource.labelled_clips`.
+
+        The sounds of labels that are left out remain, as those of no class.
+        """
+        clips, new = self.clips(), self.labels or {}
+        self.require_labels({event.label for events in self.events.values() for event in events if event.label})
+        for path, events in self.events.items():
+            renamed = [new.get(event.label, event.label) if event.label else event.label for event in events]
+            pairs = zip(events, renamed, strict=True)
+            self.events[path] = [event._replace(label=label) for event, label in pairs]
+        return [clip._replace(label=self._label(clip.path)) for clip in clips]
+
+    def _label(self, path: str) -> str:
+        return LABEL_SET.join(event.label for event in self.events[path] if event.label)
 
     def timeline(
         self, clips: Sequence[Clip], offsets: np.ndarray, lengths: np.ndarray, labels: Sequence[str]
@@ -128,10 +146,10 @@ class AnnotatedRecordings(DataSource):
                 outside += end <= first
                 if end <= first:
                     continue
-                if event.label:
-                    events.append((number, start + first, start + end, index.get(event.label, -1)))
-                else:
+                if event.label == "":
                     quiet.append((start + first, start + end))
+                else:
+                    events.append((number, start + first, start + end, index.get(str(event.label), -1)))
             declared.append(np.array(quiet, np.int64).reshape(-1, 2))
         if outside:
             log.warning("%s without any sample in the recordings left out", counted(outside, "annotation"))
