@@ -7,6 +7,7 @@
     uv run scripts/benchmark.py --only accuracy --digits DIGITS --baseline RECIPE.py
     uv run scripts/benchmark.py --only training step --esc10 ESC10.csv
     uv run scripts/benchmark.py --only training --digits DIGITS --against CHECKOUT
+    uv run scripts/benchmark.py --only windows                            # drawn from 10 h of annotated recordings
     uv run scripts/benchmark.py --only stream                             # blocks of 20 ms, on one core
     uv run scripts/benchmark.py --only training step --clips 500000 'augment=[speech]' trainer.batch_size=1024
 
@@ -43,12 +44,14 @@ from benchmarks.steps import compose_train, steps
 from benchmarks.streaming import streaming
 from benchmarks.tables import OTHERS, others_percent, show
 from benchmarks.training import VARIANTS, parallel, recipe_job, spectrnn_job, trainings
+from benchmarks.windows import windows
 from spectrnn.config.instantiate import instantiate
 from spectrnn.devices import autocast_dtype, pick_device
 from spectrnn.errors import UserError
 
 SECTIONS = ("training", "step", "prediction", "detection", "stream", "startup", "scaling")
-ON_REQUEST = ("parallel", "accuracy")
+ON_REQUEST = ("windows", "parallel", "accuracy")
+SIZES = [1_000, 10_000, 100_000, 1_000_000]  # of datasets, in clips
 CRNN = ["experiment=environment", "data=manifest", "data.fold=1"]
 _IDLE_SECONDS = 60.0  # maximum time to wait for an idle machine
 
@@ -179,8 +182,8 @@ def measure(section: str, arguments: argparse.Namespace, device: torch.device, s
             return streaming(20, rounds)
         case "startup":
             return {name: {"s": seconds} for name, seconds in startup(dataset, rounds).items()}
-        case "scaling":
-            return scaling([1_000, 10_000, 100_000, 1_000_000], rounds)
+        case "windows" | "scaling":
+            return windows(scratch, 10, rounds) if section == "windows" else scaling(SIZES, rounds)
     clips = instantiate(compose_train(dataset).data, "data").clips()
     model = arguments.model or scratch / "model"
     if not model.exists():
