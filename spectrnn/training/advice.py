@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 MIN_CLIPS_FRACTION = 100
 _MIN_CLIPS = 20  # for other metrics, such as loss, which vary less between epochs
 _NAMES = 5  # of classes in a warning
-_TRAINED = 0.9  # accuracy on training clips
+_TRAINED = 0.9  # main metric on training clips
 _RISE = 0.05  # of the training accuracy in the last fifth of the epochs
 _SHIFT = 0.1  # from validation to test accuracy
 TRAIN_CLIPS = 500  # that the best classifier is evaluated on
@@ -70,23 +70,30 @@ def dataset_warnings(dataset: Dataset, name: str, metric: Metric | None) -> list
 
 
 def training_warnings(
-    history: Sequence[Mapping[str, Any]], best_epoch: int, accuracy: float, *, has_stopped: bool, has_decayed: bool
+    history: Sequence[Mapping[str, Any]],
+    best_epoch: int,
+    title: str,
+    result: float,
+    *,
+    has_stopped: bool,
+    has_decayed: bool,
 ) -> list[str]:
     """Returns a sentence if a training was too short.
 
     Args:
         history: Metrics of the epochs, with the training accuracy of each.
         best_epoch: Number of the best epoch, from 1.
-        accuracy: Accuracy of the best classifier on training clips without augmentation.
+        title: Title of the main metric of the task, such as accuracy.
+        result: Its value for the best classifier on training clips without augmentation.
         has_stopped: Whether the training has ended early, for lack of improvement.
         has_decayed: Whether the learning rate has decayed to zero, or nearly.
     """
     epochs, measured = len(history), [epoch["train"]["accuracy"] for epoch in history]
     remedy = "a larger trainer.patience" if has_stopped else f"trainer.epochs={2 * epochs}"
     # The best epoch may be one before the classifier overfitted, which is not undertrained.
-    if max(accuracy, measured[-1]) < _TRAINED:
+    if max(result, measured[-1]) < _TRAINED:
         problem = "undertrained, or labels that contradict each other"
-        return [f"training accuracy is {100 * accuracy:.0f} %: {problem}; try {remedy}"]
+        return [f"training {title} is {100 * result:.0f} %: {problem}; try {remedy}"]
     last = max(1, epochs // 5)
     is_rising = epochs > last and measured[-1] - measured[-1 - last] > _RISE and best_epoch > epochs - last
     if is_rising and not has_stopped and not has_decayed:
