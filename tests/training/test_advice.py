@@ -106,6 +106,7 @@ def test_accuracy_that_still_rises_is_reported_unless_the_rate_has_decayed():
     )
     assert training_warnings(run, 10, "accuracy", 0.95, has_stopped=False, has_decayed=False) == [expected]
     assert training_warnings(run, 10, "accuracy", 0.95, has_stopped=False, has_decayed=True) == []
+    # Validation has not improved.
     assert (
         training_warnings(run, 8, "accuracy", 0.95, has_stopped=False, has_decayed=False) == []
     )  # validation has not improved
