@@ -137,6 +137,7 @@ _VALUES = {
 }
 _PRINTS = {"--cfg", "--info", "--hydra-help"}  # Hydra prints something instead of running the task
 _FLAGS = {*_VALUES, *_PRINTS, "--resolve", "--multirun"}
+_PATH_KEYS = {"run", "resume", "out", "report", "data.root", "data.path", "hydra.run.dir", "hydra.sweep.dir"}
 _COMPLETIONS = re.compile(r"(query|install|uninstall)=(bash|zsh|fish)")
 
 
@@ -226,6 +227,8 @@ def _run(name: str, arguments: list[str]) -> None:
 
         preflight = partial(_call, command.preflight) if command and command.preflight else None
         known = name if command else "train"
+        if _is_completion(arguments):
+            sys.exit(0)  # the line is incomplete
         text = None if show_traceback else format_error(error, known, arguments, preflight, given)
         if text is None:
             raise
@@ -425,10 +428,26 @@ def _completion_arguments(arguments: list[str]) -> list[str]:
         sys.exit(0)
     if words[1] not in _DESCRIPTIONS:
         sys.exit(0)
-    shorter = " ".join([words[0], *words[2:]])
+    key, _, start = words[-1].partition("=")
+    if key in _PATH_KEYS:
+        print(" ".join(f"{key}={path}" for path in _paths(start)))
+        sys.exit(0)
+    # Hydra parses all words before the last one as overrides.
+    is_override = re.compile(r"[+~]*[\w./@]+=")
+    shorter = " ".join([words[0], *(word for word in words[2:-1] if is_override.match(word)), words[-1]])
     os.environ["COMP_LINE"] = shorter
     os.environ["COMP_POINT"] = str(max(0, int(os.environ.get("COMP_POINT", len(line))) - (len(line) - len(shorter))))
     return [words[1] if words[1] in COMMANDS else "train", *arguments]
+
+
+def _paths(start: str) -> list[str]:
+    """Returns the files and folders whose paths, absolute or relative, start with a text, folders with a slash."""
+    folder, name = os.path.split(start)
+    with contextlib.suppress(OSError):
+        with os.scandir(os.path.expanduser(folder) or os.curdir) as entries:
+            found = [entry for entry in entries if entry.name.startswith(name) and (name or entry.name[0] != ".")]
+        return sorted(os.path.join(folder, entry.name) + "/" * entry.is_dir() for entry in found)
+    return []
 
 
 def _fail(text: str, code: int = 1) -> NoReturn:

@@ -193,6 +193,27 @@ def test_shell_completion(spectrnn, monkeypatch, line, completions):
     assert set(spectrnn("-sc", "query=bash").out.split()) == completions
 
 
+def test_shell_completion_of_paths(spectrnn, monkeypatch, tmp_path):
+    for folder in ("outputs/a", "outputs/b", "other", ".hidden"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "out.csv").touch()
+
+    def completed(line):
+        monkeypatch.setenv("COMP_LINE", line)
+        monkeypatch.setenv("COMP_POINT", str(len(line)))
+        outcome = spectrnn("-sc", "query=bash")
+        assert (outcome.code, outcome.err) == (0, "")
+        return outcome.out.split()
+
+    assert completed(f"spectrnn eval run={tmp_path}/outputs/") == [f"run={tmp_path}/outputs/{name}/" for name in "ab"]
+    assert completed("spectrnn predict x.wav run=o") == ["run=other/", "run=out.csv", "run=outputs/"]
+    assert completed("spectrnn train data=folder data.root=./oth") == ["data.root=./other/"]
+    assert completed("spectrnn eval run=") == ["run=other/", "run=out.csv", "run=outputs/"]
+    assert completed("spectrnn eval run=none/") == []
+    assert completed(f"spectrnn predict {tmp_path}/out.csv run={tmp_path}/other top") == ["top_k="]
+    assert completed("spectrnn train data=[ mod") == []  # an incomplete line
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]], ids=" ".join)
 def test_help_imports_no_large_packages(arguments):
     code = f"import sys; sys.argv = ['spectrnn', *{arguments}]; from spectrnn.cli.main import main; main()"
