@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from spectrnn.errors import FileErrors
+
 
 @pytest.fixture
 def dataset(tones, tmp_path):
@@ -36,7 +38,8 @@ def test_class_folders_without_audio_are_reported(train_error, dataset):
         shutil.rmtree(dataset / label)
         (dataset / label).mkdir()
     problem = "contains fewer than two class folders with audio; 2 class folders without audio were ignored"
-    assert train_error(f"data.root={dataset}") == f"spectrnn: data.root={dataset}: {problem} (such as {dataset}/high)"
+    expected = f"spectrnn: data.root={dataset}: {problem}: {dataset}/high, {dataset}/middle"
+    assert train_error(f"data.root={dataset}") == expected
 
 
 def test_single_class_is_reported(train_error, dataset):
@@ -68,7 +71,7 @@ def write_nan(path):
 def test_unreadable_file_is_reported(train_error, dataset, damage, message):
     path = dataset / "low" / "00.wav"
     damage(path)
-    assert train_error(f"data.root={dataset}") == f"spectrnn: {path}: {message}"
+    assert train_error(f"data.root={dataset}") == f"spectrnn: {path}: {message}; {FileErrors.REMEDY}"
 
 
 def test_manifest_without_the_required_columns_is_reported(train_error, tmp_path):
