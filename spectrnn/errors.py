@@ -46,17 +46,18 @@ def reject_settings(*checks: tuple[str, Any, str]) -> None:
 
 
 class FileErrors(UserError):
-    """Errors in many files: the message has the first ones, and the number of all others.
+    """Errors in files of a dataset: the message has the first ones, the number of all others, and the next step.
 
     Args:
         errors: A sentence per file, which names it.
     """
 
-    MAX_LINES = 10  # of the message
+    MAX_LINES = 10  # of the message, but the last one with the remedy
+    REMEDY = "data.on_error=skip leaves such files out, and spectrnn check examines them"
 
     def __init__(self, errors: Sequence[str]) -> None:
         self.errors = list(errors)
-        super().__init__("\n".join(self._first_lines("")))
+        super().__init__(self._message(""))
 
     @property
     def is_shortened(self) -> bool:
@@ -66,13 +67,14 @@ class FileErrors(UserError):
     def list_in(self, path: Path) -> None:
         """Writes all errors to a file, which the message names from now on."""
         path.write_text("\n".join(self.errors) + "\n", encoding="utf-8", errors="surrogateescape")
-        self.args = ("\n".join(self._first_lines(f"; all are listed in {path}")),)
+        self.args = (self._message(f"; all are listed in {path}"),)
 
-    def _first_lines(self, place: str) -> list[str]:
-        if not self.is_shortened:
-            return self.errors
-        shown = self.errors[: self.MAX_LINES - 1]
-        return [*shown, f"... and {len(self.errors) - len(shown)} more files{place}"]
+    def _message(self, place: str) -> str:
+        if len(self.errors) == 1:
+            return f"{self.errors[0]}; {self.REMEDY}"
+        shown = self.errors[: self.MAX_LINES - 1] if self.is_shortened else self.errors
+        more = [f"... and {len(self.errors) - len(shown)} more files{place}"] if self.is_shortened else []
+        return "\n".join([*shown, *more, f"  {self.REMEDY}"])
 
 
 class StorageError(UserError):

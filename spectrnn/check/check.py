@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from omegaconf import DictConfig
 
 from spectrnn.check.analysis import LEVELS, DatasetAnalysis, Issue, analyze_dataset
 from spectrnn.check.clean import clean_table, write_manifest
-from spectrnn.check.leaks import leak_issues
+from spectrnn.check.leaks import leak_issues, overlapping_segments
 from spectrnn.check.metadata import metadata_issues
 from spectrnn.check.quality import Limits, quality_issues
 from spectrnn.check.report import json_report, summary, text_report
@@ -24,6 +25,9 @@ from spectrnn.files import reporting_write_errors, write_json
 from spectrnn.messages import counted, printable
 
 log = logging.getLogger(__name__)
+
+# Errors that concern a dataset as a whole, and remain in a cleaned manifest.
+_NOT_CLEANED = {"invalid splits", "predictable from format", "predictable from sample rate"}
 
 
 @dataclass(kw_only=True)
@@ -43,9 +47,19 @@ def run_check(config: DictConfig) -> None:
     Raises:
         UserError: As `check_dataset`, or a dataset with errors.
     """
-    if any(issue.level == "error" for issue in check_dataset(config)):
-        remedy = "" if config.out else "; out=clean.csv writes a manifest without the clips that can be dropped"
-        raise UserError(f"the dataset has errors{remedy}")
+    errors = [issue.kind for issue in check_dataset(config) if issue.level == "error"]
+    remaining = [kind for kind in errors if kind in _NOT_CLEANED]
+    if not errors:
+        return
+    steps = []
+    if remaining != errors:
+        steps = ["out=clean.csv writes a manifest without the clips that can be dropped"]
+    if config.out:
+        checked = shlex.join(["spectrnn", "check", "data=manifest", f"data.path={config.out}"])
+        steps = [f"{config.out} is without the clips that can be dropped: {checked}"]
+    if remaining:
+        steps.append(f"no choice of clips removes: {', '.join(remaining)}")
+    raise UserError("; ".join(["the dataset has errors", *steps]))
 
 
 def check_dataset(config: DictConfig) -> list[Issue]:
@@ -76,7 +90,7 @@ def check_dataset(config: DictConfig) -> list[Issue]:
         out = Path(settings.out).expanduser()
         unusable = [row for row, clip in enumerate(analysis.stats) if clip.error or limits.is_silent(clip)]
         duplicates = [*analysis.exact_duplicates, *analysis.near_duplicates]
-        related = [*analysis.cut_recordings, *analysis.overlaps]
+        related = [*analysis.cut_recordings, *analysis.overlaps, *overlapping_segments(analysis.clips)]
         clips, dropped = clean_table(analysis.clips, unusable, duplicates, related, source)
         write_manifest(clips, out)
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "none"

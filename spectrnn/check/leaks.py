@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from spectrnn.check.analysis import DatasetAnalysis, Issue, Level
+from spectrnn.data.clips import Clip
 
 Sets = Sequence[Sequence[int]]  # rows of clips
 
@@ -50,6 +51,25 @@ def leak_issues(analysis: DatasetAnalysis) -> list[Issue]:
     issues.append(issue("note", "numbered series across splits", text, analysis.numbered_series))
     text = "candidate pairs of near-duplicates that were not compared, as there are too many; fix those found and rerun"
     return [*issues, Issue("note", "unverified near-duplicates", text, analysis.unverified, [])]
+
+
+def overlapping_segments(clips: Sequence[Clip]) -> list[list[int]]:
+    """Returns the sets of two or more rows of clips that are overlapping segments of one file."""
+    rows_by_path: dict[str, list[int]] = defaultdict(list)
+    for row, clip in enumerate(clips):
+        rows_by_path[clip.path].append(row)
+    found = []
+    for rows in rows_by_path.values():
+        end = 0.0
+        sets: list[list[int]] = []
+        for row in sorted(rows, key=lambda row: clips[row].start):
+            if sets and clips[row].start < end:
+                sets[-1].append(row)
+            else:
+                sets.append([row])
+            end = max(end, clips[row].end or np.inf)
+        found += [rows for rows in sets if len(rows) > 1]
+    return found
 
 
 def _group_issues(analysis: DatasetAnalysis) -> list[Issue]:

@@ -49,8 +49,10 @@ def explain(arguments: Sequence[str], schemas: Mapping[str, str]) -> str:
     """
     dirs = config_dirs(arguments)
     names = [a for a in arguments if re.fullmatch(r"[\w.]+=?", a) and Path(a).absolute() not in dirs]
-    if len(names) != 1:
+    if not names:
         return USAGE
+    if len(names) > 1:
+        raise UserError(f"{names[1]}: explain takes one KEY")
     overrides = [a for a in arguments if "=" in a and not a.startswith("-") and a not in names]
     return Explainer(overrides, dirs, schemas).explain(names[0].removesuffix("="))
 
@@ -88,6 +90,12 @@ class Explainer:
         for group, options in self.options.items():
             for entries in options.values():
                 self.commands |= {f"{group}.{key}": [_MAIN] for key in entries}
+        known = {*self.commands, *self.groups}
+        for override in overrides:
+            key = override.lstrip("+~").partition("=")[0]
+            is_own = key.startswith("hydra") or key.endswith("._target_") or override.startswith(("+", "~"))
+            if not is_own and not any(f"{other}.".startswith(f"{key}.") for other in known):
+                raise UserError(unknown_key(key, self.commands, self.groups))
 
     def explain(self, name: str) -> str:
         """Explains a full key, a key without its group, or a config group or other mapping."""

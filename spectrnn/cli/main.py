@@ -4,6 +4,7 @@ import contextlib
 import gc
 import logging
 import os
+import re
 import sys
 from functools import partial
 from importlib import import_module
@@ -126,10 +127,18 @@ COMMANDS = {
 _DESCRIPTIONS = {name: command.help for name, command in COMMANDS.items()} | {
     "explain": "describe a config key: meaning, allowed values, default, and where its value is set"
 }
-# Flags of Hydra with which it prints something instead of running the task; the first two are for all that it runs.
-_TAKES_VALUE = {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p"}
-_PRINTS_VALUE = {"--cfg", "-c", "--info", "-i"}
-_PRINTS = {*_PRINTS_VALUE, "--resolve", "--hydra-help", "-sc", "--shell-completion"}
+# Flags, which are Hydra's, by short name, and what those with a value expect.
+_SHORT = {"-m": "--multirun", "-c": "--cfg", "-i": "--info", "-p": "--package", "-cd": "--config-dir"}
+_VALUES = {
+    "--cfg": ("job", "hydra", "all"),
+    "--info": ("defaults", "defaults-tree", "config", "searchpath", "plugins", "all"),
+    "--config-dir": ("DIR",),
+    "--package": ("KEY",),
+}
+_PRINTS = {"--cfg", "--info", "--hydra-help"}  # Hydra prints something instead of running the task
+_FLAGS = {*_VALUES, *_PRINTS, "--resolve", "--multirun"}
+_PATH_KEYS = {"run", "resume", "out", "report", "data.root", "data.path", "hydra.run.dir", "hydra.sweep.dir"}
+_COMPLETIONS = re.compile(r"(query|install|uninstall)=(bash|zsh|fish)")
 
 
 def main() -> None:
@@ -171,7 +180,7 @@ def _dispatch(arguments: list[str]) -> None:
 
         print(overview(_DESCRIPTIONS))
         return
-    elif arguments[0] == "--version":
+    elif "--version" in arguments:
         from spectrnn.version import __version__
 
         print(f"spectrnn {__version__}")
@@ -184,7 +193,7 @@ def _run(name: str, arguments: list[str]) -> None:
         from spectrnn.config.instantiate import unknown_name
 
         _fail(f"{name}: no such command; {unknown_name(name, _DESCRIPTIONS)}")
-    command = COMMANDS.get(name)
+    command, given = COMMANDS.get(name), arguments
     if command and {"-h", "--help"} & {*arguments}:
         from spectrnn.cli.help import command_help
 
@@ -197,6 +206,8 @@ def _run(name: str, arguments: list[str]) -> None:
         if command is None:
             from spectrnn.cli.explain import explain
 
+            if not {"-h", "--help"} & {*arguments}:
+                _parse_flags(name, arguments)
             print(explain(arguments, {name: command.schema for name, command in COMMANDS.items()}))
             return
         flags = arguments
@@ -204,7 +215,10 @@ def _run(name: str, arguments: list[str]) -> None:
         if not _is_completion(arguments):
             flags, overrides = _expand_arguments(name, command, arguments)
             arguments = [*flags, *overrides]
-        if command.has_run_dir or _PRINTS & {flag.partition("=")[0] for flag in flags}:
+        is_printed = _is_completion(arguments) or bool(_PRINTS & {flag.partition("=")[0] for flag in flags})
+        if "--multirun" in flags:
+            _check_jobs(name, command, overrides, config_dirs(arguments))
+        if command.has_run_dir or is_printed:
             _run_hydra(name, command, arguments)
         else:
             _run_task(name, command, overrides, config_dirs(arguments))
@@ -212,7 +226,10 @@ def _run(name: str, arguments: list[str]) -> None:
         from spectrnn.cli.config_errors import format_error
 
         preflight = partial(_call, command.preflight) if command and command.preflight else None
-        text = None if show_traceback else format_error(error, name if command else "train", arguments, preflight)
+        known = name if command else "train"
+        if _is_completion(arguments):
+            sys.exit(0)  # the line is incomplete
+        text = None if show_traceback else format_error(error, known, arguments, preflight, given)
         if text is None:
             raise
         _fail(text)
@@ -228,6 +245,33 @@ def _run_task(name: str, command: Command, overrides: list[str], dirs: list[Path
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(logging.INFO)
     _call(command.task, config)
+
+
+def _check_jobs(name: str, command: Command, overrides: list[str], dirs: list[Path]) -> None:
+    """Validates the configs of all jobs of a sweep before the first one starts.
+
+    Raises:
+        UserError: The errors of all jobs.
+    """
+    from omegaconf import DictConfig
+
+    from spectrnn.cli.config_errors import format_error
+    from spectrnn.config.compose import compose_jobs
+
+    preflight = partial(_call, command.preflight)
+    sentences: dict[str, None] = {}
+    for job, config in compose_jobs(name, overrides, dirs):
+        try:
+            if not isinstance(config, DictConfig):
+                raise config
+            preflight(config)
+        except Exception as error:
+            text = format_error(error, name, [*(f"--config-dir={folder}" for folder in dirs), *job], preflight)
+            if text is None:
+                raise
+            sentences |= dict.fromkeys(text.splitlines())
+    if sentences:
+        raise UserError("\n".join(sentences))
 
 
 def _run_hydra(name: str, command: Command, arguments: list[str]) -> None:
@@ -262,7 +306,7 @@ def _run_hydra(name: str, command: Command, arguments: list[str]) -> None:
 
     sys.argv = ["spectrnn", *arguments]
     ending: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    if {"-m", "--multirun"} & {*arguments}:
+    if "--multirun" in arguments:
         from spectrnn.study.sweep import reported_sweep
 
         ending = reported_sweep()
@@ -295,18 +339,15 @@ def _expand_arguments(name: str, command: Command, arguments: list[str]) -> tupl
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder, named by --config-dir or hydra.searchpath")
     names = {flag.partition("=")[0] for flag in flags}
-    if names & {"-m", "--multirun"} and not command.is_multirun:
+    if "--multirun" in names and not command.is_multirun:
         raise UserError(f"-m: {name} cannot sweep; only train can")
     if command.has_run_dir and not command.is_multirun:
         return flags, tune_overrides(overrides)
     if command.is_multirun:
         sweep = value_of("sweep", overrides, None)
-        if config_file(f"sweep/{sweep}", dirs) and not names & {"-m", "--multirun"}:
+        if config_file(f"sweep/{sweep}", dirs) and "--multirun" not in names:
             raise UserError(f"sweep={sweep}: needs -m, without which a single run would be trained")
         return train_arguments(flags, overrides, runs=not names & _PRINTS)
-    for flag in sorted(names - _PRINTS - {"--config-dir", "-cd", "--package", "-p"}):
-        if flag.startswith("-"):
-            raise UserError(f"{flag}: not an option of spectrnn {name}; --help lists them")
     for override in overrides:
         if override.lstrip("+~").startswith("hydra") and not override.startswith("hydra.searchpath="):
             raise UserError(f"{override}: {name} has no settings of Hydra; only train has")
@@ -318,23 +359,54 @@ def _expand_arguments(name: str, command: Command, arguments: list[str]) -> tupl
 
 
 def _parse_arguments(name: str, command: Command, arguments: list[str]) -> tuple[list[str], list[str], list[str]]:
-    """Returns flags with their values, overrides, and plain arguments."""
-    flags: list[str] = []
+    """Returns flags, as ``--name`` or ``--name=value``, overrides, and plain arguments."""
+    flags, others = _parse_flags(name, arguments)
     overrides: list[str] = []
     plain: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
-        if argument.startswith("-") and argument != "-":
-            flags.append(argument)
-            if argument in _TAKES_VALUE | _PRINTS_VALUE:
-                flags += [value for value in [next(rest, None)] if value is not None]
-        elif command.positional and ("=" not in argument or Path(argument).exists()):
+    for argument in others:
+        if command.positional and ("=" not in argument or Path(argument).exists()):
             plain.append(argument)
         elif "=" not in argument and not argument.startswith("~"):
             raise UserError(f"{argument}: expected key=value; spectrnn {name} --help lists the keys")
         else:
             overrides.append(argument)
     return flags, overrides, plain
+
+
+def _parse_flags(name: str, arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Returns flags, as ``--name`` or ``--name=value``, and all other arguments.
+
+    Raises:
+        UserError: An unknown flag, a missing or invalid value, or flags that contradict each other.
+    """
+    flags: dict[str, str] = {}
+    others = []
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("-") or argument == "-":
+            others.append(argument)
+            continue
+        given, _, value = argument.partition("=")
+        flag = _SHORT.get(given, given)
+        if flag not in _FLAGS:
+            raise UserError(f"{given}: not an option of spectrnn {name}; --help lists them")
+        if value and flag not in _VALUES:
+            raise UserError(f"{argument}: {given} takes no value")
+        if expected := _VALUES.get(flag, ()):
+            value = value or next(rest, "")
+            is_free = expected[0].isupper()
+            if not value or not (is_free or value in expected):
+                what = expected[0] if is_free else f"{', '.join(expected[:-1])} or {expected[-1]}"
+                raise UserError(f"{' '.join(filter(None, [given, value]))}: expects {what}")
+        flags[flag] = f"{flag}={value}" if value else flag
+    if "--multirun" in flags and (shown := _PRINTS & {*flags}):
+        raise UserError(f"{min(shown)}: a sweep has many configs; leave out -m, and name one value per key")
+    if len(_PRINTS & {*flags}) > 1:
+        raise UserError(f"{' and '.join(sorted(_PRINTS & {*flags}))}: one at a time")
+    for flag in ("--resolve", "--package"):
+        if flag in flags and "--cfg" not in flags:
+            raise UserError(f"{flag}: belongs to --cfg job")
+    return list(flags.values()), others
 
 
 def _is_completion(arguments: list[str]) -> bool:
@@ -345,7 +417,10 @@ def _completion_arguments(arguments: list[str]) -> list[str]:
     """Removes the command from the line that the shell completes; completes the command itself if it is incomplete."""
     line = os.environ.get("COMP_LINE", "")
     words = line.split(" ")
-    if not any(argument.startswith("query=") for argument in arguments):
+    requests = [argument for argument in arguments if _COMPLETIONS.fullmatch(argument)]
+    if len(requests) != 1:
+        _fail("-sc: expects install=bash, install=zsh or install=fish, or uninstall= in place of install=")
+    if not requests[0].startswith("query="):
         return ["train", *arguments]  # install and uninstall, which are the same for all commands
     if len(words) <= 2:
         start = words[1] if len(words) == 2 else ""
@@ -353,10 +428,26 @@ def _completion_arguments(arguments: list[str]) -> list[str]:
         sys.exit(0)
     if words[1] not in _DESCRIPTIONS:
         sys.exit(0)
-    shorter = " ".join([words[0], *words[2:]])
+    key, _, start = words[-1].partition("=")
+    if key in _PATH_KEYS:
+        print(" ".join(f"{key}={path}" for path in _paths(start)))
+        sys.exit(0)
+    # Hydra parses all words before the last one as overrides.
+    is_override = re.compile(r"[+~]*[\w./@]+=")
+    shorter = " ".join([words[0], *(word for word in words[2:-1] if is_override.match(word)), words[-1]])
     os.environ["COMP_LINE"] = shorter
     os.environ["COMP_POINT"] = str(max(0, int(os.environ.get("COMP_POINT", len(line))) - (len(line) - len(shorter))))
     return [words[1] if words[1] in COMMANDS else "train", *arguments]
+
+
+def _paths(start: str) -> list[str]:
+    """Returns the files and folders whose paths, absolute or relative, start with a text, folders with a slash."""
+    folder, name = os.path.split(start)
+    with contextlib.suppress(OSError):
+        with os.scandir(os.path.expanduser(folder) or os.curdir) as entries:
+            found = [entry for entry in entries if entry.name.startswith(name) and (name or entry.name[0] != ".")]
+        return sorted(os.path.join(folder, entry.name) + "/" * entry.is_dir() for entry in found)
+    return []
 
 
 def _fail(text: str, code: int = 1) -> NoReturn:

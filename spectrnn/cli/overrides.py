@@ -72,11 +72,11 @@ def train_arguments(flags: list[str], overrides: list[str], runs: bool) -> tuple
         UserError: Nothing to resume, overrides that are not trusted, or a folder that contains another run.
     """
     resume = value_of("resume", overrides, None)
-    is_sweep = bool({"-m", "--multirun"} & {*flags})
+    is_sweep = "--multirun" in flags
     if resume:
         folder = find_resumable_run(str(resume))
         if (folder / SWEEP).is_file():
-            flags = flags if is_sweep else [*flags, "-m"]
+            flags = flags if is_sweep else [*flags, "--multirun"]
         overrides = resumed_overrides(str(resume), folder, overrides)
     elif runs and _continues_folder(overrides, is_sweep):
         overrides = [*overrides, f"hydra.output_subdir={RESUMED}"]

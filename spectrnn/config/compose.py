@@ -4,12 +4,16 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from spectrnn.config.paths import CONFIG_DIR
+
+if TYPE_CHECKING:
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
 
 class YAMLEntry(NamedTuple):
@@ -57,9 +61,7 @@ def compose(command: str, overrides: Sequence[str], dirs: Sequence[Path]) -> Com
     from hydra.core.global_hydra import GlobalHydra
     from hydra.types import RunMode
 
-    overrides = [override for override in overrides if not override.startswith("hydra.searchpath=")]
-    if added := [f"file://{folder}" for folder in dirs if folder != CONFIG_DIR]:
-        overrides.insert(0, f"hydra.searchpath={quote_override(added)}")
+    overrides = _with_search_path(overrides, dirs)
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         config = hydra.compose(command, overrides)
@@ -68,6 +70,66 @@ def compose(command: str, overrides: Sequence[str], dirs: Sequence[Path]) -> Com
     choices = {group: str(option) for group, option in defaults.overrides.known_choices.items() if option is not None}
     files = [(config_file(str(item.config_path), dirs), item.package or "") for item in defaults.defaults]
     return ComposedConfig(config, choices, [(file, package) for file, package in files if file])
+
+
+def compose_jobs(
+    command: str, overrides: Sequence[str], dirs: Sequence[Path]
+) -> list[tuple[list[str], "DictConfig | HydraException | OmegaConfBaseException"]]:
+    """Composes the configs of the jobs of a sweep; arguments as for `compose`.
+
+    Returns:
+        The overrides of each job, and its config or its error. Of jobs that differ in their `seed`, there is one.
+
+    Raises:
+        HydraException: An invalid override or config file of the sweep itself.
+    """
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+    from omegaconf.errors import OmegaConfBaseException
+
+    GlobalHydra.instance().clear()
+    jobs: dict[tuple[str, ...], tuple[list[str], DictConfig | HydraException | OmegaConfBaseException]] = {}
+    with hydra.initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        sweep = loader.load_configuration(command, _with_search_path(overrides, dirs), RunMode.MULTIRUN)
+        for job in job_overrides(sweep):
+            key = tuple(override for override in job if not re.fullmatch(r"seed=\d+", override))
+            if key in jobs:
+                continue
+            try:
+                config = loader.load_sweep_config(sweep, job)
+            except (HydraException, OmegaConfBaseException) as error:
+                jobs[key] = job, error
+                continue
+            OmegaConf.set_struct(config, False)
+            jobs[key] = job, OmegaConf.masked_copy(config, [name for name in map(str, config) if name != "hydra"])
+    return list(jobs.values())
+
+
+def job_overrides(sweep: DictConfig) -> list[list[str]]:
+    """Returns the overrides of each job of a sweep, as Hydra's own sweeper would; none for another sweeper.
+
+    Args:
+        sweep: Config of the sweep, with the key ``hydra``, while Hydra is initialized.
+    """
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if "max_batch_size" not in sweep.hydra.sweeper:
+        return []
+    params = [f"{key}={value}" for key, value in (sweep.hydra.sweeper.params or {}).items()]
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    (jobs,) = BasicSweeper.split_arguments(parser.parse_overrides([*params, *sweep.hydra.overrides.task]), None)
+    return [list(job) for job in jobs]
+
+
+def _with_search_path(overrides: Sequence[str], dirs: Sequence[Path]) -> list[str]:
+    given = [override for override in overrides if not override.startswith("hydra.searchpath=")]
+    added = [f"file://{folder}" for folder in dirs if folder != CONFIG_DIR]
+    return [f"hydra.searchpath={quote_override(added)}", *given] if added else given
 
 
 def quote_override(value: Any) -> str:

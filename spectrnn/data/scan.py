@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from spectrnn.data.audio import EXTENSIONS
+from spectrnn.messages import preview
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ _SIGNATURES = (
 )
 # Of each ending that is not one of audio, so many files are looked into, and all others only if one of them is audio.
 _PROBES, _MAX_FAILED_PROBES = 100, 2000
-_MAX_ENDINGS = 5  # that a message lists
+_MAX_ENDINGS, _MAX_FOLDERS = 5, 20  # that a message lists
 
 # What is counted, as singular and plural, the most severe first.
 KINDS = {
@@ -160,6 +161,9 @@ def summarize(ignored: Iterable[Ignored]) -> dict[str, str]:
         if items := by_kind.get(kind):
             verb = "was" if len(items) == 1 else "were"
             text = f"{len(items)} {names[len(items) > 1]} {verb} ignored"
+            if kind == "empty class":
+                sentences[kind] = f"{text}: {preview([printable(item.path) for item in items], _MAX_FOLDERS)}"
+                continue
             if kind in ("other kind", "unreadable"):
                 reasons = Counter(item.reason for item in items).most_common()
                 more = len(reasons) - _MAX_ENDINGS

@@ -12,13 +12,11 @@ from types import FrameType
 from typing import Any, ClassVar
 
 from filelock import FileLock
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from spectrnn import distributed
+from spectrnn.config.compose import job_overrides
 from spectrnn.errors import TrainingInterrupted, UserError
 from spectrnn.messages import printable
 from spectrnn.runs import LOCK, find_runs, read_run
@@ -192,11 +190,9 @@ def _divide_cores(config: DictConfig) -> None:
     import joblib
 
     hydra = config.hydra
-    if "max_batch_size" not in hydra.sweeper:  # a sweeper of another package
+    jobs = len(job_overrides(config))
+    if not jobs:  # a sweeper of another package
         return
-    params = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items()]
-    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-    jobs = len(BasicSweeper.split_arguments(parser.parse_overrides([*params, *hydra.overrides.task]), None)[0])
     if "n_jobs" in hydra.launcher:
         hydra.launcher.n_jobs = min(joblib.effective_n_jobs(hydra.launcher.n_jobs), jobs)
         return

@@ -126,6 +126,22 @@ def test_invalid_argument_is_reported_with_its_full_key(spectrnn, tones, tmp_pat
         (["predict", "a.wav", "--cgf=job"], "--cgf: not an option of spectrnn predict; --help lists them"),
         (["predict", "a.wav", "hydra.run.dir=x"], "hydra.run.dir=x: predict has no settings of Hydra; only train has"),
         (["check", "+hydra.job.name=x"], "+hydra.job.name=x: check has no settings of Hydra; only train has"),
+        (["train", "--bogus"], "--bogus: not an option of spectrnn train; --help lists them"),
+        (["train", "--multirun=3"], "--multirun=3: --multirun takes no value"),
+        (["explain", "window", "-x"], "-x: not an option of spectrnn explain; --help lists them"),
+        (["train", "--cfg"], "--cfg: expects job, hydra or all"),
+        (["train", "-c", "jobs"], "-c jobs: expects job, hydra or all"),
+        (["train", "--config-dir"], "--config-dir: expects DIR"),
+        (["train", "--resolve"], "--resolve: belongs to --cfg job"),
+        (["train", "--cfg=job", "--info=all"], "--cfg and --info: one at a time"),
+        (
+            ["train", "-m", "--cfg", "job", "seed=0,1"],
+            "--cfg: a sweep has many configs; leave out -m, and name one value per key",
+        ),
+        (
+            ["train", "-sc"],
+            "-sc: expects install=bash, install=zsh or install=fish, or uninstall= in place of install=",
+        ),
         (["verify", "a.onnx", "b.onnx"], "b.onnx: verify takes one FILE"),
         (["verify"], "file: missing; it has no default"),
         (["verify", "none.onnx"], "none.onnx: no such file"),
@@ -175,6 +191,27 @@ def test_shell_completion(spectrnn, monkeypatch, line, completions):
     monkeypatch.setenv("COMP_LINE", line)
     monkeypatch.setenv("COMP_POINT", str(len(line)))
     assert set(spectrnn("-sc", "query=bash").out.split()) == completions
+
+
+def test_shell_completion_of_paths(spectrnn, monkeypatch, tmp_path):
+    for folder in ("outputs/a", "outputs/b", "other", ".hidden"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "out.csv").touch()
+
+    def completed(line):
+        monkeypatch.setenv("COMP_LINE", line)
+        monkeypatch.setenv("COMP_POINT", str(len(line)))
+        outcome = spectrnn("-sc", "query=bash")
+        assert (outcome.code, outcome.err) == (0, "")
+        return outcome.out.split()
+
+    assert completed(f"spectrnn eval run={tmp_path}/outputs/") == [f"run={tmp_path}/outputs/{name}/" for name in "ab"]
+    assert completed("spectrnn predict x.wav run=o") == ["run=other/", "run=out.csv", "run=outputs/"]
+    assert completed("spectrnn train data=folder data.root=./oth") == ["data.root=./other/"]
+    assert completed("spectrnn eval run=") == ["run=other/", "run=out.csv", "run=outputs/"]
+    assert completed("spectrnn eval run=none/") == []
+    assert completed(f"spectrnn predict {tmp_path}/out.csv run={tmp_path}/other top") == ["top_k="]
+    assert completed("spectrnn train data=[ mod") == []  # an incomplete line
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]], ids=" ".join)

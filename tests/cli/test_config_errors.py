@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from spectrnn.errors import FileErrors
+
 
 @pytest.fixture
 def dataset(tones, tmp_path):
@@ -36,7 +38,8 @@ def test_class_folders_without_audio_are_reported(train_error, dataset):
         shutil.rmtree(dataset / label)
         (dataset / label).mkdir()
     problem = "contains fewer than two class folders with audio; 2 class folders without audio were ignored"
-    assert train_error(f"data.root={dataset}") == f"spectrnn: data.root={dataset}: {problem} (such as {dataset}/high)"
+    expected = f"spectrnn: data.root={dataset}: {problem}: {dataset}/high, {dataset}/middle"
+    assert train_error(f"data.root={dataset}") == expected
 
 
 def test_single_class_is_reported(train_error, dataset):
@@ -68,7 +71,7 @@ def write_nan(path):
 def test_unreadable_file_is_reported(train_error, dataset, damage, message):
     path = dataset / "low" / "00.wav"
     damage(path)
-    assert train_error(f"data.root={dataset}") == f"spectrnn: {path}: {message}"
+    assert train_error(f"data.root={dataset}") == f"spectrnn: {path}: {message}; {FileErrors.REMEDY}"
 
 
 def test_manifest_without_the_required_columns_is_reported(train_error, tmp_path):
@@ -160,7 +163,7 @@ def test_errors_of_all_groups_are_reported_at_once_before_audio_is_read(spectrnn
         (["sweep=seeds"], "sweep=seeds: needs -m, without which a single run would be trained"),
         (["model.hidden_size=10000000"], "model.hidden_size=10000000: should be less than or equal to 65536"),
         (["augment.noise=null"], "augment.noise: expected a mapping with a _target_, got null"),
-        (["pooling=stats", "pooling.eps=1e-5"], "pooling.num_heads: no such key; known here: eps"),
+        (["pooling=stats", "pooling.eps=1e-5"], "pooling.num_heads: not a key of pooling=stats, but of "),
         (["trainer.metric=uar"], "trainer.metric=uar: no such metric; known here: accuracy, balanced_accuracy, ece, "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -201,6 +204,39 @@ def test_all_misspelled_arguments_are_reported_at_once(spectrnn):
 def test_misspelled_key_is_not_reported_as_missing_too(spectrnn):
     message = spectrnn("train", "data=folder", "data.rot=/none").error()
     assert message == "spectrnn: data.rot: no such key; did you mean data.root?"
+
+
+HALF = "spectrnn: {}: not a key of {}, but of {}, as in: spectrnn {}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            "train seed=1 data.root=x data.group=y",  # the second is a key of the same option
+            "data.root | data=synthetic_speech | data=folder, esc50, fsdd, speech_commands, urbansound8k | "
+            "train seed=1 data=folder data.root=x data.group=y",
+        ),
+        ("check data.path=x", "data.path | data=synthetic_speech | data=manifest | check data=manifest data.path=x"),
+        (
+            "tune features.n_mfcc=13",
+            "features.n_mfcc | features=logmel | features=mfcc | tune features=mfcc features.n_mfcc=13",
+        ),
+        (
+            "train augment=[noise,gain] augment.mixup.alpha=1",
+            "augment.mixup.alpha | augment=[noise,gain] | augment=mixup | "
+            "train 'augment=[noise,gain,mixup]' augment.mixup.alpha=1",
+        ),
+    ],
+)
+def test_half_command_is_completed(spectrnn, arguments, words):
+    assert spectrnn(*arguments.split()).error() == HALF.format(*words.split(" | "))
+
+
+def test_half_evaluation_is_completed_without_the_dataset_of_the_run(spectrnn, trained_run):
+    run = f"run={trained_run}"
+    words = ("data.path", "data=folder", "data=manifest", f"eval {run} data=manifest data.path=x")
+    assert spectrnn("eval", run, "data.path=x").error() == HALF.format(*words)
 
 
 def test_options_in_a_folder_of_the_user_are_suggested(spectrnn, tmp_path):

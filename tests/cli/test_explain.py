@@ -148,11 +148,14 @@ def test_name_without_its_group(explained):
         (["features.hopms"], "features.hopms: no such key; did you mean features.hop_ms?"),
         (["limits.silence"], "limits.silence: no such key; did you mean limits.silence_dbfs?"),
         (["modle"], "modle: no such key; did you mean model?"),
+        (["window", "threshhold=3"], "threshhold: no such key; did you mean threshold?"),
+        (["window", "model.foo=3"], "model.foo: no such key; known here: "),
+        (["window", "threshold"], "threshold: explain takes one KEY"),
         (["optimizer.lr", "model=lsmt"], "model=lsmt: no such option; did you mean model=lstm?"),
     ],
 )
 def test_unknown_name_is_reported(spectrnn, arguments, message):
-    assert spectrnn("explain", *arguments).error() == f"spectrnn: {message}"
+    assert spectrnn("explain", *arguments).error().startswith(f"spectrnn: {message}")
 
 
 def test_config_group_lists_its_options_and_keys(spectrnn):
@@ -181,7 +184,7 @@ def test_option_in_a_folder_of_the_user(explained, tmp_path):
     assert rows["meaning"] == "number of heads, a divisor of the encoder's output size"
 
 
-@pytest.mark.parametrize("arguments", [(), ("--help",), ("window", "hop")], ids=" ".join)
+@pytest.mark.parametrize("arguments", [(), ("--help",)], ids=" ".join)
 def test_usage(spectrnn, arguments):
     assert spectrnn("explain", *arguments).out.startswith("spectrnn explain KEY")
 

@@ -177,6 +177,37 @@ def test_killed_job_ends_a_parallel_sweep_with_a_sentence(tmp_path, start, launc
 
 
 @pytest.mark.parametrize(
+    ("arguments", "messages"),
+    [
+        (["optimizer.lr=1e-3,banana"], ["optimizer.lr=banana: should be a valid number"]),
+        (["seed=0,x"], ["seed=x: should be a valid integer"]),
+        (["model=gru,gruu", "seed=0,1"], ["model=gruu: no such option; did you mean model=gru?"]),
+        (
+            ["model=bigru", "model.hidden_size=16,17", "pooling.num_heads=4"],
+            ["pooling.num_heads=4: does not divide the "],
+        ),
+        (
+            ["model=gru,crnn", "model.channels=[8,8,8]", "trainer.epochs=0,1"],
+            [
+                "several errors",
+                "  model.channels: not a key of model=gru, but of model=conv1d_rnn, crnn, crnn_large",
+                "  trainer.epochs=0: should be ",
+            ],
+        ),
+    ],
+)
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_values_are_checked_before_the_first_job(spectrnn, tones, tiny, tmp_path, launcher, arguments, messages):
+    plain = [override for override in tiny if not override.startswith(("model", "pooling"))]
+    outcome = spectrnn("train", "-m", *plain, f"data.root={tones}", f"hydra/launcher={launcher}", *arguments)
+    assert outcome.code == 1
+    lines = outcome.err.removeprefix("spectrnn: ").splitlines()
+    assert len(lines) == len(messages), lines
+    assert all(line.startswith(message) for line, message in zip(lines, messages, strict=True)), lines
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     "launcher",
     [(), pytest.param(("hydra/launcher=submitit_local",), marks=pytest.mark.slow)],
     ids=["basic", "submitit_local"],

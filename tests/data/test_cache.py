@@ -209,6 +209,7 @@ def test_all_unreadable_files_are_reported_and_the_others_are_kept(
         f"{clips[2].path}: is empty (0 bytes)",
         f"{clips[5].path}: cannot be read as audio (Format not recognised)",
         f"{clips[7].path}: contains values that are not finite (NaN or Inf), or far beyond full scale",
+        f"  {FileErrors.REMEDY}",
     ]
     for number in (2, 5, 7):
         soundfile.write(clips[number].path, np.arange(number, dtype=np.int16), RATE)
@@ -227,6 +228,7 @@ def test_all_missing_and_empty_files_are_reported(tmp_path: Path):
     assert str(error.value).splitlines() == [
         *error.value.errors[:9],
         "... and 21 more files",
+        f"  {FileErrors.REMEDY}",
     ]
     lines = error.value.errors
     assert lines[::2] == [f"{path}: is empty (0 bytes)" for path in paths[::2]]
@@ -427,9 +429,9 @@ def test_errors_and_warnings_are_kept_with_their_clips(
             assert cache.errors == [f"{row}: unreadable" for row in rows if row % 4 == 1]
             assert cache.warnings == [text for row in rows for text in warnings.get(row, [])]
             assert cache.lengths.tolist() == [0 if row % 4 == 1 else row + 1 for row in rows]
-    with pytest.raises(FileErrors, match=r"^5: unreadable\n1: unreadable$"):
+    with pytest.raises(FileErrors, match=r"^5: unreadable\n1: unreadable\n  data"):
         open_cache([clips[row] for row in (5, 1, 2)], RATE, tmp_path, "fail")
-    with pytest.raises(FileErrors, match=r"^5: unreadable\n9: unreadable$"):
+    with pytest.raises(FileErrors, match=r"^5: unreadable\n9: unreadable\n  data"):
         open_cache([clips[row] for row in (5, 6, 9)], RATE, tmp_path, "fail")
     cache = open_cache([clips[row] for row in (6, 8)], RATE, tmp_path, "fail")
     assert cache.warnings == warnings[8]

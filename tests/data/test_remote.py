@@ -21,7 +21,7 @@ from spectrnn.data.clips import Clip, DataSource, common_folder
 from spectrnn.data.dataset import Dataset, open_dataset
 from spectrnn.data.remote import fetch, is_address, local_copy
 from spectrnn.data.splits import assign_splits, clip_keys
-from spectrnn.errors import UserError
+from spectrnn.errors import FileErrors, UserError
 
 CPU = torch.device("cpu")
 FETCH = """
@@ -177,7 +177,7 @@ def test_all_missing_files_are_reported_at_once(
     with pytest.raises(UserError) as caught:
         table(table_rows).clips()
     manifest, places = tmp_path / "table.csv", [*gone[:3], str(tmp_path / "gone.wav")]
-    assert str(caught.value).splitlines() == [
+    assert str(caught.value).splitlines()[:-1] == [
         f"{manifest}, line {line}: no such file: {path}" for line, path in enumerate(places, 38)
     ]
     dataset = open_dataset(table(table_rows, on_error="skip"), CPU)
@@ -198,7 +198,8 @@ def test_unreadable_recording_is_reported_by_its_address(
         server.shutdown()
     with pytest.raises(UserError) as caught:
         open_dataset(source, CPU)
-    assert str(caught.value) == f"{clips[0].path}: cannot be read as audio (Format not recognised)"
+    problem = "cannot be read as audio (Format not recognised)"
+    assert str(caught.value) == f"{clips[0].path}: {problem}; {FileErrors.REMEDY}"
 
 
 def test_interrupted_fetch_continues(server: Server, tones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

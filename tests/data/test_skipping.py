@@ -75,7 +75,7 @@ def test_fail_reports_all_files_and_keeps_the_others(opened: Callable[..., Datas
     lines = [f"{path}: cannot be read as audio ({REASON})" for path in paths]
     assert isinstance(error.value, FileErrors)
     assert error.value.errors == lines
-    assert str(error.value).splitlines() == [*lines[:9], "... and 15 more files"]
+    assert str(error.value).splitlines() == [*lines[:9], "... and 15 more files", f"  {FileErrors.REMEDY}"]
     (entry,) = decoded_entries(tmp_path / "cache")
     assert (entry.clips, entry.source) == (12, f"{root}/")
 
@@ -83,7 +83,7 @@ def test_fail_reports_all_files_and_keeps_the_others(opened: Callable[..., Datas
 def test_fail_reports_files_that_an_earlier_run_skipped(opened: Callable[..., Dataset], root: Path):
     (path,) = damage(root, "low/03.wav")
     opened("skip")
-    with pytest.raises(UserError, match=rf"^{path}: cannot be read as audio \({REASON}\)$"):
+    with pytest.raises(UserError, match=rf"^{path}: cannot be read as audio \({REASON}\); {FileErrors.REMEDY}$"):
         opened("fail")
     assert len(opened("skip").clips) == 35  # the cached dataset is kept
 
@@ -177,7 +177,7 @@ def test_what_was_ignored_is_warned_about_and_listed(
     (root / "empty").mkdir()
     opened("fail").list_skipped(tmp_path)
     assert caplog.messages[:3] == [
-        f"data: 1 class folder without audio was ignored (such as {root}/empty)",
+        f"data: 1 class folder without audio was ignored: {root}/empty",
         f"data: 1 file of other kinds was ignored: 1 .txt (such as {root}/low/notes.txt)",
         f"data: 1 hidden file or folder was ignored (such as {root}/low/.hidden.wav)",
     ]
