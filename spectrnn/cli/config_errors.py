@@ -115,7 +115,7 @@ def _translate(error: Exception, command: str, arguments: list[str], given: Sequ
 def _holders(command: str, key: str, arguments: Sequence[str]) -> list[str]:
     """Returns the options of a key's config group that have the key, the most likely one first.
 
-    That is the one of the same name in a list, or one that requires the key.
+    That is the one of the same name in a list, or one that requires the key, of these the one with the fewest keys.
     """
     group, _, name = key.partition(".")
     if not name or group not in group_defaults((CONFIG_DIR / f"{command}.yaml").read_text(encoding="utf-8")):
@@ -124,7 +124,11 @@ def _holders(command: str, key: str, arguments: Sequence[str]) -> list[str]:
     entries = {option: option_entries(group, option, dirs) for option in group_options(group, dirs)}
     found = [option for option, own in entries.items() if name in own]
     own = name.partition(".")[0]
-    return [own] if own in found else sorted(found, key=lambda option: entries[option][name].value != MISSING)
+    return (
+        [own]
+        if own in found
+        else sorted(found, key=lambda option: (entries[option][name].value != MISSING, len(entries[option])))
+    )
 
 
 def _half_command(

@@ -159,12 +159,12 @@ def test_errors_of_all_groups_are_reported_at_once_before_audio_is_read(spectrnn
             ["augment=[background_noise]", "augment.background_noise.path=/none"],
             "augment.background_noise.path=/none: not a folder with audio files",
         ),
-        (["metrics=[uar]"], "metrics=[uar]: no such option; metrics has options in a folder of yours only"),
+        (["metrics=[uar]"], "metrics=uar: no such option; known here: recall_at_fah"),
         (["sweep=seeds"], "sweep=seeds: needs -m, without which a single run would be trained"),
         (["model.hidden_size=10000000"], "model.hidden_size=10000000: should be less than or equal to 65536"),
         (["augment.noise=null"], "augment.noise: expected a mapping with a _target_, got null"),
         (["pooling=stats", "pooling.eps=1e-5"], "pooling.num_heads: not a key of pooling=stats, but of "),
-        (["trainer.metric=uar"], "trainer.metric=uar: no such metric; known here: accuracy, balanced_accuracy, ece, "),
+        (["trainer.metric=uar"], "trainer.metric=uar: no such metric; did you mean auroc?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -214,7 +214,7 @@ HALF = "spectrnn: {}: not a key of {}, but of {}, as in: spectrnn {}"
     [
         (
             "train seed=1 data.root=x data.group=y",  # the second is a key of the same option
-            "data.root | data=synthetic_speech | data=folder, esc50, fsdd, speech_commands, urbansound8k | "
+            "data.root | data=synthetic_speech | data=folder, annotations, esc50, fsdd, urbansound8k and 1 more | "
             "train seed=1 data=folder data.root=x data.group=y",
         ),
         ("check data.path=x", "data.path | data=synthetic_speech | data=manifest | check data=manifest data.path=x"),
