@@ -330,9 +330,9 @@ class Trainer:
         They are chosen from those of the last epoch, and as many new ones.
         """
         negatives = self.dataset.negatives
-        if negatives is None or not negatives.hard_share:
-            return
         count = int((self.train.rows >= len(self.dataset.clips)).sum())
+        if negatives is None or not negatives.hard_share or not count:
+            return
         candidates = negatives.candidates(np.random.default_rng((self.seed, self.epoch, 2)), count)
         windows = negatives.windows(np.concatenate([negatives.hard, candidates.starts]))
         batches = self.dataset.windows(windows, self.plan.batch_size, self.device, self.train.shard)

@@ -165,6 +165,15 @@ def test_negatives_select_the_epoch_and_resume_to_the_bit(spectrnn, overrides, n
     assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
 
 
+def test_negatives_may_be_for_validation_only(spectrnn, overrides, negatives):
+    settings = [f"data.negatives=[{negatives}]", "data.negative_share=0", "trainer.epochs=1", "trainer.report=false"]
+    kept = [override for override in overrides if not override.startswith(("trainer.epochs", "trainer.report"))]
+    outcome = spectrnn("train", *kept, *settings, "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.err
+    table = read_predictions(Path("run/predictions.csv"))
+    assert any(clip.path.startswith(str(negatives)) for clip in table.clips)
+
+
 def test_metric_of_false_alarms_needs_clips_without_labels(spectrnn, overrides, mixtures, tmp_path):
     rows = list(csv.DictReader(mixtures.open()))
     with (tmp_path / "labelled.csv").open("w", newline="") as file:
