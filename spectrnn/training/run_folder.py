@@ -125,17 +125,18 @@ class RunFolder:
                 results[split] = self._predict(best, split)
         scores = {split: classification_metrics(result, trainer.metrics) for split, result in results.items()}
         intervals = {split: bootstrap_intervals(result, trainer.metrics) for split, result in results.items()}
-        accuracy = self._training_accuracy(best)
         main = best.task.metrics[0]
+        trained = self._predict(best, training_sample(self.dataset.rows("train")))  # without augmentation
+        score = trainer.metrics[main].value(trained)
         shift = shift_warnings(main, trainer.metrics[main].title, scores, intervals)
-        warnings = [*self.warnings, *self._training_warnings(accuracy), *shift]
+        warnings = [*self.warnings, *self._training_warnings(score, trainer.metrics[main].title), *shift]
         speed = statistics.median(epoch["train"]["clips_per_second"] for epoch in trainer.history)
         clips = len(trainer.train.rows)
         seconds = sum(clips / epoch["train"]["clips_per_second"] for epoch in trainer.history)
         metrics: dict[str, Any] = {
             "train": {
                 **trainer.history[-1]["train"],
-                "final_accuracy": accuracy,
+                "final_accuracy": float(trained.correct.mean()),
                 "clips_per_second": speed,
                 "seconds": seconds,
                 "clips": clips,
@@ -201,17 +202,14 @@ class RunFolder:
                 self.logger.log_pr_curves(split, outcome, classifier.labels, step)
         self.logger.flush()
 
-    def _training_accuracy(self, classifier: Classifier) -> float:
-        """Accuracy on some training clips without augmentation."""
-        return float(self._predict(classifier, training_sample(self.dataset.rows("train"))).correct.mean())
-
-    def _training_warnings(self, accuracy: float) -> list[str]:
+    def _training_warnings(self, score: float, title: str) -> list[str]:
         trainer, optimizer = self.trainer, self.trainer.optimizer
         rate, maximum = optimizer.param_groups[0]["lr"], optimizer.defaults.get("lr", 0.0)
         return training_warnings(
             trainer.history,
             trainer.best_epoch,
-            accuracy,
+            score,
+            (title, trainer.classifier.task.fraction_correct),
             has_stopped=trainer.stop_epoch is not None,
             has_decayed=rate <= _DECAYED * maximum,
         )

@@ -401,7 +401,9 @@ class Trainer:
 
     def _progress_text(self, metrics: Mapping[str, float]) -> str:
         times = self.clock.percentages("data", "step")
-        return f"{times}, loss {metrics['loss']:.3f}, acc {metrics['accuracy']:.3f}, lr {metrics['learning_rate']:.1e}"
+        loss, correct = (f"{metrics[name]:.3f}" for name in ("loss", "accuracy"))
+        name = self.classifier.task.fraction_correct
+        return f"{times}, loss {loss}, {name} {correct}, lr {metrics['learning_rate']:.1e}"
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that the rest of the run depends on, as plain containers and tensors."""

@@ -124,7 +124,7 @@ def test_results_are_complete_before_anything_is_drawn(spectrnn, tones, tiny_log
     assert all({"metrics.json", "predictions.csv", "model.safetensors"} <= names for names in found)
     for name in ("the confusion matrix of the val split", "the confusion matrix of the test split", "report.html"):
         assert f"warning: {name} cannot be drawn (MemoryError: cannot allocate)" in outcome.err
-    assert "val/best_accuracy" in EventAccumulator(str(tmp_path / "run")).Reload().Tags()["scalars"]
+    assert "best_model/val_accuracy" in EventAccumulator(str(tmp_path / "run")).Reload().Tags()["scalars"]
 
 
 def test_tensorboard_has_curves_figures_audio_and_hyperparameters(trained_run):
@@ -142,7 +142,7 @@ def test_tensorboard_has_curves_figures_audio_and_hyperparameters(trained_run):
     for name in (b"model.hidden_size", b"pooling", b"seed"):
         assert name in hyperparameters
     best = read_metrics(trained_run)
-    for split, tag in (("test", "test/accuracy"), ("val", "val/best_accuracy")):
+    for split, tag in (("test", "test/accuracy"), ("val", "best_model/val_accuracy")):
         assert [event.value for event in events.Scalars(tag)] == [pytest.approx(best[split]["accuracy"])]
         assert tag.encode() in plugins["_hparams_/experiment"].plugin_data.content
 

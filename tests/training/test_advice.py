@@ -94,6 +94,14 @@ def test_undertrained_classifier_is_reported():
     assert training_warnings(run, 4, 0.9, has_stopped=False, has_decayed=True) == []
 
 
+def test_undertrained_classifier_of_several_labels_is_judged_by_its_main_metric():
+    titles, settings = ("mean average precision", "exact match"), {"has_stopped": False, "has_decayed": True}
+    assert training_warnings(history(0.1, 0.4), 2, 0.95, titles, **settings) == []
+    assert training_warnings(history(0.1, 0.4), 2, 0.6, titles, **settings)[0].startswith(
+        "training mean average precision is 60 %: undertrained"
+    )
+
+
 def test_best_epoch_before_overfitting_is_not_undertrained():
     assert training_warnings(history(0.6, 0.95), 1, 0.8, has_stopped=False, has_decayed=True) == []
 

@@ -1,7 +1,6 @@
 // What the labels, the prediction and the correctness of a clip are: all else on the page asks here.
 
 const NOTHING = "(nothing)";  // in place of classes, with several labels per clip
-const FRACTION_CORRECT = report.has_sets ? "exact match" : "accuracy";  // what the fraction of correct clips is called
 
 const all = report.clips.map(([path, start, end, group, actual, predicted, seconds, level, scores, leastCertain], number) => ({
   number, path, start, end, group, seconds, level, scores, leastCertain, name: describeSource({ path, start, end }),

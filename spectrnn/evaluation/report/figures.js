@@ -106,12 +106,12 @@ function drawReliability() {
 
 function drawAccuracies() {
   const named = (digits) => ([low, high, ...rest]) => [range(fixed(low, digits), fixed(high, digits)), ...rest];
-  const title = capitalized(FRACTION_CORRECT);
+  const title = capitalized(report.fraction_correct);
   drawAccuracy("strata", `${title} by length`, "length, s", report.lengths.map(named(2)), "");
   drawAccuracy("strata", `${title} by level`, "RMS, dBFS", report.levels.map(named(1)), "");
   const left = report.group_count - report.groups.length;
   drawAccuracy("groups", `${title} by group`, "group", report.groups,
-    left > 0 && report.groups.length ? `The ${report.groups.length} of ${report.group_count} groups with the lowest ${FRACTION_CORRECT}.` : "");
+    left > 0 && report.groups.length ? `The ${report.groups.length} of ${report.group_count} groups with the lowest ${report.fraction_correct}.` : "");
 }
 
 function drawAccuracy(parent, title, unit, rows, caption) {
@@ -130,7 +130,7 @@ function drawAccuracy(parent, title, unit, rows, caption) {
       element("td", { class: "number" }, percent(accuracy)), cell));
   }
   const scale = element("div", { class: "scale" }, element("span", {}, percent(floor, 0)), element("span", {}, "100 %"));
-  const head = [[unit, ""], ["clips", "number"], [FRACTION_CORRECT, "number"]].map(([text, kind]) => element("th", { scope: "col", class: kind }, text));
+  const head = [[unit, ""], ["clips", "number"], [report.fraction_correct, "number"]].map(([text, kind]) => element("th", { scope: "col", class: kind }, text));
   byId(parent).append(element("h2", {}, title), element("p", { class: "caption" }, caption), element("table", { class: "list" },
     element("thead", {}, element("tr", {}, ...head, element("th", { class: "interval" }, scale))), body));
 }

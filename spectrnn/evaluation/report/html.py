@@ -182,6 +182,7 @@ def _summary(result: EvaluationResult) -> dict[str, Any]:
     classes.sort(key=lambda row: (not row[4], 0 if row[3] is None else row[3]))
     data = {
         "split": result.split,
+        "fraction_correct": classifier.task.fraction_correct,
         "has_sets": result.outcome.targets.ndim == 2,
         "is_held_out": result.is_held_out,
         "model": str(result.model),

@@ -10,8 +10,8 @@ function renderHeader() {
     ? `${formatCount(correct)} of ${clips(count)} ${are(correct)} classified with exactly their classes (exact match ${percent(fraction)}). `
     : `${correct === count ? "No clip is" : `${clips(count - correct)} ${are(count - correct)}`} misclassified. `;
   byId("lead").textContent = result + (report.is_held_out
-    ? `The 95 % confidence interval of the ${FRACTION_CORRECT} on clips of the same kind is ${percent(low)} to ${percent(high)}.`
-    : `The model was trained on some of these clips, so the ${FRACTION_CORRECT} on new clips is likely to be lower.`);
+    ? `The 95 % confidence interval of the ${report.fraction_correct} on clips of the same kind is ${percent(low)} to ${percent(high)}.`
+    : `The model was trained on some of these clips, so the ${report.fraction_correct} on new clips is likely to be lower.`);
   for (const note of report.notes) byId("notes").append(element("li", {}, note));
   for (const { title, higher_is_better, is_fraction, value, interval } of report.metrics) {
     const format = is_fraction ? percent : (number) => number.toFixed(3);
