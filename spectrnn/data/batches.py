@@ -12,6 +12,7 @@ from spectrnn.data.audio import FULL_SCALE
 from spectrnn.data.cache import WaveformCache
 from spectrnn.data.crops import covering_crops
 from spectrnn.data.samples import SampleStorage, to_device
+from spectrnn.data.sampling import draw_clips, mean_draws
 
 _JITTER = 0.02  # relative, of lengths when sorting: mixes similar lengths for one or two percent more padding
 _GPU_MULTIPLE = 8  # clips, that cuDNN's recurrent kernels for tensor cores process together
@@ -175,44 +176,6 @@ class BucketedBatches:
         generator.shuffle(batches)
         offsets = generator.integers(0, self.max_offset[drawn] + 1)
         return [drawn[members] for members in batches], [offsets[members] for members in batches]
-
-
-def mean_draws(targets: np.ndarray, power: float) -> np.ndarray:
-    """Computes how often clips are drawn per epoch, so that classes are drawn in proportion to a power of their counts.
-
-    Args:
-        targets: Class index of each clip, int64 (clips,), or its classes, bool (clips, classes).
-        power: Exponent of the number of clips of a class.
-
-    Returns:
-        Mean number of draws of each clip, float64 (clips,), whose mean is 1. Of a clip of several classes it is
-        proportional to their mean; clips of no class count as a class.
-    """
-    if targets.ndim == 1:
-        draws = np.maximum(np.bincount(targets), 1)[targets] ** (power - 1.0)
-    else:
-        classes = np.column_stack([targets, ~targets.any(1)])
-        draws = classes @ np.maximum(classes.sum(0), 1) ** (power - 1.0) / classes.sum(1)
-    return draws * (len(draws) / draws.sum())
-
-
-def draw_clips(targets: np.ndarray, draws: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Draws the clips of an epoch, int64 (clips,): each as often as its mean number of draws, rounded up or down.
-
-    Systematic sampling (Madow, 1949) of the clips in random order within their classes, so that the number of draws of
-    a class is its mean, rounded up or down, too.
-
-    Args:
-        targets: Targets, as for `mean_draws`.
-        draws: Mean number of draws of each clip, float64 (clips,), whose mean is 1.
-        generator: Source of randomness.
-    """
-    order = generator.permutation(len(draws))
-    order = order[np.argsort((targets if targets.ndim == 1 else draws)[order], kind="stable")]
-    ends = np.cumsum(draws[order])
-    ends[-1] = len(order)  # which the sum is but for rounding
-    counts = np.diff(np.floor(ends + generator.random()), prepend=0)
-    return np.repeat(order, counts.astype(np.int64))
 
 
 def bucket_boundaries(lengths: np.ndarray, batch_size: int, device: torch.device) -> list[int]:

@@ -11,12 +11,13 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from spectrnn.data.batches import BucketedBatches, Drawn, draw_clips, mean_draws
+from spectrnn.data.batches import BucketedBatches, Drawn
 from spectrnn.data.cache import WaveformCache, open_cache
 from spectrnn.data.clips import SPLITS, Clip, DataSource, similar_labels
 from spectrnn.data.labels import ONE_LABEL, SEPARATOR, LabelFormat
 from spectrnn.data.negatives import Negatives, list_negatives
 from spectrnn.data.samples import SampleStorage, open_samples
+from spectrnn.data.sampling import draw_clips, mean_draws
 from spectrnn.data.scan import Ignored, warn_about_ignored
 from spectrnn.data.splits import (
     MIN_TRAINING_GROUPS,
@@ -162,7 +163,7 @@ class Dataset:
         assert recordings is not None
         is_used = np.zeros(len(timeline.starts), bool)
         is_used[recordings[rows]] = True
-        windows = timeline.draw(is_used, generator)
+        windows = timeline.draw(is_used, self.sampling_power, generator)
         first_rows = np.searchsorted(recordings, windows.recordings)
         return Drawn(first_rows, *windows[1:], timeline.targets(windows))
 
@@ -355,8 +356,8 @@ def _add_negatives(dataset: Dataset, recordings: Sequence[Clip], decoded: Wavefo
         cache = cache._replace(
             offsets=np.append(cache.offsets, windows.starts), lengths=np.append(cache.lengths, windows.lengths)
         )
-        if row_recordings is not None:  # they are of none of its recordings
-            row_recordings = np.append(row_recordings, np.full(len(own), len(recordings)))
+        if dataset.timeline is not None and row_recordings is not None:  # they are of none of its recordings
+            row_recordings = np.append(row_recordings, np.full(len(own), len(dataset.timeline.starts)))
     return replace(
         dataset,
         clips=clips,

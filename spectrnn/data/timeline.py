@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from spectrnn.data.sampling import draw_clips, mean_draws
+
 
 class Windows(NamedTuple):
     """Windows of recordings.
@@ -99,21 +101,26 @@ class Timeline:
         targets[pairs[found], self.classes[events[found]]] = True
         return targets
 
-    def draw(self, is_used: np.ndarray, generator: np.random.Generator) -> Windows:
-        """Draws the windows of an epoch from some recordings: one for each event of a class, and quiet ones.
+    def draw(self, is_used: np.ndarray, sampling_power: float, generator: np.random.Generator) -> Windows:
+        """Draws the windows of an epoch from some recordings: as many as they have events of a class, and quiet ones.
 
         Args:
             is_used: Whether each recording is used, bool (recordings,).
+            sampling_power: Exponent of the number of events of a class, to which the number of its windows is
+                proportional: 1 for a window for each event, 0 for as many of each class.
             generator: Source of randomness.
         """
-        events = self._draw_events(is_used, generator)
+        events = self._draw_events(is_used, sampling_power, generator)
         count = round(len(events.starts) * self.quiet_share / (1 - self.quiet_share))
         quiet = self.draw_quiet(is_used, generator, count)
         return Windows(*(np.concatenate(columns) for columns in zip(events, quiet, strict=True)))
 
-    def _draw_events(self, is_used: np.ndarray, generator: np.random.Generator) -> Windows:
+    def _draw_events(self, is_used: np.ndarray, sampling_power: float, generator: np.random.Generator) -> Windows:
         """Windows at random positions at which they contain enough of their event."""
-        used = is_used[self.recordings] & (self.classes >= 0)
+        used = np.flatnonzero(is_used[self.recordings] & (self.classes >= 0))
+        if sampling_power != 1:
+            classes = self.classes[used]
+            used = used[draw_clips(classes, mean_draws(classes, sampling_power), generator)]
         recordings, needed = self.recordings[used], self.needed[used]
         earliest, size = self.starts[recordings], np.minimum(self.size, self.lengths[recordings])
         latest = earliest + self.lengths[recordings] - size
@@ -140,11 +147,11 @@ def quiet_parts(
         starts, lengths: Recordings, as for `Timeline`.
         events: Events, as for `Timeline`.
         guard: Distance from any event in samples.
-        declared: First sample and end of the parts of each recording that were annotated as quiet, int64 (parts, 2);
-            None if everything without an annotation is quiet.
+        declared: First sample and end of the parts of each recording that were annotated as quiet, in any order, int64
+            (parts, 2); None if everything without an annotation is quiet.
 
     Returns:
-        Recording, first sample and end of each part, int64 (parts, 3).
+        Recording, first sample and end of each part, int64 (parts, 3), ascending.
     """
     parts = []
     order = np.lexsort((events[:, 1], events[:, 0]))
@@ -152,9 +159,16 @@ def quiet_parts(
     for recording, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
         own = events[order[bounds[recording] : bounds[recording + 1]]]
         whole = np.array([[start, start + length]])
-        free = _difference(whole if declared is None else declared[recording], own[:, 1:3] + [-guard, guard])
+        free = _difference(whole if declared is None else _union(declared[recording]), own[:, 1:3] + [-guard, guard])
         parts += [(recording, first, end) for first, end in free]
     return np.array(parts, np.int64).reshape(-1, 3)
+
+
+def _union(parts: np.ndarray) -> np.ndarray:
+    """Joins intervals that overlap or follow each other, (n, 2), in ascending order."""
+    starts, ends = np.sort(parts, 0).T
+    is_first = np.append(True, starts[1:] > ends[:-1])[: len(starts)]
+    return np.stack([starts[is_first], ends[np.append(is_first[1:], True)[: len(ends)]]], 1)
 
 
 def _difference(parts: np.ndarray, removed: np.ndarray) -> list[tuple[int, int]]:

@@ -19,7 +19,6 @@ from spectrnn.runs import MODEL
 from spectrnn.training.loggers.base import run_name
 
 _PAGE = Path(__file__).resolve().parent / "page"
-_SHOWN_METRICS = ("accuracy", "macro_f1")  # fractions
 _NUM_REPLICAS = 4  # of a causal model for the microphone, as of spectrnn stream
 _LIVE_HOP = 0.15  # s between classifications of the microphone, without tuned thresholds
 
@@ -60,7 +59,8 @@ def write_page(
         (folder / "examples").mkdir(exist_ok=True)
         soundfile.write(folder / file, example.waveform, predictor.sample_rate, subtype="PCM_16")
         entries.append({"file": file, "label": example.label})
-    content = model_json(predictor, window) | about_run(model) | {"examples": entries, "stream": streaming}
+    about = about_run(model, predictor.classifier.task.metrics[0])
+    content = model_json(predictor, window) | about | {"examples": entries, "stream": streaming}
     text = json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False)
     (folder / "model.json").write_text(text + "\n", encoding="utf-8")
 
@@ -91,8 +91,8 @@ def model_json(predictor: Predictor, window: float | None) -> dict[str, Any]:
     }
 
 
-def about_run(model: Path) -> dict[str, Any]:
-    """Returns the name of a model, and the metrics of its run.
+def about_run(model: Path, main_metric: str) -> dict[str, Any]:
+    """Returns the name of a model, and two metrics of its run: the main one of its task, and macro F1.
 
     Returns:
         ``name``; and ``results``: the ``split``, and of each of its ``metrics`` title, value and 95 % interval; None if
@@ -109,7 +109,7 @@ def about_run(model: Path) -> dict[str, Any]:
                 "value": float(content[split][name]),
                 "interval": [float(limit) for limit in intervals[name]] if name in intervals else None,
             }
-            for name in _SHOWN_METRICS
+            for name in (main_metric, "macro_f1")
             if split and name in content[split]
         ]
         titles = {"test": "the test split", "pooled": "the left-out folds", "val": "the validation split"}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ _NUM_BINS = 15  # of confidence, for the calibration error
 _TINY = 1e-12
 _NORMAL_95 = 1.959964  # quantile of the standard normal distribution
 _MAX_VALUES = 1 << 20  # of an intermediate result, which is computed in parts if it is larger
-_MAX_RANKED = 1 << 19  # probabilities up to which a metric of rankings has an interval: each sample ranks them all
+_MAX_RANKED = 1 << 17  # probabilities up to which a metric of rankings has an interval: each sample ranks them all
 _MAX_SQUARE = 1000  # classes up to which a metric of confusion matrices has an interval: each sample is such a matrix
 
 
@@ -223,7 +224,7 @@ class ClassRankings:
         It is the sum of the precision at each threshold times the increase of the recall there, without interpolation.
 
         Args:
-            weights: How often each clip counts, (samples, clips).
+            weights: How often each clip counts, (samples, clips); of `micro`, the clips of all its pairs.
 
         Returns:
             (samples, classes); NaN for a class without clips in a sample.
@@ -238,28 +239,48 @@ class ClassRankings:
         return self._of_each_class(_auroc, weights)
 
     def _of_each_class(self, function: Callable[[Array, Array], Array], weights: Array) -> Array:
-        values = np.full((len(weights), self._probabilities.shape[1]), np.nan)
-        occurring = np.unique(self._targets) if self._targets.ndim == 1 else np.flatnonzero(self._targets.any(0))
-        for index in occurring:
-            positive = is_of_class(self._targets, index)
-            values[:, index] = _ranking_value(function, self._probabilities[:, index], positive, weights)
+        values = np.full((len(weights), self.num_classes), np.nan)
+        clips = len(self._targets)
+        size = max(1, _MAX_VALUES // clips)
+        for start in range(0, len(weights), size):
+            part = slice(start, start + size)
+            own = np.repeat(weights[part], clips // weights.shape[1], 1)
+            for index, ranking in self._orders:
+                values[part, index] = function(*ranking.counts(own))
         return values
 
+    @cached_property
+    def _orders(self) -> list[tuple[int, "_Ranking"]]:
+        """The ranking of each class with clips."""
+        occurring = np.unique(self._targets) if self._targets.ndim == 1 else np.flatnonzero(self._targets.any(0))
+        return [
+            (index, _Ranking(self._probabilities[:, index], is_of_class(self._targets, index)))
+            for index in occurring.tolist()
+        ]
+
+    @cached_property
     def micro(self) -> "ClassRankings":
-        """Returns the ranking of all pairs of a clip and a class by their probability, as of a single class."""
+        """The ranking of all pairs of a clip and a class by their probability, as of a single class."""
         targets = self._targets
         if targets.ndim == 1:
-            targets = targets[:, None] == np.arange(self._probabilities.shape[1])
+            targets = targets[:, None] == np.arange(self.num_classes)
         return ClassRankings(self._probabilities.reshape(-1, 1), targets.reshape(-1, 1))
 
 
-def _ranking_value(function: Callable[[Array, Array], Array], scores: Array, positive: Array, weights: Array) -> Array:
-    """A value per sample, of the numbers of positive and negative clips at or above each score, (samples, scores)."""
-    order = np.argsort(-scores, kind="stable")
-    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # clip of each distinct score
-    ordered = weights[:, order]
-    hits = np.cumsum(ordered * positive[order], 1)[:, last]
-    return function(hits, np.cumsum(ordered, 1)[:, last] - hits)
+class _Ranking:
+    """Clips in the order of their scores (clips,), highest first, with whether each is positive, bool (clips,)."""
+
+    def __init__(self, scores: Array, positive: Array) -> None:
+        self._order = np.argsort(-scores, kind="stable")
+        self._positive = positive[self._order]
+        # Clip of each distinct score.
+        self._last = np.flatnonzero(np.append(np.diff(scores[self._order]) != 0, True))
+
+    def counts(self, weights: Array) -> tuple[Array, Array]:
+        """Numbers of positive and negative clips at or above each score, (samples, scores), with weights per clip."""
+        ordered = weights[:, self._order]
+        hits = np.cumsum(ordered * self._positive, 1)[:, self._last]
+        return hits, np.cumsum(ordered, 1)[:, self._last] - hits
 
 
 def _average_precision(hits: Array, alarms: Array) -> Array:
@@ -293,14 +314,12 @@ def mean_auroc(rankings: ClassRankings, weights: Array) -> Array:
 
 def micro_average_precision(rankings: ClassRankings, weights: Array) -> Array:
     """Average precision of all pairs of a clip and a class, (samples,)."""
-    micro = rankings.micro()
-    return _mean_over_classes(micro.average_precision(np.repeat(weights, rankings.num_classes, 1)))
+    return _mean_over_classes(rankings.micro.average_precision(weights))
 
 
 def micro_auroc(rankings: ClassRankings, weights: Array) -> Array:
     """Area under the receiver operating characteristic of all pairs of a clip and a class, (samples,)."""
-    micro = rankings.micro()
-    return _mean_over_classes(micro.auroc(np.repeat(weights, rankings.num_classes, 1)))
+    return _mean_over_classes(rankings.micro.auroc(weights))
 
 
 def cross_entropy(probabilities: Array, targets: Array) -> Array:
@@ -439,7 +458,7 @@ def bootstrap_intervals(
     }
     rankings = ClassRankings(probabilities, targets)
     samples = {name: np.empty(_RESAMPLES) for name in [*values, *of_counts, *of_matrices, *of_rankings]}
-    largest = max(len(targets), classes**2 if of_matrices else classes, probabilities.size if of_rankings else 0)
+    largest = max(len(targets), classes**2 if of_matrices else classes)
     size = max(1, _MAX_VALUES // largest)
     for start in range(0, _RESAMPLES, size):
         part = range(start, min(start + size, _RESAMPLES))

@@ -102,7 +102,7 @@ def write_card(
     ]
     rows, note = class_rows(exported.reports[split], _MAX_CLASSES)
     classes = [[_escape(label), *row] for label, *row in rows]
-    main, files = classifier.task.metrics[0], []
+    main, files, is_exclusive = classifier.task.metrics[0], [], classifier.task.thresholds is None
     title_of_main = exported.reports[split]["metrics"][main]["title"]
     for name, measured in stats.items():
         accuracy, loss = (f"{measured.reports[split][metric]:.4f}" for metric in (main, "loss"))
@@ -118,6 +118,10 @@ def write_card(
     fields = {
         "metadata": card_metadata(title, license, source, is_own, exported.reports),
         "num_classes": len(classifier.labels),
+        "use": "tell these classes apart" if is_exclusive else "detect these classes, together or alone,",
+        "other_sounds": "the output is always a distribution over these classes"
+        if is_exclusive
+        else "one may resemble a class",
         "sample_rate": classifier.sample_rate,
         "max_frequency": classifier.sample_rate // 2,
         "max_seconds": max_seconds,
@@ -129,7 +133,7 @@ def write_card(
         "version": __version__,
         "description": f"{description}.",
         "groups": "people" if source.group_noun in ("group", "speaker", "voice") else "sources",
-        "conditions": _conditions(conditions),
+        "conditions": _conditions(conditions, classifier.task.fraction_correct),
         "noise": _noise(config.get("augment")),
         "warnings": "".join(f"\n- Training warned: {_escape(text)}." for text in results.get("warnings", [])),
         "usage": _clip_usage(classifier) if state is None else _stream_usage(classifier, state, max_seconds),
@@ -165,7 +169,7 @@ def _read_results(run: Path) -> dict[str, Any]:
     return {}
 
 
-def _conditions(conditions: Conditions) -> str:
+def _conditions(conditions: Conditions, fraction_correct: str) -> str:
     """Formats the accuracy by condition as tables."""
 
     def accuracy(row: TableRow) -> list[str]:
@@ -173,7 +177,7 @@ def _conditions(conditions: Conditions) -> str:
         value, low, high = (f"{fraction:.4f}" for fraction in fractions)
         return [f"{clips:,}", value, f"{low} to {high}"]
 
-    columns = ["clips", "accuracy", "95 % interval"]
+    columns = ["clips", fraction_correct, "95 % interval"]
     parts = [
         _table(
             ["length", *columns], ([f"{row[0]:.2f} to {row[1]:.2f} s", *accuracy(row)] for row in conditions.lengths)
@@ -186,7 +190,7 @@ def _conditions(conditions: Conditions) -> str:
         rows = conditions.groups[:_MAX_GROUPS]
         parts.append(_table([conditions.group_noun, *columns], ([_escape(row[0]), *accuracy(row)] for row in rows)))
         if len(rows) < len(conditions.groups):
-            parts.append(f"The {len(rows)} with the lowest accuracy are listed.")
+            parts.append(f"The {len(rows)} with the lowest {fraction_correct} are listed.")
     return "\n\n".join(parts)
 
 

@@ -25,6 +25,7 @@ class Task(nn.Module, ABC):
 
     Attributes:
         label_format: How the label of a clip names classes.
+        fraction_correct: What the fraction of correct clips is called.
         metrics: Names of the metrics that apply, as in `spectrnn.evaluation.metrics.METRICS`, the main one first.
         calibration_shape: Shape of the calibration temperature.
         thresholds: Probabilities from which on classes are detected, float32 (classes,), saved with the weights; None
@@ -32,6 +33,7 @@ class Task(nn.Module, ABC):
     """
 
     label_format: ClassVar[LabelFormat]
+    fraction_correct: ClassVar[str] = "accuracy"
     metrics: tuple[str, ...]
     thresholds: Tensor | None
 
@@ -171,6 +173,7 @@ class MultiLabel(Task):
     """
 
     label_format = LABEL_SET
+    fraction_correct = "exact match"
     metrics: tuple[str, ...] = ("map", "micro_map", "auroc", "micro_auroc", "macro_f1", "micro_f1", "loss", "ece")
     positive_weight: Tensor | None
     thresholds: Tensor

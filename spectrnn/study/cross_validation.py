@@ -283,7 +283,7 @@ def _pool(folder: Path, run: RunComponents, folds: Sequence[Fold], choices: Mapp
 def _log(folder: Path, run: RunComponents, content: Mapping[str, Any], choices: Mapping[str, str]) -> None:
     """Logs hyperparameters and results of the cross-validation as those of a run, of a single step."""
     values = {f"{row}/{name}": value for row in ("pooled", "mean", "std") for name, value in content[row].items()}
-    with RunLogger(run.loggers, run.trainer.metric) as logger:
+    with RunLogger(run.loggers, run.trainer.metric, run.task.fraction_correct) as logger:
         # Resumed at 0: what was logged before, by a process that was killed then, is replaced.
         logger.start(folder, hyperparameters(run.config, choices, original_overrides(folder) or []), 0)
         logger.finish(values, 1)

@@ -72,8 +72,8 @@ def dataset_warnings(dataset: Dataset, name: str, metric: Metric | None) -> list
 def training_warnings(
     history: Sequence[Mapping[str, Any]],
     best_epoch: int,
-    title: str,
-    result: float,
+    score: float,
+    titles: tuple[str, str] = ("accuracy", "accuracy"),
     *,
     has_stopped: bool,
     has_decayed: bool,
@@ -83,22 +83,22 @@ def training_warnings(
     Args:
         history: Metrics of the epochs, with the training accuracy of each.
         best_epoch: Number of the best epoch, from 1.
-        title: Title of the main metric of the task, such as accuracy.
-        result: Its value for the best classifier on training clips without augmentation.
+        score: Main metric of the best classifier, a fraction, on training clips without augmentation.
+        titles: What that metric, and the fraction of correct clips in the history, are called.
         has_stopped: Whether the training has ended early, for lack of improvement.
         has_decayed: Whether the learning rate has decayed to zero, or nearly.
     """
     epochs, measured = len(history), [epoch["train"]["accuracy"] for epoch in history]
     remedy = "a larger trainer.patience" if has_stopped else f"trainer.epochs={2 * epochs}"
     # The best epoch may be one before the classifier overfitted, which is not undertrained.
-    if max(result, measured[-1]) < _TRAINED:
+    if max(score, measured[-1]) < _TRAINED:
         problem = "undertrained, or labels that contradict each other"
-        return [f"training {title} is {100 * result:.0f} %: {problem}; try {remedy}"]
+        return [f"training {titles[0]} is {100 * score:.0f} %: {problem}; try {remedy}"]
     last = max(1, epochs // 5)
     is_rising = epochs > last and measured[-1] - measured[-1 - last] > _RISE and best_epoch > epochs - last
     if is_rising and not has_stopped and not has_decayed:
         return [
-            f"training accuracy has risen from {100 * measured[-1 - last]:.0f} to {100 * measured[-1]:.0f} % in the "
+            f"training {titles[1]} has risen from {100 * measured[-1 - last]:.0f} to {100 * measured[-1]:.0f} % in the "
             f"last {last} of {epochs} epochs, and the learning rate has not decayed: undertrained; try {remedy}, or "
             "scheduler=cosine"
         ]

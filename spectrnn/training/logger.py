@@ -34,13 +34,14 @@ class RunLogger:
     Args:
         loggers: Loggers of the run.
         metric: Name of the metric that selects the best epoch, for the log line of an epoch.
+        fraction_correct: What the fraction of correct clips is called, as of `Task`.
 
     Attributes:
         started: Loggers that have been started.
     """
 
-    def __init__(self, loggers: Sequence[Logger], metric: str) -> None:
-        self.loggers, self.metric = loggers, metric
+    def __init__(self, loggers: Sequence[Logger], metric: str, fraction_correct: str) -> None:
+        self.loggers, self.metric, self.fraction_correct = loggers, metric, fraction_correct
         self.started: list[Logger] = []
         self.has_head = False  # of the lines of epochs
 
@@ -90,7 +91,7 @@ class RunLogger:
         values = {f"{split}/{name}": value for split, scores in splits.items() for name, value in scores.items()}
         for logger in self.started:
             logger.log_metrics(values, step)
-        cells = [("train loss", f"{train['loss']:.4f}"), ("accuracy", f"{train['accuracy']:.4f}")]
+        cells = [("train loss", f"{train['loss']:.4f}"), (self.fraction_correct, f"{train['accuracy']:.4f}")]
         if val:
             cells += [("val loss", f"{val['loss']:.4f}")]
             cells += [(self.metric, f"{val[self.metric]:.4f}")] if self.metric != "loss" else []
@@ -180,7 +181,7 @@ class NullLogger(RunLogger):
     """Logger of all ranks but the first: logs nothing."""
 
     def __init__(self) -> None:
-        super().__init__([], "")
+        super().__init__([], "", "")
 
     def progress(self, epoch: int, epochs: int, clips: int, seen: int) -> "tqdm[Any]":
         """Returns a disabled progress bar."""

@@ -125,17 +125,18 @@ class RunFolder:
                 results[split] = self._predict(best, split)
         scores = {split: classification_metrics(result, trainer.metrics) for split, result in results.items()}
         intervals = {split: bootstrap_intervals(result, trainer.metrics) for split, result in results.items()}
-        main, title = best.task.metrics[0], trainer.metrics[best.task.metrics[0]].title
-        known = self._predict(best, training_sample(self.dataset.rows("train")))  # without augmentation
-        shift = shift_warnings(main, title, scores, intervals)
-        warnings = [*self.warnings, *self._training_warnings(title, trainer.metrics[main].value(known)), *shift]
+        main = best.task.metrics[0]
+        trained = self._predict(best, training_sample(self.dataset.rows("train")))  # without augmentation
+        score = trainer.metrics[main].value(trained)
+        shift = shift_warnings(main, trainer.metrics[main].title, scores, intervals)
+        warnings = [*self.warnings, *self._training_warnings(score, trainer.metrics[main].title), *shift]
         speed = statistics.median(epoch["train"]["clips_per_second"] for epoch in trainer.history)
         clips = len(trainer.train.rows)
         seconds = sum(clips / epoch["train"]["clips_per_second"] for epoch in trainer.history)
         metrics: dict[str, Any] = {
             "train": {
                 **trainer.history[-1]["train"],
-                "final_accuracy": float(known.correct.mean()),
+                "final_accuracy": float(trained.correct.mean()),
                 "clips_per_second": speed,
                 "seconds": seconds,
                 "clips": clips,
@@ -201,14 +202,14 @@ class RunFolder:
                 self.logger.log_pr_curves(split, outcome, classifier.labels, step)
         self.logger.flush()
 
-    def _training_warnings(self, title: str, result: float) -> list[str]:
+    def _training_warnings(self, score: float, title: str) -> list[str]:
         trainer, optimizer = self.trainer, self.trainer.optimizer
         rate, maximum = optimizer.param_groups[0]["lr"], optimizer.defaults.get("lr", 0.0)
         return training_warnings(
             trainer.history,
             trainer.best_epoch,
-            title,
-            result,
+            score,
+            (title, trainer.classifier.task.fraction_correct),
             has_stopped=trainer.stop_epoch is not None,
             has_decayed=rate <= _DECAYED * maximum,
         )

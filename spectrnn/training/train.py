@@ -138,7 +138,8 @@ def train(
         resumed_at = None if state is None else trainer.clips_seen
         clock.mark_startup("start")
         try:
-            with NullLogger() if distributed.rank() else RunLogger(run.loggers, trainer.plan.metric) as logger:
+            names = trainer.plan.metric, run.task.fraction_correct
+            with NullLogger() if distributed.rank() else RunLogger(run.loggers, *names) as logger:
                 run_folder = RunFolder(folder, run.config, trainer, logger)
                 run_folder.start(choices, resumed_at)
                 trainer.fit(logger, run_folder.save, on_epoch)

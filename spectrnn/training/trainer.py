@@ -330,9 +330,9 @@ class Trainer:
         They are chosen from those of the last epoch, and as many new ones.
         """
         negatives = self.dataset.negatives
-        if negatives is None or not negatives.hard_share:
-            return
         count = int((self.train.rows >= len(self.dataset.clips)).sum())
+        if negatives is None or not negatives.hard_share or not count:
+            return
         candidates = negatives.candidates(np.random.default_rng((self.seed, self.epoch, 2)), count)
         windows = negatives.windows(np.concatenate([negatives.hard, candidates.starts]))
         batches = self.dataset.windows(windows, self.plan.batch_size, self.device, self.train.shard)
@@ -401,7 +401,9 @@ class Trainer:
 
     def _progress_text(self, metrics: Mapping[str, float]) -> str:
         times = self.clock.percentages("data", "step")
-        return f"{times}, loss {metrics['loss']:.3f}, acc {metrics['accuracy']:.3f}, lr {metrics['learning_rate']:.1e}"
+        loss, correct = (f"{metrics[name]:.3f}" for name in ("loss", "accuracy"))
+        name = self.classifier.task.fraction_correct
+        return f"{times}, loss {loss}, {name} {correct}, lr {metrics['learning_rate']:.1e}"
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that the rest of the run depends on, as plain containers and tensors."""

@@ -88,6 +88,54 @@ def test_classes_that_sound_together_are_found(spectrnn, run, mixtures, tmp_path
     assert (events["high"].start, events["high"].end) == pytest.approx((2, 4), abs=0.2)
 
 
+def test_report_shows_several_labels_per_clip(spectrnn, run, mixtures, open_page):
+    assert spectrnn("eval", f"run={run}", "split=all", "out=out").code == 0
+    metrics, table = (
+        json.loads(Path("out/metrics.json").read_text())["all"],
+        read_predictions(Path("out/predictions.csv")),
+    )
+    page, messages = open_page(Path("out/report.html").absolute())
+    assert page.inner_text("h1") == f"Mean average precision {100 * metrics['map']:.1f}\u00a0% (64 clips)"
+    correct = metrics["correct"]
+    assert f"{correct} of 64 clips are classified with exactly their classes (exact match " in page.inner_text("#lead")
+    thresholds = json.loads((run / "metrics.json").read_text())["thresholds"]
+    cells = page.locator("#classes tbody tr").all_inner_texts()
+    assert sorted(row.split("\t")[1] for row in cells) == sorted(f"{threshold:.3f}" for threshold in thresholds)
+
+    labels, counts = metrics["confusion"]["labels"], np.array(metrics["confusion"]["counts"])
+    assert labels[-1] == "(nothing)"
+    for row, column in np.argwhere(counts).tolist():  # a cell lists the clips that count in it
+        page.click(f".matrix td[data-true='{row}'][data-predicted='{column}']")
+        assert page.inner_text("#count") == f"{counts[row, column]} of 64 clips"
+
+    page.click("#reset")
+    page.select_option("#show", "all")
+    with page.expect_download() as download:
+        page.click("#save")
+    shutil.copy(download.value.path(), "shown.csv")
+    shown = {row["path"]: row for row in csv.DictReader(Path("shown.csv").read_text().splitlines())}
+    for number, clip in enumerate(table.clips):
+        row = shown[clip.path]
+        assert (row["labels"], row["predicted"]) == (clip.label, table.predicted(number))
+        assert [float(row[name]) for name in FREQUENCIES] == pytest.approx(table.probabilities[number, [1, 2, 0]])
+
+    page.select_option("#true", "(nothing)")
+    assert page.inner_text("#count") == "8 of 64 clips"
+    page.locator(".clip").first.focus()
+    first = page.locator(".clip").first.locator(".top li span:first-child").all_inner_texts()[:2]
+    page.keyboard.press("2")
+    page.keyboard.press("1")
+    page.locator(".clip").nth(1).focus()
+    page.keyboard.press("1")
+    page.keyboard.press("1")
+    with page.expect_download() as download:
+        page.click("#save-marks")
+    shutil.copy(download.value.path(), "corrected.csv")
+    marks = list(csv.DictReader(Path("corrected.csv").read_text().splitlines()))
+    assert [mark["label"] for mark in marks] == [";".join(sorted(first)), ""]
+    assert messages == []
+
+
 def test_resumed_run_is_the_same_to_the_bit(spectrnn, run, overrides, tmp_path):
     copy = tmp_path / "resumed"
     assert spectrnn("train", *overrides, f"hydra.run.dir={copy}", "trainer.epochs=3", "scheduler=constant").code == 0
@@ -164,6 +212,15 @@ def test_negatives_select_the_epoch_and_resume_to_the_bit(spectrnn, overrides, n
     assert spectrnn("train", "resume=part", "trainer.epochs=4").code == 0
     expected, found = load_file("whole/model.safetensors"), load_file("part/model.safetensors")
     assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
+
+
+def test_negatives_may_be_for_validation_only(spectrnn, overrides, negatives):
+    settings = [f"data.negatives=[{negatives}]", "data.negative_share=0", "trainer.epochs=1", "trainer.report=false"]
+    kept = [override for override in overrides if not override.startswith(("trainer.epochs", "trainer.report"))]
+    outcome = spectrnn("train", *kept, *settings, "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.err
+    table = read_predictions(Path("run/predictions.csv"))
+    assert any(clip.path.startswith(str(negatives)) for clip in table.clips)
 
 
 def test_metric_of_false_alarms_needs_clips_without_labels(spectrnn, overrides, mixtures, tmp_path):

@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from spectrnn.data.dataset import list_clips, open_dataset
 from spectrnn.data.labels import LABEL_SET
@@ -34,6 +35,12 @@ def test_selection_table_of_raven(events_in):
     expected = [(None, 0.5, 1.25, "Great tit"), (None, 2.0, 2.5, '"rain"')]
     assert events_in("a.txt", RAVEN) == expected
     assert events_in("a.txt", RAVEN.replace("\n", "\r\n").encode("utf-16")) == expected
+
+
+def test_label_column_of_a_selection_table(events_in):
+    named = RAVEN.replace("Species", "Sp")
+    assert events_in("a.txt", named, columns={"label": "Sp"}) == events_in("b.txt", RAVEN)
+    assert events_in("a.txt", named.partition("\n")[0].removesuffix("\tSp") + "\n") == []
 
 
 def test_selection_table_of_several_recordings(events_in):
@@ -72,6 +79,12 @@ def test_csv_and_jsonl(events_in):
         ("a.txt", "0\t1\tcat\n1\tx\tcat\n", "a.txt, line 2: end 'x' is not a time in seconds"),
         ("a.txt", RAVEN.replace("End Time (s)", "Stop"), "a.txt: no column End Time"),
         ("a.csv", "start,end,label\n,1,cat\n", "a.csv, line 2: start is empty"),
+        (
+            "a.csv",
+            "start,end,bird\n0,1,cat\n",
+            "a.csv: no column label (found: start, end, bird); data",
+        ),
+        ("a.txt", RAVEN.replace("Species", "Sp"), "High Freq (Hz), Sp); data.columns={label: NAME} names it"),
     ],
 )
 def test_tables_that_are_wrong(events_in, name, text, message):
@@ -101,8 +114,6 @@ def annotated(source, recordings):
 
 
 def opened(built):
-    import torch
-
     return open_dataset(built, torch.device("cpu"), LABEL_SET)
 
 
@@ -127,8 +138,6 @@ def test_windows_are_parts_of_the_decoded_recordings(annotated, recordings):
 
 
 def test_training_windows_are_drawn_anew_each_epoch(annotated):
-    import torch
-
     dataset = opened(annotated())
     batches = dataset.batches("train", 8, torch.device("cpu"), seed=3)
     recordings = {clip.path for clip in dataset.clips if clip.split == "train"}
@@ -182,6 +191,32 @@ def test_event_of_an_unknown_recording(annotated, recordings, tmp_path_factory):
     assert len(list_clips(annotated(annotations=table, on_error="skip"), LABEL_SET)) == 1
 
 
+def test_annotations_outside_of_their_recordings(annotated, recordings, caplog):
+    for path in recordings.glob("*/*.txt"):
+        path.write_text("3.5\t9\tcat\n4\t5\tdog\n")  # the recordings end at 4 s
+    labels = {clip.label for clip in opened(annotated()).clips}
+    assert "12 annotations without any sample in the recordings left out" in caplog.text
+    assert labels == {"", "cat"}
+    for path in recordings.glob("*/*.txt"):
+        path.write_text("4\t5\tdog\n")
+    with pytest.raises(UserError, match="no annotation of a class is within its recording"):
+        opened(annotated())
+
+
+def test_negatives_beside_annotated_recordings(annotated, recordings, tmp_path_factory):
+    """Rows of windows of the negatives are of none of the recordings, of which there are more."""
+    negatives = tmp_path_factory.mktemp("negatives") / "quiet.wav"
+    soundfile.write(negatives, np.ones(300 * 8000, np.int16), 8000)  # of as many windows
+    dataset, alone = opened(annotated(negatives=[str(negatives)])), opened(annotated())
+    assert dataset.clips[: len(alone.clips)] == alone.clips
+    assert {clip.path for clip in dataset.clips[len(alone.clips) :]} == {str(negatives)}
+    for batch in dataset.batches("train", 8, torch.device("cpu"), seed=0).epoch():
+        for waveform, length, row in zip(batch.waveform, batch.lengths, batch.rows.tolist(), strict=True):
+            samples = (waveform[:length] * 32768).round().short()
+            assert dataset.clip(row).split in ("train", None)
+            assert (dataset.clip(row).path == str(negatives)) == (samples == 1).all()
+
+
 def test_annotations_need_a_task_of_label_sets(annotated):
     with pytest.raises(UserError, match="any number of labels, or none; train with task=multi_label"):
         list_clips(annotated())
@@ -193,6 +228,7 @@ def test_annotations_need_a_task_of_label_sets(annotated):
         ({"annotations": "/none"}, "data.annotations=/none: no such file or folder"),
         ({"unannotated": "maybe"}, "data.unannotated=maybe: should be quiet or unknown"),
         ({"group": "place"}, "data.group=place: contains no group"),
+        ({"max_seconds": 0.4}, "data.max_seconds=0.4: is less than the length of the clips, data.window=0.5"),
     ],
 )
 def test_settings_that_are_wrong(annotated, settings, message):

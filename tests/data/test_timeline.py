@@ -62,7 +62,7 @@ def test_drawn_windows_contain_their_events_or_nothing():
     own, used, positions = timeline(), np.array([True, True, True]), [set() for _ in EVENTS]
     quiet_samples = ~events_per_sample(guard=20).any(0)
     for seed in range(200):
-        windows = own.draw(used, np.random.default_rng(seed))
+        windows = own.draw(used, 1.0, np.random.default_rng(seed))
         assert len(windows.starts) == 10  # five events of a class, and as many quiet ones
         targets = own.targets(windows)
         ends = STARTS[windows.recordings] + LENGTHS[windows.recordings]
@@ -83,7 +83,7 @@ def test_drawn_windows_contain_their_events_or_nothing():
 def test_quiet_windows_are_drawn_uniformly():
     own = timeline(quiet_share=0.99)
     starts = np.concatenate(
-        [own.draw(np.array([True] * 3), np.random.default_rng(seed)).starts[5:] for seed in range(40)]
+        [own.draw(np.array([True] * 3), 1.0, np.random.default_rng(seed)).starts[5:] for seed in range(40)]
     )
     quiet_samples = ~events_per_sample(guard=20).any(0)
     bounds = np.isin(np.arange(3030), [999, 1029])  # no window crosses them
@@ -94,7 +94,7 @@ def test_quiet_windows_are_drawn_uniformly():
 
 
 def test_other_recordings_are_not_drawn():
-    windows = timeline().draw(np.array([False, False, True]), np.random.default_rng(0))
+    windows = timeline().draw(np.array([False, False, True]), 1.0, np.random.default_rng(0))
     assert {*windows.recordings.tolist()} == {2}
     assert len(windows.starts) == 2
 
@@ -106,14 +106,31 @@ def test_only_declared_parts_are_quiet_if_the_rest_is_unknown():
     windows = own.grid()
     for start, length in zip(windows.starts, windows.lengths, strict=True):
         assert classes_of(start, length) or 600 <= start <= 700
-    drawn = own.draw(np.array([True] * 3), np.random.default_rng(0)).starts[5:]
+    drawn = own.draw(np.array([True] * 3), 1.0, np.random.default_rng(0)).starts[5:]
     assert ((drawn >= 600) & (drawn <= 700)).all()
+
+
+def test_declared_parts_may_overlap_and_have_any_order():
+    declared = [np.array([[700, 800], [450, 550], [600, 720], [500, 600], [620, 630]]), *[np.empty((0, 2), int)] * 2]
+    own = timeline(declared=declared, is_complete=False)
+    assert own.quiet.tolist() == [[0, 450, 800]]
+    covered = {*own.grid().starts.tolist()}
+    assert {start for start in range(0, 901, 40) if 450 <= start <= 700} <= covered
+
+
+def test_classes_are_drawn_equally_often():
+    windows = timeline(quiet_share=0.0).draw(np.array([True] * 3), 0.0, np.random.default_rng(0))
+    assert len(windows.starts) == 5
+    draws = [timeline(quiet_share=0.0).draw(np.array([True] * 3), 0.0, np.random.default_rng(i)) for i in range(60)]
+    in_last = np.mean([(windows.recordings == 2).sum() for windows in draws])
+    assert in_last == pytest.approx(5 / 3, abs=0.2)  # of the class of one event, which three classes share
+    assert {(windows.recordings == 2).sum() for windows in draws} == {1, 2}
 
 
 def test_without_quiet_parts_only_events_are_drawn():
     own = timeline(guard=3000)
     assert len(own.quiet) == 0
-    assert len(own.draw(np.array([True] * 3), np.random.default_rng(0)).starts) == 5
+    assert len(own.draw(np.array([True] * 3), 1.0, np.random.default_rng(0)).starts) == 5
 
 
 def test_random_events_of_many_recordings():

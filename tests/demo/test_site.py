@@ -68,11 +68,11 @@ def test_page_names_the_model_and_the_metrics_of_its_run(tmp_path):
     run = tmp_path / "day" / "time"
     run.mkdir(parents=True)
     model = run / "model.safetensors"
-    assert about_run(model) == {"name": "day/time", "results": None}
+    assert about_run(model, "accuracy") == {"name": "day/time", "results": None}
     val, test = {"accuracy": 0.75, "loss": 1.0}, {"accuracy": 0.5, "macro_f1": 0.25, "loss": 2.0}
     content = {"val": val, "test": test, "intervals_95": {"val": {}, "test": {"accuracy": [0.4, 0.6]}}}
     (run / "metrics.json").write_text(json.dumps(content))
-    assert about_run(model)["results"] == {
+    assert about_run(model, "accuracy")["results"] == {
         "split": "the test split",
         "metrics": [
             {"title": "accuracy", "value": 0.5, "interval": [0.4, 0.6]},
@@ -80,14 +80,14 @@ def test_page_names_the_model_and_the_metrics_of_its_run(tmp_path):
         ],
     }
     (run / "metrics.json").write_text(json.dumps({"val": val}))
-    assert about_run(model)["results"]["split"] == "the validation split"
-    assert about_run(run / "digits.safetensors")["name"] == "digits"
+    assert about_run(model, "accuracy")["results"]["split"] == "the validation split"
+    assert about_run(run / "digits.safetensors", "accuracy")["name"] == "digits"
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"test": 3}', '{"test": {"accuracy": "x"}}', "null"])
 def test_metrics_that_are_not_those_of_a_run_are_left_out(tmp_path, text):
     (tmp_path / "metrics.json").write_text(text)
-    assert about_run(tmp_path / "model.safetensors")["results"] is None
+    assert about_run(tmp_path / "model.safetensors", "accuracy")["results"] is None
 
 
 def test_window_of_the_config_takes_precedence():

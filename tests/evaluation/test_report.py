@@ -417,7 +417,7 @@ def test_class_without_clips_is_not_tested(evaluation):
     metrics = evaluation.metrics | {"per_class": per_class | {label: untested}}
     assert class_rows(metrics)[0][0] == [label, "-", "-", "-", "0"]
     report = blocks(build_page(evaluation._replace(metrics=metrics), 30_000_000))["report"]
-    assert report["classes"][-1] == [0, None, None, None, 0]
+    assert report["classes"][-1] == [0, None, None, None, 0, None, None]
     assert report["untested"] == 1
 
 

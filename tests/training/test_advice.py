@@ -85,17 +85,25 @@ def history(*accuracies: float) -> list[dict[str, Any]]:
 
 def test_undertrained_classifier_is_reported():
     run = history(0.3, 0.5, 0.6, 0.65)
-    assert training_warnings(run, 4, "accuracy", 0.714, has_stopped=False, has_decayed=True) == [
+    assert training_warnings(run, 4, 0.714, has_stopped=False, has_decayed=True) == [
         "training accuracy is 71 %: undertrained, or labels that contradict each other; try trainer.epochs=8"
     ]
-    assert training_warnings(run, 4, "accuracy", 0.714, has_stopped=True, has_decayed=True) == [
+    assert training_warnings(run, 4, 0.714, has_stopped=True, has_decayed=True) == [
         "training accuracy is 71 %: undertrained, or labels that contradict each other; try a larger trainer.patience"
     ]
-    assert training_warnings(run, 4, "accuracy", 0.9, has_stopped=False, has_decayed=True) == []
+    assert training_warnings(run, 4, 0.9, has_stopped=False, has_decayed=True) == []
+
+
+def test_undertrained_classifier_of_several_labels_is_judged_by_its_main_metric():
+    titles, settings = ("mean average precision", "exact match"), {"has_stopped": False, "has_decayed": True}
+    assert training_warnings(history(0.1, 0.4), 2, 0.95, titles, **settings) == []
+    assert training_warnings(history(0.1, 0.4), 2, 0.6, titles, **settings)[0].startswith(
+        "training mean average precision is 60 %: undertrained"
+    )
 
 
 def test_best_epoch_before_overfitting_is_not_undertrained():
-    assert training_warnings(history(0.6, 0.95), 1, "accuracy", 0.8, has_stopped=False, has_decayed=True) == []
+    assert training_warnings(history(0.6, 0.95), 1, 0.8, has_stopped=False, has_decayed=True) == []
 
 
 def test_accuracy_that_still_rises_is_reported_unless_the_rate_has_decayed():
@@ -104,14 +112,11 @@ def test_accuracy_that_still_rises_is_reported_unless_the_rate_has_decayed():
         "training accuracy has risen from 84 to 91 % in the last 2 of 10 epochs, and the learning rate has not "
         "decayed: undertrained; try trainer.epochs=20, or scheduler=cosine"
     )
-    assert training_warnings(run, 10, "accuracy", 0.95, has_stopped=False, has_decayed=False) == [expected]
-    assert training_warnings(run, 10, "accuracy", 0.95, has_stopped=False, has_decayed=True) == []
-    # Validation has not improved.
-    assert (
-        training_warnings(run, 8, "accuracy", 0.95, has_stopped=False, has_decayed=False) == []
-    )  # validation has not improved
+    assert training_warnings(run, 10, 0.95, has_stopped=False, has_decayed=False) == [expected]
+    assert training_warnings(run, 10, 0.95, has_stopped=False, has_decayed=True) == []
+    assert training_warnings(run, 8, 0.95, has_stopped=False, has_decayed=False) == []  # validation has not improved
     flat = history(*np.linspace(0.88, 0.92, 10))
-    assert training_warnings(flat, 10, "accuracy", 0.95, has_stopped=False, has_decayed=False) == []
+    assert training_warnings(flat, 10, 0.95, has_stopped=False, has_decayed=False) == []
 
 
 @pytest.mark.parametrize(

@@ -83,12 +83,13 @@ class AnnotatedRecordings(DataSource):
                 problem = "contains no group; put it in parentheses"
         except re.error as error:
             problem = f"is not a regular expression ({error})"
+        is_cropped = self.max_seconds is not None and self.max_seconds < self.window
         is_missing = self.annotations is not None and not Path(self.annotations).expanduser().exists()
         reject_settings(
             ("root", not Path(self.root).expanduser().is_dir(), "no such folder"),
             ("annotations", is_missing, "no such file or folder"),
             ("group", problem, problem),
-            ("quiet_share", self.quiet_share == 1, "should be less than 1"),
+            ("max_seconds", is_cropped, f"is less than the length of the clips, data.window={self.window:g}"),
             ("unannotated", self.unannotated not in ("quiet", "unknown"), "should be quiet or unknown"),
         )
 
@@ -153,6 +154,8 @@ class AnnotatedRecordings(DataSource):
             declared.append(np.array(quiet, np.int64).reshape(-1, 2))
         if outside:
             log.warning("%s without any sample in the recordings left out", counted(outside, "annotation"))
+        if not events:
+            raise UserError(f"data.root={self.root}: no annotation of a class is within its recording")
         table = np.array(events, np.int64).reshape(-1, 4)
         is_quiet, guard = self.unannotated == "quiet", round(self.guard * rate)
         parts = quiet_parts(offsets, lengths, table, guard, None if is_quiet else declared)

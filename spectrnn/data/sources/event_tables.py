@@ -11,7 +11,7 @@ from spectrnn.errors import UserError
 
 _RAVEN_START, _RAVEN_END = "Begin Time (s)", "End Time (s)"
 _RAVEN_PATHS = ("Begin Path", "Begin File")  # the more exact one first
-# Columns of Raven's own; the label is in the first other one, or in that of a usual name.
+# Annotators name this column as they like; the first of these is used.
 _RAVEN_LABELS = ("Label", "Annotation", "Species", "Species Code", "Common Name", "Class", "Tag", "Type")
 
 
@@ -49,13 +49,13 @@ def read_events(path: Path, columns: Mapping[Column, str | None] | None = None) 
         with path.open(encoding=detect_encoding(path), newline="") as file:
             first = file.readline()
         if _RAVEN_START in first:
-            return _read_raven(path)
+            return _read_raven(path, (columns or {}).get("label"))
         is_track = re.match(r"\s*-?[0-9.,]+\t-?[0-9.,]+(\t|\s*$)", first) or not first.strip()
         if is_track and path.suffix.lower() == ".txt":
             return _read_audacity(path)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    table = Table(path, columns, required=("start",))
+    table = Table(path, columns, required=("start", "label") if ENDINGS[path.suffix.lower()] else ("start",))
     return [_event(row, line, path, table.separator not in ("", ",")) for line, row in table.rows()]
 
 
@@ -70,7 +70,7 @@ def _read_audacity(path: Path) -> list[TableEvent]:
     return events
 
 
-def _read_raven(path: Path) -> list[TableEvent]:
+def _read_raven(path: Path, label: str | None) -> list[TableEvent]:
     """Reads a selection table. Raven writes a row per view of a selection, of which one is kept.
 
     In a table of several recordings, times count from the first of them, and the offset in the own file is given.
@@ -80,10 +80,11 @@ def _read_raven(path: Path) -> list[TableEvent]:
         reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         head = [name for name in reader.fieldnames or () if name]
         require_columns(head, (_RAVEN_END,), str(path))
-        label = next((name for name in _RAVEN_LABELS if name in head), None)
+        label = label or next((name for name in _RAVEN_LABELS if name in head), "label")
         for row in reader:
+            require_columns(head, (label,), str(path), head)  # which a table without selections need not have
             own = next((row[name] for name in _RAVEN_PATHS if row.get(name)), None)
-            values = {"path": own, "start": row[_RAVEN_START], "end": row[_RAVEN_END], "label": row.get(label or "")}
+            values = {"path": own, "start": row[_RAVEN_START], "end": row[_RAVEN_END], "label": row[label]}
             event = _event(values, reader.line_num, path, has_decimal_commas=True)
             if offset := row.get("File Offset (s)"):
                 start = _event({"start": offset, "end": offset}, reader.line_num, path, True).start

@@ -35,6 +35,16 @@ class Answers(NamedTuple):
         )
         return cls(actual, predicted, outcome.correct, confidence)
 
+    def pairs(self, outcome: Outcome) -> tuple[Array, Array]:
+        """Returns the probabilities that a reliability diagram shows, and whether each came true.
+
+        These are of the prediction of each clip; with several labels per clip of each pair of a clip and a class, as in
+        `expected_calibration_error`.
+        """
+        if outcome.targets.ndim == 2:
+            return outcome.probabilities.ravel(), outcome.targets.ravel()
+        return self.confidence, self.correct
+
     def order(self) -> Array:
         """Clips in the order of interest: the most confident errors first, the least confident correct ones last."""
         return np.lexsort((np.where(self.correct, self.confidence, -self.confidence), self.correct))

@@ -18,7 +18,7 @@ let shown = [];
 
 function setUpFilters() {
   for (const [id, key] of [["true", "actual"], ["predicted", "predicted"]]) {
-    const labels = [...new Set(all.flatMap((clip) => (hasThresholds ? report.labels : clip[key])))].sort();
+    const labels = [...new Set(all.flatMap((clip) => (hasThresholds ? report.labels : clip[key].length ? clip[key] : [NOTHING])))].sort();
     byId(id).append(new Option("any", ""), ...labels.map((label) => new Option(label, label)));
   }
   for (const [name, [text]] of Object.entries(ORDERS)) byId("sort").append(new Option(text, name));
@@ -56,8 +56,10 @@ const SHOWN = { errors: (clip) => !clip.isCorrect, all: () => true, marked: isMa
 function showClips() {
   const state = filterState();
   const search = state.search.trim().toLowerCase();
-  shown = all.filter((clip) => (!state.true || clip.actual.includes(state.true))
-    && (!state.predicted || clip.predicted.includes(state.predicted)) && SHOWN[state.show](clip) && clip.searchText.includes(search));
+  const has = (labels, wanted) => !wanted || (wanted === NOTHING ? !labels.length : labels.includes(wanted));
+  const isWanted = (clip) => (state.true && state.predicted ? isInCell(clip, state.true, state.predicted)
+    : has(clip.actual, state.true) && has(clip.predicted, state.predicted));
+  shown = all.filter((clip) => isWanted(clip) && SHOWN[state.show](clip) && clip.searchText.includes(search));
   shown.sort((a, b) => ORDERS[state.sort][1](a, b) || a.number - b.number);
   const changed = FIELDS.filter((field) => state[field] !== DEFAULTS[field]);
   const hash = new URLSearchParams(changed.map((field) => [field, state[field]])).toString();
@@ -125,12 +127,12 @@ function setUpShortcuts() {
   });
 }
 
-// x marks a clip or removes the mark, a digit marks it with the class at that place of its list.
+// x marks a clip or removes the mark, a digit marks it with the class at that place of its list, or adds or removes that class.
 function useMarkKey(item, event) {
   const clip = all[item.dataset.clip];
   const score = clip.scores[Number(event.key) - 1];
   if (event.key === "x") item.setMark(isMarked(clip) ? null : suggestedLabel(clip));
-  else if (score) item.setMark(report.labels[score[0]]);
+  else if (score) item.setMark(withLabel(clip, report.labels[score[0]]));
   else return false;
   return true;
 }
@@ -153,5 +155,6 @@ function renderClipsCaption() {
   const heads = byId("clip-0") && JSON.parse(byId("clip-0").textContent).attention;
   byId("clips-caption").textContent = "Log-mel spectrograms with a range of 70 dB below each clip’s peak"
     + `${heads ? `, with the attention weights of ${heads.length === 1 ? "the head" : `each of ${heads.length} heads`} as a line, relative to the clip’s largest weight` : ""}.`
-    + " Audio is compressed for the page, and cropped as it was classified.";
+    + " Audio is compressed for the page, and cropped as it was classified."
+    + (report.has_sets ? " The percentage beside a title is the probability of the least certain of the clip’s decisions." : "");
 }

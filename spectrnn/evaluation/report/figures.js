@@ -72,13 +72,17 @@ function niceTicks(low, high) {
 }
 
 function drawReliability() {
+  const [horizontal, vertical, of] = report.has_sets
+    ? ["probability", "frequency", (count) => `${formatCount(count)} probabilities`] : ["confidence", "accuracy", clips];
+  byId("reliability-caption").textContent = `${report.has_sets ? "How often classes with a probability occur, of all pairs of a clip and a class" : "Accuracy by confidence"}.`
+    + ` On the diagonal the model is calibrated; below it, over-confident. Bars are 95\u00a0% confidence intervals, the strip counts ${report.has_sets ? "pairs" : "clips"}.`;
   const [left, top, width, strip] = [38, 8, 300, 52];
   const x = (fraction) => left + fraction * width;
   const y = (fraction) => top + (1 - fraction) * width;
   const bottom = top + width + strip + 14;
   const plot = svgElement("svg", { viewBox: `0 0 ${left + width + 12} ${bottom + 34}`, role: "img",
     "aria-label": `Reliability diagram: ${report.reliability.map(([from, to, mean, count, accuracy]) =>
-      `confidence ${percent(mean, 0)}, accuracy ${percent(accuracy, 0)} (${clips(count)})`).join("; ")}` });
+      `${horizontal} ${percent(mean, 0)}, ${vertical} ${percent(accuracy, 0)} (${of(count)})`).join("; ")}` });
   for (const tick of [0, 0.25, 0.5, 0.75, 1]) {
     plot.append(svgElement("path", { class: "axis", d: `M${x(0)} ${y(tick)}H${x(1)}` }),
       svgElement("text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, String(100 * tick)),
@@ -86,27 +90,28 @@ function drawReliability() {
   }
   plot.append(svgElement("path", { class: "ideal", d: `M${x(0)} ${y(0)}L${x(1)} ${y(1)}` }),
     svgElement("path", { class: "axis", d: `M${x(0)} ${bottom}H${x(1)}` }),
-    svgElement("text", { x: x(0.5), y: bottom + 29, "text-anchor": "middle" }, "confidence, %"),
-    svgElement("text", { x: x(0) + 6, y: y(1) + 14 }, "accuracy, %"));
+    svgElement("text", { x: x(0.5), y: bottom + 29, "text-anchor": "middle" }, `${horizontal}, %`),
+    svgElement("text", { x: x(0) + 6, y: y(1) + 14 }, `${vertical}, %`));
   const most = Math.max(...report.reliability.map((row) => row[3]));
   for (const [from, to, mean, count, accuracy, low, high] of report.reliability) {
     const height = Math.max(1.5, (strip * count) / most);
     plot.append(
-      svgElement("rect", { class: "amount", x: x(from) + 1, width: x(to) - x(from) - 2, y: bottom - height, height }, svgElement("title", {}, clips(count))),
+      svgElement("rect", { class: "amount", x: x(from) + 1, width: x(to) - x(from) - 2, y: bottom - height, height }, svgElement("title", {}, of(count))),
       svgElement("path", { class: "interval-line", d: `M${x(mean)} ${y(low)}V${y(high)}` }),
       svgElement("circle", { class: "mark", cx: x(mean), cy: y(accuracy), r: 4 },
-        svgElement("title", {}, `confidence ${percent(mean)}, accuracy ${percent(accuracy)} (${clips(count)})`)));
+        svgElement("title", {}, `${horizontal} ${percent(mean)}, ${vertical} ${percent(accuracy)} (${of(count)})`)));
   }
   byId("reliability").append(plot);
 }
 
 function drawAccuracies() {
   const named = (digits) => ([low, high, ...rest]) => [range(fixed(low, digits), fixed(high, digits)), ...rest];
-  drawAccuracy("strata", "Accuracy by length", "length, s", report.lengths.map(named(2)), "");
-  drawAccuracy("strata", "Accuracy by level", "RMS, dBFS", report.levels.map(named(1)), "");
+  const title = capitalized(report.fraction_correct);
+  drawAccuracy("strata", `${title} by length`, "length, s", report.lengths.map(named(2)), "");
+  drawAccuracy("strata", `${title} by level`, "RMS, dBFS", report.levels.map(named(1)), "");
   const left = report.group_count - report.groups.length;
-  drawAccuracy("groups", "Accuracy by group", "group", report.groups,
-    left > 0 && report.groups.length ? `The ${report.groups.length} of ${report.group_count} groups with the lowest accuracy.` : "");
+  drawAccuracy("groups", `${title} by group`, "group", report.groups,
+    left > 0 && report.groups.length ? `The ${report.groups.length} of ${report.group_count} groups with the lowest ${report.fraction_correct}.` : "");
 }
 
 function drawAccuracy(parent, title, unit, rows, caption) {
@@ -125,7 +130,7 @@ function drawAccuracy(parent, title, unit, rows, caption) {
       element("td", { class: "number" }, percent(accuracy)), cell));
   }
   const scale = element("div", { class: "scale" }, element("span", {}, percent(floor, 0)), element("span", {}, "100 %"));
-  const head = [[unit, ""], ["clips", "number"], ["accuracy", "number"]].map(([text, kind]) => element("th", { scope: "col", class: kind }, text));
+  const head = [[unit, ""], ["clips", "number"], [report.fraction_correct, "number"]].map(([text, kind]) => element("th", { scope: "col", class: kind }, text));
   byId(parent).append(element("h2", {}, title), element("p", { class: "caption" }, caption), element("table", { class: "list" },
     element("thead", {}, element("tr", {}, ...head, element("th", { class: "interval" }, scale))), body));
 }

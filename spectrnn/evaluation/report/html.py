@@ -116,7 +116,7 @@ def build_page(result: EvaluationResult, max_bytes: int) -> bytes:
     groups = [clip.group for clip in clips]
     data = _summary(result) | {
         "notes": result.notes,
-        "reliability": reliability(answers.confidence, answers.correct),
+        "reliability": reliability(*answers.pairs(result.outcome)),
         "lengths": accuracy_by_quantile((cache.lengths[rows] / cache.sample_rate).round(3), answers.correct),
         "levels": accuracy_by_quantile(levels, answers.correct),
         "groups": accuracy_by_group(groups, answers.correct),
@@ -136,7 +136,8 @@ def build_page(result: EvaluationResult, max_bytes: int) -> bytes:
         actual, predicted = answers.actual[index], answers.predicted[index]
         shown = dict.fromkeys([*top_classes(probabilities[index], _TOP_K).tolist(), *actual])
         scores = [[label, float(f"{probabilities[index, label]:.{_DIGITS}g}")] for label in shown]
-        about = [groups[index], actual, predicted, seconds[index], levels[index], scores]
+        confidence = [float(f"{answers.confidence[index]:.{_DIGITS}g}")] if data["has_sets"] else []
+        about = [groups[index], actual, predicted, seconds[index], levels[index], scores, *confidence]
         clip = [*clip_source(clips[index], folder), *about]
         new = {*actual, *predicted, *shown} - named
         used += len(to_json(clip)) + 1 + is_whole * width + sum(len(to_json(labels[label])) for label in new)
@@ -167,10 +168,22 @@ def _summary(result: EvaluationResult) -> dict[str, Any]:
     count, correct = metrics["clips"], metrics["correct"]
     confusion = Confusion.from_json(metrics["confusion"])
     shown, errors = confusion.largest_classes(_MAX_MATRIX), confusion.largest_errors(_MAX_CONFUSIONS)
-    classes = [[index, *class_scores(row), row["support"]] for index, row in enumerate(metrics["per_class"].values())]
+    thresholds = None if result.fold_classifiers else classifier.task.thresholds
+    classes = [
+        [
+            index,
+            *class_scores(row),
+            row["support"],
+            row.get("average_precision"),
+            None if thresholds is None else round(float(thresholds[index]), _DIGITS),
+        ]
+        for index, row in enumerate(metrics["per_class"].values())
+    ]
     classes.sort(key=lambda row: (not row[4], 0 if row[3] is None else row[3]))
     data = {
         "split": result.split,
+        "fraction_correct": classifier.task.fraction_correct,
+        "has_sets": result.outcome.targets.ndim == 2,
         "is_held_out": result.is_held_out,
         "model": str(result.model),
         "stages": classifier.architecture,
@@ -281,7 +294,9 @@ def _omission_notes(clips: int, listed: int, rendered: int, max_bytes: int, seco
 
 
 def _render(data: dict[str, Any], blocks: Sequence[str]) -> bytes:
-    title = f"{data['model']}, {data['split']}: accuracy {data['correct'] / data['count']:.1%}"
+    main = data["metrics"][0]
+    value = f"{main['value']:.1%}" if main["is_fraction"] else f"{main['value']:.3f}"
+    title = f"{data['model']}, {data['split']}: {main['title']} {value}"
     return render_page("page.html", _SCRIPTS, title, data, blocks)
 
 

@@ -27,10 +27,19 @@ function mark(clip, label) {
   describeMarks(storeMarks());
 }
 
-// The label that is likely to be right: the prediction or, if it is the label, the next probable class.
+// The label that is likely to be right: the prediction or, if it is the label, the next probable class. Several labels are
+// joined as in tables, and the prediction is what they are edited from.
 function suggestedLabel(clip) {
-  if (!clip.isCorrect) return describeLabels(clip.predicted);
+  if (report.has_sets || !clip.isCorrect) return joinLabels(clip.predicted);
   return report.labels[clip.scores.find(([label]) => !clip.actual.includes(report.labels[label]))?.[0]] ?? "";
+}
+
+// The new label with a class: in place of another one or, with several labels, added to them, or removed.
+function withLabel(clip, label) {
+  if (!report.has_sets) return label;
+  const labels = new Set((marks.get(keyOf(clip)) ?? joinLabels(clip.actual)).split(";").map((own) => own.trim()).filter(Boolean));
+  if (!labels.delete(label)) labels.add(label);
+  return joinLabels([...labels].sort());
 }
 
 function setUpMarks() {
@@ -51,10 +60,10 @@ function describeMarks(isStored) {
   byId("save-marks").disabled = byId("clear-marks").disabled = !count;
 }
 
-// A manifest of the marked clips, as data=manifest reads it; a mark without a new label is left out.
+// A manifest of the marked clips, as data=manifest reads it; a mark without a new label is left out unless clips may have none.
 function manifestRows() {
   const rows = markedClips().map((clip) => [sourcePath(clip, true), clip.start || "", clip.end ?? "", marks.get(keyOf(clip)), clip.group ?? ""])
-    .filter((row) => row[3].trim());
+    .filter((row) => report.has_sets || row[3].trim());
   const head = ["path", "start", "end", "label", "group"];
   return [head, ...rows].map((row) => (rows.some((own) => own[4]) ? row : row.slice(0, 4)));
 }
@@ -62,7 +71,8 @@ function manifestRows() {
 // The control of a card: a button that marks its clip, and the new label.
 function markControl(item, clip) {
   const toggle = button("mislabelled", () => setMark(isMarked(clip) ? null : suggestedLabel(clip)), { class: "flag", "aria-label": `Mark ${clip.name} as mislabelled` });
-  const field = element("input", { list: "labels", "aria-label": `New label of ${clip.name}`, placeholder: "new label", autocomplete: "off" });
+  const [name, placeholder] = report.has_sets ? ["New labels, separated by semicolons, ", "no class"] : ["New label ", "new label"];
+  const field = element("input", { list: "labels", "aria-label": `${name}of ${clip.name}`, placeholder, autocomplete: "off" });
   field.addEventListener("input", () => mark(clip, field.value));
   const setMark = (label) => {
     mark(clip, label);

@@ -4,6 +4,7 @@ const MAX_SHOWN = 40;  // classes, unless all are asked for
 const COUNTS = {
   cell: countCell, order: "the most errors", caption: "Rows are true classes, columns predicted ones; color shows the fraction of the row.",
 };
+const OF_SETS = " A class that is missed counts with each class that is detected in its place, or with none of them in the column (nothing); a class that is detected besides all true ones counts in the row (nothing).";
 
 // Positions of the classes in report.matrix, in order of the errors in row and column.
 function byErrors(counts) {
@@ -57,7 +58,7 @@ function drawMatrix(open, { cell, order, caption } = COUNTS) {
     const isChosen = state.search.trim() || state.near !== null;
     const of = `${formatCount(shown.length)} of ${formatCount(report.labels.length)} classes`;
     const part = shown.length === report.labels.length ? "" : isChosen ? ` Shown: ${of}.` : ` Shown: the ${of} with ${order}.`;
-    byId("matrix-caption").textContent = `${caption} Select a cell to see its clips${classes.length > 2 ? ", the name of a class to sort by its confusions" : ""}.${part}`;
+    byId("matrix-caption").textContent = `${caption}${report.has_sets ? OF_SETS : ""} Select a cell to see its clips${classes.length > 2 ? ", the name of a class to sort by its confusions" : ""}.${part}`;
   }
 
   const sortNear = (at) => {

@@ -31,6 +31,7 @@ const percent = (fraction, digits = 1) => {
 };
 const formatCount = (number) => number.toLocaleString("en");
 const clips = (number) => `${formatCount(number)} ${number === 1 ? "clip" : "clips"}`;
+const capitalized = (text) => text[0].toUpperCase() + text.slice(1);
 const range = (low, high) => (low === high ? low : `${low} to ${high}`);
 // A clip's path and, if it is a part of a recording, its start and end in s.
 const describeSource = ({ path, start, end }) => (start || end !== null ? `${path} [${start} to ${end ?? "end"} s]` : path);

@@ -1,14 +1,17 @@
 // The header of a report, and what is drawn on its page.
 
 function renderHeader() {
-  const { count, correct } = report;
-  const [accuracy, low, high] = report.accuracy;
+  const { count, correct, metrics: [main] } = report;
+  const [fraction, low, high] = report.accuracy;
   byId("subject").textContent = `${report.model} on ${report.split === "all" ? "all clips" : `the ${report.split} split`}`;
-  byId("claim").textContent = `Accuracy ${percent(accuracy)} (${clips(count)})`;
-  byId("lead").textContent = `${correct === count ? "No clip is" : `${clips(count - correct)} ${count - correct === 1 ? "is" : "are"}`} misclassified. `
-    + (report.is_held_out
-      ? `The 95 % confidence interval of the accuracy on clips of the same kind is ${percent(low)} to ${percent(high)}.`
-      : "The model was trained on some of these clips, so the accuracy on new clips is likely to be lower.");
+  byId("claim").textContent = `${capitalized(main.title)} ${main.is_fraction ? percent(main.value) : main.value.toFixed(3)} (${clips(count)})`;
+  const are = (number) => (number === 1 ? "is" : "are");
+  const result = report.has_sets
+    ? `${formatCount(correct)} of ${clips(count)} ${are(correct)} classified with exactly their classes (exact match ${percent(fraction)}). `
+    : `${correct === count ? "No clip is" : `${clips(count - correct)} ${are(count - correct)}`} misclassified. `;
+  byId("lead").textContent = result + (report.is_held_out
+    ? `The 95 % confidence interval of the ${report.fraction_correct} on clips of the same kind is ${percent(low)} to ${percent(high)}.`
+    : `The model was trained on some of these clips, so the ${report.fraction_correct} on new clips is likely to be lower.`);
   for (const note of report.notes) byId("notes").append(element("li", {}, note));
   for (const { title, higher_is_better, is_fraction, value, interval } of report.metrics) {
     const format = is_fraction ? percent : (number) => number.toFixed(3);

@@ -37,11 +37,15 @@ function searchField(label, search) {
 
 function drawClasses(open) {
   const score = { isNumber: true, format: (value) => (value === null ? "–" : percent(value)) };
-  const { table, search } = sortableTable([
-    { title: "class" }, { title: "precision", ...score }, { title: "recall", ...score }, { title: "F1", ...score },
-    { title: "clips", isNumber: true, format: (count) => (count ? formatCount(count) : "not tested") },
-  ], report.classes.map(([label, ...values]) => [report.labels[label], ...values]),
-  { sorted: 3, open: (row) => open(row[0]), hint: "Show its clips" });
+  const columns = [
+    { title: "class", of: ([label]) => report.labels[label] },
+    report.has_sets && report.classes[0][6] !== null && { title: "threshold", isNumber: true, format: (value) => value.toFixed(3), of: (row) => row[6] },
+    { title: "precision", ...score, of: (row) => row[1] }, { title: "recall", ...score, of: (row) => row[2] }, { title: "F1", ...score, of: (row) => row[3] },
+    report.has_sets && { title: "AP", ...score, of: (row) => row[5] },
+    { title: "clips", isNumber: true, format: (count) => (count ? formatCount(count) : "not tested"), of: (row) => row[4] },
+  ].filter(Boolean);
+  const { table, search } = sortableTable(columns, report.classes.map((row) => columns.map(({ of }) => of(row))),
+  { sorted: columns.findIndex(({ title }) => title === "F1"), open: (row) => open(row[0]), hint: "Show its clips" });
   if (report.classes.length >= MIN_SEARCHED) {
     byId("classes").before(element("div", { class: "tools" }, searchField("Search the table of classes", search)));
   }
@@ -50,6 +54,7 @@ function drawClasses(open) {
   const sentences = [
     listed < report.class_count && `The ${formatCount(listed)} of ${formatCount(report.class_count)} classes with the lowest F1.`,
     "Precision: correct fraction of the clips classified as the class. Recall: correct fraction of its clips.",
+    report.has_sets && "Threshold: probability from which on the class is detected. AP: average precision, over all thresholds.",
     report.untested && `Not tested: ${formatCount(report.untested)} ${report.untested === 1 ? "class" : "classes"} without clips here.`,
     "Select a class to see its clips.",
   ];
