@@ -59,7 +59,7 @@ def read_digits(folder: Path, is_official: bool) -> list[Digit]:
     return digits
 
 
-def _noise(samples: int, generator: np.random.Generator) -> Waveform:
+def noise(samples: int, generator: np.random.Generator) -> Waveform:
     """Noise with a random slope of its spectrum, from white to red."""
     spectrum = np.fft.rfft(generator.normal(size=samples))
     spectrum *= np.arange(1, len(spectrum) + 1) ** -generator.uniform(0, 1)
@@ -78,7 +78,7 @@ def _add(recording: Waveform, digit: Digit, start: int, generator: np.random.Gen
 def mixtures(digits: list[Digit], count: int, generator: np.random.Generator) -> Iterator[tuple[Waveform, list[str]]]:
     """Yields clips of zero to three different digits that overlap at random, with their sorted names."""
     for _ in range(count):
-        clip = _noise(round(_SECONDS * SAMPLE_RATE), generator)
+        clip = noise(round(_SECONDS * SAMPLE_RATE), generator)
         names: set[str] = set()
         for index in generator.choice(len(digits), generator.integers(4), replace=False):
             digit = digits[index]
@@ -92,7 +92,7 @@ def soundscape(
     digits: list[Digit], seconds: float, generator: np.random.Generator, gap: tuple[float, float] = (0.3, 3.0)
 ) -> tuple[Waveform, list[Annotation]]:
     """Returns a recording of digits one after the other in noise, with pauses in s, and its annotations."""
-    recording, annotations = _noise(round(seconds * SAMPLE_RATE), generator), []
+    recording, annotations = noise(round(seconds * SAMPLE_RATE), generator), []
     position = round(generator.uniform(*gap) * SAMPLE_RATE)
     while True:
         digit = digits[generator.integers(len(digits))]
