@@ -63,6 +63,8 @@ def workspace(tmp_path_factory, trained_run, tones):
     table = "\n".join(
         f"recordings/{path.relative_to(tones)},{path.parent.name}" for path in sorted(tones.rglob("*.wav"))
     )
+    (folder / "labels").mkdir()
+    (folder / "events.csv").write_text("path,start,end,label\nlow/00.wav,0,0.1,low\n")
     for name in ("clips.csv", "clean.csv"):
         (folder / name).write_text(f"path,label\n{table}\n")
     return folder
