@@ -63,6 +63,7 @@ def workspace(tmp_path_factory, trained_run, tones):
     table = "\n".join(
         f"recordings/{path.relative_to(tones)},{path.parent.name}" for path in sorted(tones.rglob("*.wav"))
     )
+    (folder / "events.csv").write_text("path,start,end,label\nnight.flac,0,0.2,low\n")
     for name in ("clips.csv", "clean.csv"):
         (folder / name).write_text(f"path,label\n{table}\n")
     return folder
@@ -111,6 +112,7 @@ EXECUTED = [
     "predict night.flac window=2 hop=0.5",
     "predict nights/ window=2 hop=0.5 format=audacity out=labels/",
     "tune-thresholds negatives=[quiet_nights/] max_false_alarms_per_hour=1 window=1 hop=0.25",
+    "eval-events events.csv",
     "export",
     "demo window=0.8 out=page",
 ]
