@@ -95,6 +95,7 @@ def check_dataset(config: DictConfig) -> list[Issue]:
         write_manifest(clips, out)
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "none"
         log.info("wrote %s with %s; dropped: %s", out, counted(len(clips), "clip"), reasons)
+        log.info("next: %s", shlex.join(["spectrnn", "train", "data=manifest", f"data.path={settings.out}"]))
     if settings.format == "text":
         print(summary(issues))
     return issues

@@ -87,6 +87,13 @@ COMMANDS = {
         "spectrnn.evaluation.tune_thresholds.TuneThresholdsConfig",
         uses_run_data=True,
     ),
+    "eval-events": Command(
+        "evaluate event detection in annotated recordings",
+        "spectrnn.evaluation.eval_events:evaluate_events",
+        "spectrnn.evaluation.eval_events.EvalEventsConfig",
+        positional="events",
+        usage="TABLE...",
+    ),
     "predict": Command(
         "classify recordings, or detect events in long ones",
         "spectrnn.inference.predict:predict",

@@ -1,6 +1,7 @@
 """`spectrnn tune-thresholds`: tunes detection thresholds for a false-alarm rate, and stores them in the model file."""
 
 import logging
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from spectrnn.config.instantiate import to_container, validate_kwargs
 from spectrnn.config.types import HopSeconds, NonNegativeFloat, NumWindows, PositiveFraction, PositiveInt, WindowSeconds
 from spectrnn.data.audio import FULL_SCALE, iter_blocks, open_audio
 from spectrnn.data.batches import BucketedBatches
+from spectrnn.data.clips import Clip
 from spectrnn.detection.events import Array, EventDetector
 from spectrnn.detection.settings import DetectionConfig, DetectionSettings
 from spectrnn.detection.thresholds import TunedThresholds
@@ -24,8 +26,9 @@ from spectrnn.evaluation.report.text import thresholds_report, write_thresholds
 from spectrnn.inference.pipeline import audio_paths
 from spectrnn.inference.predictor import Chunk, Predictor
 from spectrnn.inference.sliding_window import sliding_window_predict
-from spectrnn.messages import preview
+from spectrnn.messages import counted, preview
 from spectrnn.model import serialization
+from spectrnn.model.header import read_header
 from spectrnn.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -33,6 +36,8 @@ log = logging.getLogger(__name__)
 # The closer to 1, the denser. None is below 0.5: there another class may be more probable, and recordings without
 # events cannot show how often the sounds of one class would be detected as another.
 CANDIDATE_THRESHOLDS = np.unique(np.append(1 / (1 + np.exp(-np.arange(0, 14, 0.05))), 1).round(6))
+
+_LOW_RECALL = 0.5  # below which a class is warned about
 
 
 @dataclass(kw_only=True)
@@ -75,6 +80,7 @@ def tune_thresholds(config: DictConfig) -> dict[str, Any]:
     settings = errors.collect(validate_kwargs, to_container(config, ""), TuneThresholdsConfig, "")
     model = open_model(config, errors)
     tuner = ThresholdTuner(TuneThresholdsConfig(**settings), Predictor(model.classifier))
+    _warn_about_training_recordings(tuner.recordings, model.dataset.clips, read_header(model.path)["config"])
     # Whole clips, as windows slide over them; one by one, as long ones would not fit into memory together.
     clips = replace(model.dataset, max_seconds=None).batches(config.split, 1, torch.device("cpu"))
     thresholds, result = tuner.run(clips)
@@ -83,8 +89,40 @@ def tune_thresholds(config: DictConfig) -> dict[str, Any]:
     model.dataset.list_skipped(folder)
     log.info("%s\n\nthe results are in %s", thresholds_report(result), folder)
     serialization.save_thresholds(model.path, asdict(thresholds))
-    log.info("%s now contains these thresholds, which predict and stream use", model.path)
+    log.info(
+        "%s now contains these thresholds, which predict and stream use\n"
+        "next: spectrnn eval-events EVENTS.csv run=%s     (precision and recall in annotated recordings)\n"
+        "      spectrnn predict RECORDINGS window=model run=%s",
+        model.path,
+        *2 * [model.path.parent],
+    )
     return result
+
+
+def _warn_about_training_recordings(recordings: Iterable[str], clips: Iterable[Clip], config: Any) -> None:
+    """Warns about recordings without events that the model was trained on.
+
+    Args:
+        recordings: Paths of the recordings.
+        clips: Clip table of the dataset of the thresholds.
+        config: Config of the training in the model file, which is not trusted.
+    """
+    known = {os.path.realpath(clip.path) for clip in clips if clip.split in ("train", "val")}
+    augment = config.get("augment")
+    noise = augment.get("background_noise") if isinstance(augment, dict) else None
+    folder = noise.get("path") if isinstance(noise, dict) else None
+    place = os.path.join(os.path.realpath(os.path.expanduser(folder)), "") if isinstance(folder, str) else None
+    found = [
+        path
+        for path in recordings
+        if (real := os.path.realpath(path)) in known or (place is not None and real.startswith(place))
+    ]
+    if found:
+        log.warning(
+            "%s of the training, such as %s: there will be more false alarms elsewhere; use others",
+            counted(len(found), "of the negatives was part", "of the negatives were part"),
+            found[0],
+        )
 
 
 class ThresholdTuner:
@@ -157,7 +195,9 @@ class ThresholdTuner:
                 "confusion_rate": _number(confusion_rate[position, index]),
                 "curve": _curve(rate, recall[:, index]),
             }
-        self._warn(hours, [label for label, row in per_class.items() if not row["reached"]])
+        recalls = {label: row["recall"] for label, row in per_class.items() if row["recall"] is not None}
+        missed = [f"{label} ({value:.3f})" for label, value in recalls.items() if value < _LOW_RECALL]
+        self._warn(hours, [label for label, row in per_class.items() if not row["reached"]], missed)
         settings = {name: value for name, value in asdict(self.settings).items() if name != "thresholds"} | {
             "background": [label for label, is_event in zip(self.labels, self.is_event, strict=True) if not is_event],
             "max_false_alarms_per_hour": self.config.max_false_alarms_per_hour,
@@ -215,7 +255,7 @@ class ThresholdTuner:
         windows = sliding_window_predict(self.predictor, blocks, settings.window, settings.hop, self.config.batch_size)
         return detector.count(windows), detector.seconds
 
-    def _warn(self, hours: float, not_reached: list[str]) -> None:
+    def _warn(self, hours: float, not_reached: list[str], missed: list[str]) -> None:
         rate = self.config.max_false_alarms_per_hour
         if hours * rate < 1:
             log.warning(
@@ -227,6 +267,12 @@ class ThresholdTuner:
             )
         if not_reached:
             log.warning("no threshold up to 1 reaches %g false alarms per hour for %s", rate, preview(not_reached, 20))
+        if missed:
+            log.warning(
+                "few events will be detected, by their recall in clips, of %s; allow more false alarms, use a window "
+                "as long as these sounds, or train with a class of background sounds (then background=[CLASS])",
+                preview(missed, 20),
+            )
 
 
 def _first_feasible(feasible: Array) -> tuple[int, bool]:

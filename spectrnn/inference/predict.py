@@ -24,6 +24,7 @@ from spectrnn.inference.predictor import Predictor, load
 from spectrnn.inference.shards import Shard, Unit, describe, divide, work_units
 from spectrnn.inference.tasks import ClipTask, DetectionTask, PredictionTask
 from spectrnn.inference.writers import TableWriter, Writer, open_writer
+from spectrnn.messages import counted
 from spectrnn.progress import progress_bar
 from spectrnn.runs import find_model
 
@@ -106,7 +107,7 @@ def predict(node: DictConfig) -> None:
 
 def _run(config: PredictConfig, predictor: Predictor, task: PredictionTask, units: list[Unit], writer: Writer) -> int:
     """Processes recordings and writes the results; returns the number of recordings that cannot be read."""
-    completed = failed = 0
+    completed = failed = rows = 0
     is_stdin = units == [[STDIN]]  # of unknown length
     bar = progress_bar(
         None if is_stdin else sum(map(len, units)),
@@ -118,6 +119,7 @@ def _run(config: PredictConfig, predictor: Predictor, task: PredictionTask, unit
     with bar:
         for group in predict_recordings(predictor, task, units, config.batch_size, config.raw_sample_rate):
             writer.write(group)
+            rows += sum(len(result.rows) for result in group)
             for error in filter(None, (result.error for result in group)):
                 failed += 1
                 log.error("%s", error)
@@ -128,6 +130,9 @@ def _run(config: PredictConfig, predictor: Predictor, task: PredictionTask, unit
             elif group[-1].status is RecordingStatus.IN_PROGRESS and not bar.disable:
                 progress += seconds / max(_duration(path), seconds)
             bar.update(progress - bar.n)
+    if completed > failed and not rows:
+        which = counted(completed - failed, "recording")
+        log.warning("no event was detected in %s; a threshold=NUMBER below that of the model detects more", which)
     return failed
 
 

@@ -182,7 +182,12 @@ class RunFolder:
             rows = [[title, *(f"{score[name]:.4f}" for score in scores.values())] for name, title in titles.items()]
             log.info("\n%s\n", format_table(["", *scores], rows))
         log.info("%.0f clips/s; the run is in %s", speed, self.path)
-        log.info("next: spectrnn predict RECORDINGS run=%s\n      tensorboard --logdir %s", *2 * [self.path])
+        log.info(
+            "next: spectrnn predict RECORDINGS run=%s\n"
+            "      spectrnn tune-thresholds negatives=[RECORDINGS] run=%s   (to detect events in long recordings)\n"
+            "      tensorboard --logdir %s",
+            *3 * [self.path],
+        )
         log_warnings(warnings)  # again, and last, so that they are seen
         return metrics
 

@@ -1,9 +1,11 @@
 """`spectrnn tune-thresholds`, and the calibration of runs, end to end on tones."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -211,3 +213,81 @@ def test_run_without_validation_split_is_not_calibrated(spectrnn, tones, tiny, t
     assert outcome.code == 0, outcome.err
     assert "calibration error of val" not in outcome.err
     assert load_file(run / "model.safetensors")["temperature"].item() == 1
+
+
+def test_low_recall_and_negatives_of_the_training_are_warned_about(spectrnn, run, tones, negatives, tmp_path):
+    command = ("tune-thresholds", f"run={run}", "window=0.2", "hop=0.1", f"out={tmp_path / 'out'}")
+    outcome = spectrnn(*command, f"negatives=[{negatives}]")
+    assert outcome.code == 0, outcome.err
+    assert " of the training, such as " not in outcome.err
+    assert f"spectrnn predict RECORDINGS window=model run={run}" in outcome.err
+    outcome = spectrnn(*command, f"negatives=[{negatives},{tones}]", "max_false_alarms_per_hour=0")
+    assert outcome.code == 0, outcome.err
+    assert re.search(rf"30 of the negatives were part of the training, such as {tones}/", outcome.err), outcome.err
+    per_class = json.loads((tmp_path / "out" / "thresholds.json").read_text())["per_class"]
+    low = [f"{label} ({row['recall']:.3f})" for label, row in per_class.items() if row["recall"] < 0.5]
+    assert low
+    assert f"few events will be detected, by their recall in clips, of {', '.join(low)}; " in outcome.err
+
+
+def test_events_of_annotated_recordings_are_scored(spectrnn, run, tones, tmp_path):
+    """A recording of tones with pauses: what predict detects is its own truth, with an event more and one less."""
+    silence = np.zeros(8000)
+    waves = [soundfile.read(tones / label / "11.wav")[0] for label in ("low", "high", "low")]
+    soundfile.write("night.wav", np.concatenate([part for wave in waves for part in (silence, wave)] + [silence]), 8000)
+    settings = (f"run={run}", "window=0.2", "hop=0.05", "threshold=0.6", "background=[middle]")
+    assert spectrnn("predict", "night.wav", *settings, "out=detected.csv").code == 0
+    header, *rows = Path("detected.csv").read_text().splitlines()
+    assert len(rows) >= 2
+    labels = [row.split(",")[3] for row in rows]
+    first = labels[0]
+    extra = [f"night.wav,0.1,0.2,{first},1", "night.wav,0.5,0.6,middle,1"]
+    Path("true.csv").write_text("\n".join([header, *rows[1:], *extra]))
+
+    outcome = spectrnn("eval-events", "true.csv", *settings, "format=json")
+    assert outcome.code == 0, outcome.err
+    result = json.loads(outcome.out)
+    assert result == json.loads((run / "eval" / "events" / "events.json").read_text())
+    count = len(rows)
+    share = (count - 1) / count
+    assert result["micro"] == {
+        "events": count,
+        "detected": count,
+        "correct": count - 1,
+        "precision": pytest.approx(share),
+        "recall": pytest.approx(share),
+        "f1": pytest.approx(share),
+    }
+    assert result["unknown_labels"] == {"middle": 1}
+    assert result["per_class"][first]["detected"] == labels.count(first)
+    table = (run / "eval" / "events" / "events.csv").read_text().splitlines()
+    outcomes = Counter(row.rpartition(",")[2] for row in table[1:])
+    assert outcomes == {"correct": count - 1, "false": 1, "missed": 1}
+    text = spectrnn("eval-events", "true.csv", *settings)
+    assert re.search(rf"^all events +{share:.3f} +{share:.3f} +{share:.3f} +{count} ", text.out, re.MULTILINE), text.out
+    assert max(map(len, text.out.splitlines())) <= 80
+
+
+def test_recordings_without_detected_events_are_noted(spectrnn, run, tone, tmp_path):
+    tone(tmp_path / "quiet.wav", 2, amplitude=0)
+    outcome = spectrnn("predict", tmp_path / "quiet.wav", f"run={run}", "window=0.2", "threshold=1")
+    assert outcome.code == 0, outcome.err
+    assert outcome.out == "path,start,end,label,probability\n"
+    assert (
+        "no event was detected in 1 recording; a threshold=NUMBER below that of the model detects more" in outcome.err
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "events: missing; name tables of the true events: spectrnn eval-events events.csv run=..."),
+        (["none.csv"], "events=none.csv: no such file"),
+        (["true.csv", "threshold=none"], "threshold=none: labels windows, and detects no events; model, or a number"),
+        (["true.csv"], "events: none is of a label that the model detects: 'high', 'low', 'middle'"),
+    ],
+)
+def test_events_that_cannot_be_scored_are_reported(spectrnn, trained_run, tone, tmp_path, arguments, message):
+    tone(tmp_path / "night.wav", 1)
+    (tmp_path / "true.csv").write_text("path,start,end,label\nnight.wav,0,1,cat\n")
+    assert spectrnn("eval-events", *arguments, f"run={trained_run}").error() == f"spectrnn: {message}"

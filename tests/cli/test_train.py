@@ -75,7 +75,8 @@ def test_automatic_metric_and_warnings_are_stored_logged_and_resumed(train, spec
     assert outcome.err.index(metrics["warnings"][0]) < outcome.err.index("epoch   1 ")
     end = outcome.err[outcome.err.index("the run is in") :].splitlines()[1:]
     assert end[0] == f"next: spectrnn predict RECORDINGS run={tmp_path / 'run'}"
-    assert end[2:] == [f"warning: {warning}" for warning in metrics["warnings"]]
+    assert end[1].startswith(f"      spectrnn tune-thresholds negatives=[RECORDINGS] run={tmp_path / 'run'}")
+    assert end[3:] == [f"warning: {warning}" for warning in metrics["warnings"]]
 
     assert spectrnn("train", f"resume={tmp_path / 'run'}", "trainer.epochs=2").code == 0
     assert read_metrics(tmp_path / "run")["metric"] == "loss"

@@ -107,6 +107,32 @@ def thresholds_report(result: Mapping[str, Any]) -> str:
     )
 
 
+def events_report(result: Mapping[str, Any]) -> str:
+    """Formats the scores of detected events as text, a row per class; of many classes those with the lowest F1."""
+    per_class, note = result["per_class"], ""
+    if len(per_class) > MAX_ROWS:
+        note = f"\n(the {MAX_ROWS} of {len(per_class):,} classes with the lowest F1; events.json has all)\n"
+        per_class = dict(sorted(per_class.items(), key=lambda item: item[1]["f1"])[:MAX_ROWS])
+    named = {**per_class, "all events": result["micro"], "mean of classes": result["macro"]}
+    rows = [
+        [
+            label,
+            *("-" if row[name] is None else f"{row[name]:.3f}" for name in ("precision", "recall", "f1")),
+            *(str(row.get(name, "")) for name in ("events", "detected", "correct")),
+        ]
+        for label, row in named.items()
+    ]
+    within = f"{result['collar']:g} s"
+    ends = "their ends are not compared"
+    if result["end_fraction"] is not None:
+        ends = f"their ends within that or {100 * result['end_fraction']:g} % of the length"
+    return (
+        f"events in {counted(result['recordings'], 'recording')}, {result['hours']:.2f} h\n\n"
+        + format_table(["class", "precision", "recall", "F1", "events", "detected", "correct"], rows)
+        + f"\n{note}\ncorrect: starts within {within}; {ends}"
+    )
+
+
 def write_results(split: str, content: dict[str, Any], folder: Path) -> None:
     """Writes ``metrics.json``, and ``report.txt`` for one of its splits.
 

@@ -1,0 +1,179 @@
+"""`spectrnn eval-events`: precision and recall of the events that a model detects in annotated recordings."""
+
+import csv
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from omegaconf import DictConfig
+
+from spectrnn.config.instantiate import to_container, validate_kwargs
+from spectrnn.config.types import NonNegativeFloat, PositiveFraction, PositiveInt
+from spectrnn.data.audio import iter_blocks, open_audio
+from spectrnn.detection.annotations import Annotation, read_annotations
+from spectrnn.detection.events import Array, Event
+from spectrnn.detection.matching import match_events, scores
+from spectrnn.detection.settings import DetectionConfig, DetectionSettings
+from spectrnn.devices import reporting_out_of_memory
+from spectrnn.errors import ErrorCollector, UserError
+from spectrnn.evaluation.report.text import events_report
+from spectrnn.files import atomic_write, reporting_write_errors, write_json
+from spectrnn.inference.formats import event_cells
+from spectrnn.inference.pipeline import audio_paths
+from spectrnn.inference.predictor import Predictor, load
+from spectrnn.inference.sliding_window import sliding_window_predict
+from spectrnn.messages import preview, printable
+from spectrnn.progress import progress_bar
+from spectrnn.runs import find_model
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class EvalEventsConfig(DetectionConfig):
+    """Top level of eval-events.yaml."""
+
+    events: list[str]
+    recordings: list[str]
+    run: str
+    collar: NonNegativeFloat
+    end_fraction: PositiveFraction | None
+    format: Literal["text", "json"]
+    out: str | None
+    batch_size: PositiveInt
+    device: str
+    trust: list[str]
+
+
+@reporting_out_of_memory("batch_size")
+def evaluate_events(node: DictConfig) -> dict[str, Any]:
+    """Detects events in annotated recordings, and writes events.json and events.csv.
+
+    Args:
+        node: Config as eval-events.yaml composes it.
+
+    Returns:
+        The content of events.json: the detection settings, and ``events``, ``detected``, ``correct``, ``precision``,
+        ``recall`` and ``f1`` of all events (``micro``) and ``per_class``, and the mean over the classes (``macro``).
+
+    Raises:
+        UserError: An error in the config, the model, a table or a recording.
+    """
+    config = EvalEventsConfig(**validate_kwargs(to_container(node, ""), EvalEventsConfig, ""))
+    if not config.events:
+        raise UserError("events: missing; name tables of the true events: spectrnn eval-events events.csv run=...")
+    if config.threshold == "none":
+        raise UserError("threshold=none: labels windows, and detects no events; model, or a number")
+    true = read_annotations([Path(table).expanduser() for table in config.events], audio_paths(config.recordings))
+    model = find_model(config.run)
+    predictor = load(str(model), config.device, config.trust)
+    longest = predictor.window / predictor.sample_rate
+    settings = DetectionSettings.resolve(
+        config, predictor.labels, predictor.tuned_thresholds, longest, own=predictor.thresholds
+    )
+    assert settings.thresholds is not None
+    thresholds = dict(zip(predictor.labels, settings.thresholds.tolist(), strict=True))
+    labels = [label for label, threshold in thresholds.items() if np.isfinite(threshold)]
+    true, unknown = _known(true, labels)
+    detected, seconds = _detect(predictor, settings, true, config.batch_size)
+    counts, rows = _compare(true, detected, labels, config)
+    per_class = {label: scores(counts[number]) for number, label in enumerate(labels) if counts[number].any()}
+    values = {name: value for name, value in asdict(settings).items() if name != "thresholds"}
+    result = {
+        **values,
+        "thresholds": {label: thresholds[label] for label in labels},
+        "collar": config.collar,
+        "end_fraction": config.end_fraction,
+        "recordings": len(true),
+        "hours": seconds / 3600,
+        "unknown_labels": unknown,
+        "micro": scores(counts.sum(0)),
+        "macro": {name: _mean(row[name] for row in per_class.values()) for name in ("precision", "recall", "f1")},
+        "per_class": per_class,
+    }
+    folder = Path(config.out or model.parent / "eval" / "events").expanduser()
+    with reporting_write_errors(f"out={folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(result, folder / "events.json")
+        with atomic_write(folder / "events.csv") as path, path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([["path", *Event._fields, "outcome"], *rows])
+    print(json.dumps(result) if config.format == "json" else printable(events_report(result)))
+    log.info("the results are in %s; events.csv lists what is correct, false or missed", folder)
+    return result
+
+
+def _known(true: Mapping[str, list[Annotation]], labels: list[str]) -> tuple[dict[str, list[Annotation]], Counter[str]]:
+    """Leaves out the events of labels that the model does not detect; returns the others, and the number by label.
+
+    Raises:
+        UserError: No event of a label that the model detects.
+    """
+    unknown = Counter(event.label for events in true.values() for event in events if event.label not in labels)
+    known = {path: [event for event in events if event.label in labels] for path, events in true.items()}
+    if unknown:
+        names = preview([f"{label!r} ({count})" for label, count in sorted(unknown.items())], 20)
+        log.warning("events of labels that the model does not detect are left out: %s", names)
+    if not any(known.values()):
+        raise UserError(f"events: none is of a label that the model detects: {preview(list(map(repr, labels)), 20)}")
+    return known, unknown
+
+
+def _detect(
+    predictor: Predictor, settings: DetectionSettings, true: Mapping[str, Any], batch_size: int
+) -> tuple[dict[str, list[Event]], float]:
+    """Returns the detected events by recording, and the length of all recordings in s."""
+    errors = ErrorCollector()
+    lengths = {}
+    for path in true:
+        with errors.catch(), open_audio(path) as recording:
+            lengths[path] = recording.reader.seconds
+    errors.raise_if_any()
+    found: dict[str, list[Event]] = {}
+    seconds = 0.0
+    with progress_bar(round(sum(lengths.values())), "detecting", "s") as bar:
+        for path in true:
+            detector = settings.detector(predictor.labels)
+            assert detector is not None
+            blocks = iter_blocks(path, predictor.sample_rate)
+            found[path] = []
+            for spans, probabilities in sliding_window_predict(
+                predictor, blocks, settings.window, settings.hop, batch_size
+            ):
+                found[path] += detector.push(spans, probabilities)
+            found[path] += detector.finish()
+            seconds += detector.seconds
+            bar.update(round(seconds) - bar.n)
+    return found, seconds
+
+
+def _compare(
+    true: Mapping[str, list[Annotation]],
+    detected: Mapping[str, list[Event]],
+    labels: list[str],
+    config: EvalEventsConfig,
+) -> tuple[Array, list[list[str]]]:
+    """Returns the number of true, detected and correct events by label, (labels, 3), and a row for each event."""
+    counts = np.zeros((len(labels), 3), np.int64)
+    rows = []
+    for path, events in true.items():
+        pairs = match_events(events, detected[path], config.collar, config.end_fraction)
+        found, correct = {row for row, _ in pairs}, {column for _, column in pairs}
+        for row, event in enumerate(events):
+            counts[labels.index(event.label)] += (1, 0, row in found)
+        for column, detection in enumerate(detected[path]):
+            counts[labels.index(detection.label), 1] += 1
+            rows.append([path, *event_cells(detection), "correct" if column in correct else "false"])
+        missed = (event for row, event in enumerate(events) if row not in found)
+        rows += [[path, f"{start:.3f}", f"{end:.3f}", label, "", "missed"] for start, end, label in missed]
+    return counts, rows
+
+
+def _mean(values: Any) -> float | None:
+    """Returns the mean of the values that are not None; None if all are."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
