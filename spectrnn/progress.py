@@ -29,6 +29,7 @@ def progress_bar(total: int | None, description: str, unit: str, disable: bool =
         leave=False,
         dynamic_ncols=True,
         mininterval=0.1 if sys.stderr.isatty() else 10.0,
+        delay=0 if sys.stderr.isatty() else 10.0,
         **settings,
     )
 
