@@ -242,22 +242,30 @@ def open_dataset(source: DataSource, device: torch.device, label_format: LabelFo
 def list_clips(source: DataSource, label_format: LabelFormat = ONE_LABEL) -> list[Clip]:
     """Returns the clip table of a source, with the folds of a cross-validation, and warns about what was passed over.
 
-    Labels are in the normalized form of the format.
-
     Raises:
         UserError: An invalid source, or folds that cannot be drawn.
     """
+    clips = read_clips(source, label_format)
+    warn_about_ignored(source.ignored, "data")
+    return assign_folds(clips, source, label_format)
+
+
+def read_clips(source: DataSource, label_format: LabelFormat) -> list[Clip]:
+    """Returns the clip table of a source, with labels in the normalized form of the format.
+
+    Raises:
+        UserError: An invalid source, or labels of another format.
+    """
     if label_format is ONE_LABEL and (source.has_label_sets or source.negatives):
         key = "data.negatives" if source.negatives else "data"
-        raise UserError(f"{key}: clips have any number of labels, or none; train with task=multi_label")
+        raise UserError(f"{key}: clips have any number of labels, or none; set task=multi_label")
     clips = []
     for clip in source.clips():
         try:
             clips.append(clip._replace(label=intern(label_format.normalize(clip.label, source.label_separator))))
         except UserError as error:
             raise UserError(f"{clip.path}: {error}") from error
-    warn_about_ignored(source.ignored, "data")
-    return assign_folds(clips, source, label_format)
+    return clips
 
 
 def open_dataset_for_evaluation(

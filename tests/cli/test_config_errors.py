@@ -203,6 +203,10 @@ def test_misspelled_key_is_not_reported_as_missing_too(spectrnn):
     assert message == "spectrnn: data.rot: no such key; did you mean data.root?"
 
 
+def test_group_of_another_command_is_reported(spectrnn):
+    assert spectrnn("check", "model=gru").error().startswith("spectrnn: model: no such key; known here: data, ")
+
+
 def test_options_in_a_folder_of_the_user_are_suggested(spectrnn, tmp_path):
     (tmp_path / "conf" / "pooling").mkdir(parents=True)
     (tmp_path / "conf" / "pooling" / "mine.yaml").write_text("defaults: [attention, _self_]\nnum_heads: 8\n")
