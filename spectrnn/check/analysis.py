@@ -14,6 +14,8 @@ import numpy as np
 from spectrnn.check.measure import ClipStats, measure_clips
 from spectrnn.check.near_duplicates import Pair, connected_components, exact_duplicates, near_duplicates
 from spectrnn.data.clips import Clip, DataSource, common_folder
+from spectrnn.data.dataset import read_clips
+from spectrnn.data.labels import ONE_LABEL, LabelFormat
 from spectrnn.data.scan import Ignored
 from spectrnn.data.splits import assign_splits, require_classes, require_training_clips
 from spectrnn.errors import UserError
@@ -53,6 +55,7 @@ class DatasetAnalysis:
 
     Attributes:
         clips: Clip table, as the source returns it.
+        classes: Classes that the label of each clip names.
         names: Short path of each clip, for messages.
         stats: Measurements of each clip.
         splits: Split of each clip; its fold, or ``all``, if the dataset cannot be split.
@@ -67,6 +70,7 @@ class DatasetAnalysis:
     """
 
     clips: Sequence[Clip]
+    classes: Sequence[Sequence[str]]
     names: Sequence[str]
     stats: Sequence[ClipStats]
     splits: Sequence[str]
@@ -80,25 +84,26 @@ class DatasetAnalysis:
     ignored: list[Ignored]
 
 
-def analyze_dataset(source: DataSource) -> DatasetAnalysis:
+def analyze_dataset(source: DataSource, label_format: LabelFormat = ONE_LABEL) -> DatasetAnalysis:
     """Decodes and analyzes every clip of a dataset.
 
     Args:
         source: Data source; files that cannot be read are reported, whatever its ``on_error``.
+        label_format: How the label of a clip names classes.
 
     Raises:
         UserError: The clip table cannot be read.
     """
     source = copy.copy(source)
     source.on_error = "skip"
-    clips = source.labelled_clips()
+    clips = read_clips(source, label_format)
     splits = [clip.split or clip.fold or "all" for clip in clips]
     split_errors: list[str] = []  # as training would report them
     try:
-        assigned = assign_splits(clips, source)
+        assigned = assign_splits(clips, source, label_format)
         splits = [clip.split or "all" for clip in assigned]
-        require_classes(clips)
-        require_training_clips(assigned)
+        require_classes(clips, label_format)
+        require_training_clips(assigned, label_format)
     except UserError as error:
         split_errors.append(str(error))
     stats = measure_clips(clips)
@@ -113,6 +118,7 @@ def analyze_dataset(source: DataSource) -> DatasetAnalysis:
     cut, numbered = numbered_series(clips, stats, splits)
     return DatasetAnalysis(
         clips=clips,
+        classes=[label_format.classes(clip.label) for clip in clips],
         names=_short_names(clips),
         stats=stats,
         splits=splits,

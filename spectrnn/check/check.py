@@ -23,6 +23,7 @@ from spectrnn.data.scan import KINDS, Ignored, summarize
 from spectrnn.errors import UserError
 from spectrnn.files import reporting_write_errors, write_json
 from spectrnn.messages import counted, printable
+from spectrnn.model.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class CheckConfig:
     """Top level of configs/check.yaml, which documents its keys."""
 
     data: dict[str, Any]
+    task: dict[str, Any]
     out: str | None
     format: Literal["text", "json"]
     report: str | None
@@ -74,7 +76,10 @@ def check_dataset(config: DictConfig) -> list[Issue]:
     settings = CheckConfig(**validate_kwargs(to_container(config, "check"), CheckConfig, ""))
     limits: Limits = instantiate(settings.limits, "limits", Limits)
     source: DataSource = instantiate(config.data, "data", DataSource)
-    analysis = analyze_dataset(source)
+    task: Task = instantiate(config.task, "task", Task, num_classes=2)
+    if settings.out is not None and source.has_label_sets:
+        raise UserError(f"out={settings.out}: a manifest cannot have the events of annotated recordings")
+    analysis = analyze_dataset(source, task.label_format)
     issues = find_issues(analysis, limits, source.sample_rate)
     if settings.format == "json":
         print(json.dumps(json_report(analysis, issues)))
@@ -91,7 +96,7 @@ def check_dataset(config: DictConfig) -> list[Issue]:
         unusable = [row for row, clip in enumerate(analysis.stats) if clip.error or limits.is_silent(clip)]
         duplicates = [*analysis.exact_duplicates, *analysis.near_duplicates]
         related = [*analysis.cut_recordings, *analysis.overlaps, *overlapping_segments(analysis.clips)]
-        clips, dropped = clean_table(analysis.clips, unusable, duplicates, related, source)
+        clips, dropped = clean_table(analysis.clips, unusable, duplicates, related, source, task.label_format)
         write_manifest(clips, out)
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "none"
         log.info("wrote %s with %s; dropped: %s", out, counted(len(clips), "clip"), reasons)
@@ -108,7 +113,7 @@ def find_issues(analysis: DatasetAnalysis, limits: Limits, sample_rate: int) -> 
         Issue("error", "invalid splits", "training would reject this dataset", len(errors), errors),
         *quality_issues(analysis, limits, sample_rate),
         *leak_issues(analysis),
-        *metadata_issues([clip.label for clip in analysis.clips], analysis.stats),
+        *metadata_issues(analysis.classes, analysis.stats),
         *_class_size_issues(analysis, limits.min_clips_per_class),
         *_ignored_issues(analysis.ignored),
     ]
@@ -124,8 +129,9 @@ def _ignored_issues(ignored: Sequence[Ignored]) -> list[Issue]:
 
 
 def _class_size_issues(analysis: DatasetAnalysis, min_clips: int) -> list[Issue]:
-    counts = Counter(clip.label for clip in analysis.clips)
-    pairs = {(clip.label, split) for clip, split in zip(analysis.clips, analysis.splits, strict=True)}
+    counts = Counter(label for labels in analysis.classes for label in labels)
+    by_clip = zip(analysis.classes, analysis.splits, strict=True)
+    pairs = {(label, split) for labels, split in by_clip for label in labels}
     small = [f"{label}: {count}" for label, count in reversed(counts.most_common()) if count < min_clips]
     present = [split for split in SPLITS if split in set(analysis.splits)]
     empty = [split for split in SPLITS if split not in present] if present else []

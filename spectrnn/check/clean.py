@@ -10,6 +10,7 @@ import numpy as np
 
 from spectrnn.check.near_duplicates import connected_components
 from spectrnn.data.clips import SPLITS, Clip, DataSource
+from spectrnn.data.labels import ONE_LABEL, LabelFormat
 from spectrnn.data.splits import assign_splits, require_training_clips
 from spectrnn.errors import UserError
 from spectrnn.files import atomic_write
@@ -23,6 +24,7 @@ def clean_table(
     duplicates: Sequence[Sequence[int]],
     related: Sequence[Sequence[int]],
     source: DataSource,
+    label_format: LabelFormat = ONE_LABEL,
 ) -> tuple[list[Clip], dict[str, int]]:
     """Cleans a clip table.
 
@@ -36,6 +38,7 @@ def clean_table(
         duplicates: Sets of rows with the same audio.
         related: Further sets of rows that belong together, such as overlapping excerpts.
         source: Data source, whose settings determine the splits.
+        label_format: How the label of a clip names classes.
 
     Returns:
         The remaining clips with their splits and groups, and the number of dropped clips by reason.
@@ -59,8 +62,8 @@ def clean_table(
         else:
             drop(usable[1:], "duplicates")
     drop(_rows_in_other_splits(grouped, keep), "of a group in another split")
-    remaining = assign_splits([clip for clip, kept in zip(grouped, keep, strict=True) if kept], source)
-    require_training_clips(remaining)
+    remaining = assign_splits([clip for clip, kept in zip(grouped, keep, strict=True) if kept], source, label_format)
+    require_training_clips(remaining, label_format)
     return remaining, {reason: count for reason, count in dropped.items() if count}
 
 

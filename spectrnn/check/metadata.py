@@ -16,18 +16,21 @@ _MIN_CLIPS = 10  # clips per label; fewer are not significant
 _SIGMAS = 3.0  # standard errors by which the balanced accuracy must exceed its threshold
 
 
-def metadata_issues(labels: Sequence[str], stats: Sequence[ClipStats]) -> list[Issue]:
+def metadata_issues(classes: Sequence[Sequence[str]], stats: Sequence[ClipStats]) -> list[Issue]:
     """Finds labels that one metadata feature alone predicts on held-out clips.
 
     The classifier is naive Bayes over histograms, one label against the rest, with equal priors.
 
     Args:
-        labels: Labels of the clips.
+        classes: Classes that the label of each clip names.
         stats: Measurements of the clips; those that cannot be read are ignored.
     """
     readable = [row for row, clip in enumerate(stats) if clip.error is None]
     clips = [stats[row] for row in readable]
-    names, label = np.unique([labels[row] for row in readable], return_inverse=True)
+    members: dict[str, list[int]] = {}
+    for index, row in enumerate(readable):
+        for name in classes[row]:
+            members.setdefault(name, []).append(index)
     containers = {name: number for number, name in enumerate(sorted({clip.container for clip in clips}))}
     features: list[tuple[str, Level, float, list[list[float]]]] = [  # threshold of the balanced accuracy; values
         ("format", "error", 0.55, [[containers[c.container] for c in clips], [c.channels for c in clips]]),
@@ -41,12 +44,11 @@ def metadata_issues(labels: Sequence[str], stats: Sequence[ClipStats]) -> list[I
         bins = [_bin(np.array(column, dtype=np.float64)) for column in values]
         bins = [indices for indices in bins if indices.max(initial=0)]  # a constant predicts nothing
         found = []
-        sizes = np.bincount(label, minlength=len(names))
-        for number, name in enumerate(names):
-            if bins and _MIN_CLIPS <= sizes[number] < len(label):
-                accuracy, error = _cross_validated_accuracy(bins, label == number)
+        for name, rows in sorted(members.items()):
+            if bins and _MIN_CLIPS <= len(rows) < len(clips):
+                accuracy, error = _cross_validated_accuracy(bins, np.isin(np.arange(len(clips)), rows))
                 if accuracy - _SIGMAS * error > threshold:
-                    found.append((accuracy, str(name)))
+                    found.append((accuracy, name))
         examples = [f"{name}: {accuracy:.2f}" for accuracy, name in sorted(found, reverse=True)]
         text = f"labels that are predictable from {feature} alone (balanced accuracy on held-out clips, chance 0.50)"
         issues.append(Issue(level, f"predictable from {feature}", text, len(found), examples))

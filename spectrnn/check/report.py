@@ -4,12 +4,14 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from spectrnn.check.analysis import LEVELS, DatasetAnalysis, Issue
 from spectrnn.data.clips import SPLITS
+from spectrnn.evaluation.confusion import NOTHING
 from spectrnn.messages import counted
 
 _WIDTH, _INDENT = 100, 9  # columns of the text, and of the level
@@ -19,10 +21,14 @@ _TEXT_CLASSES = 40  # maximum number of classes in the text
 
 
 def class_table(analysis: DatasetAnalysis) -> list[dict[str, Any]]:
-    """Summarizes each class: number of clips, number per split, and quantiles of the duration in seconds."""
+    """Summarizes each class: number of clips, number per split, and quantiles of the duration in seconds.
+
+    Clips of no class are summarized as `NOTHING`.
+    """
     members: dict[str, list[int]] = {}
-    for row, clip in enumerate(analysis.clips):
-        members.setdefault(clip.label, []).append(row)
+    for row, labels in enumerate(analysis.classes):
+        for label in labels or [NOTHING]:
+            members.setdefault(label, []).append(row)
     seconds = np.array([np.nan if clip.error else clip.seconds for clip in analysis.stats])
     table = []
     for label, rows in sorted(members.items()):
@@ -54,7 +60,9 @@ def text_report(analysis: DatasetAnalysis, issues: Sequence[Issue]) -> str:
     """Returns the report for the terminal: a summary, a paragraph per issue, and a table of the classes."""
     table = class_table(analysis)
     durations = np.array([clip.seconds for clip in analysis.stats if clip.error is None])
-    summary = f"{counted(len(analysis.clips), 'clip')} of {counted(len(table), 'class', 'classes')}"
+    summary = (
+        f"{counted(len(analysis.clips), 'clip')} of {counted(len({*chain(*analysis.classes)}), 'class', 'classes')}"
+    )
     summary += f", {durations.sum() / 60:.1f} minutes"
     if len(durations):
         summary += f", {durations.min():.2f} to {durations.max():.2f} s per clip (median {np.median(durations):.2f} s)"
@@ -70,7 +78,7 @@ def text_report(analysis: DatasetAnalysis, issues: Sequence[Issue]) -> str:
         lines += [f"{'' if number else issue.level:<{_INDENT}}{line}" for number, line in enumerate(paragraph)]
         lines.append("")
     lines += ["report=issues.json lists the files of each issue", ""] if is_short else []
-    return "\n".join([*lines, *([] if issues else ["no issues", ""]), *_class_lines(table), ""])
+    return "\n".join([*lines, *([] if issues else ["no issues", ""]), *_class_lines(table, analysis.splits), ""])
 
 
 def summary(issues: Sequence[Issue]) -> str:
@@ -80,10 +88,8 @@ def summary(issues: Sequence[Issue]) -> str:
     return f"{numbers} (exit code {int(counts['error'] > 0)}; only errors set it to 1)"
 
 
-def _class_lines(table: Sequence[dict[str, Any]]) -> list[str]:
-    total: Counter[str] = Counter()
-    for row in table:
-        total.update(row["splits"])
+def _class_lines(table: Sequence[dict[str, Any]], split_of_clip: Sequence[str]) -> list[str]:
+    total = Counter(split_of_clip)
     splits = sorted(total, key=lambda split: (SPLITS.index(split) if split in SPLITS else len(SPLITS), split))
     width = min(30, max(len("class"), *(len(row["label"]) for row in table)))
     header = "".join(f"{name:>8}" for name in splits) + f"{'min':>9} s{'median':>9} s{'max':>9} s"

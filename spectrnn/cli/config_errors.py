@@ -90,15 +90,17 @@ def _translate(error: Exception, command: str, arguments: list[str], given: Sequ
         remedy = f"no such option; {unknown_name(option, known, f'{group}=')}"
         return f"{group}={option}: {remedy}" if known else f"{match[1]}: no such config"
     if match := _KEY.search(text):
+        groups = group_defaults((CONFIG_DIR / f"{command}.yaml").read_text(encoding="utf-8"))
         if holders := _holders(command, match[1], arguments):
             return _half_command(command, match[1], holders, arguments, given)
         choices = [
             argument
             for argument in arguments
-            if re.fullmatch(r"\w+=\w+", argument) and config_file(argument.replace("=", "/"), dirs)
+            if re.fullmatch(r"\w+=\w+", argument)
+            and argument.partition("=")[0] in groups
+            and config_file(argument.replace("=", "/"), dirs)
         ]
         keys = _keys(OmegaConf.to_container(compose(command, choices, dirs).config))
-        groups = group_defaults((CONFIG_DIR / f"{command}.yaml").read_text(encoding="utf-8"))
         key = match[1].split("@")[0]
         if key in groups:  # a config group without options, such as metrics
             override = next((argument for argument in arguments if argument.startswith(f"{key}=")), key)

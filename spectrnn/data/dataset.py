@@ -242,17 +242,24 @@ def open_dataset(source: DataSource, device: torch.device, label_format: LabelFo
 def list_clips(source: DataSource, label_format: LabelFormat = ONE_LABEL) -> list[Clip]:
     """Returns the clip table of a source, with the folds of a cross-validation, and warns about what was passed over.
 
-    Labels are in the normalized form of the format.
-
     Raises:
         UserError: An invalid source, or folds that cannot be drawn.
     """
-    if label_format is ONE_LABEL and (source.has_label_sets or source.negatives):
-        key = "data.negatives" if source.negatives else "data"
-        raise UserError(f"{key}: clips have any number of labels, or none; train with task=multi_label")
-    clips = source.labelled_clips(label_format)
+    clips = read_clips(source, label_format)
     warn_about_ignored(source.ignored, "data")
     return assign_folds(clips, source, label_format)
+
+
+def read_clips(source: DataSource, label_format: LabelFormat) -> list[Clip]:
+    """Returns the clip table of a source, with labels in the normalized form of the format.
+
+    Raises:
+        UserError: An invalid source, or labels of another format.
+    """
+    if label_format is ONE_LABEL and (source.has_label_sets or source.negatives):
+        key = "data.negatives" if source.negatives else "data"
+        raise UserError(f"{key}: clips have any number of labels, or none; set task=multi_label")
+    return source.labelled_clips(label_format)
 
 
 def open_dataset_for_evaluation(

@@ -206,6 +206,10 @@ def test_misspelled_key_is_not_reported_as_missing_too(spectrnn):
     assert message == "spectrnn: data.rot: no such key; did you mean data.root?"
 
 
+def test_group_of_another_command_is_reported(spectrnn):
+    assert spectrnn("check", "model=gru").error().startswith("spectrnn: model: no such key; known here: data, ")
+
+
 HALF = "spectrnn: {}: not a key of {}, but of {}, as in: spectrnn {}"
 
 

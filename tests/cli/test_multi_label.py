@@ -178,6 +178,13 @@ def test_empty_label_needs_the_task(spectrnn, overrides, mixtures):
     assert error.endswith("and task=multi_label trains with those in which nothing sounds")
 
 
+def test_check_counts_each_label_of_a_clip(spectrnn, mixtures):
+    outcome = spectrnn("check", "task=multi_label", "data=manifest", f"data.path={mixtures}", "format=json")
+    counts = {row["label"]: row["clips"] for row in json.loads(outcome.out)["classes"]}
+    assert counts == {"low": 32, "middle": 32, "high": 32, "(nothing)": 8}
+    assert "nothing sounds" in spectrnn("check", "data=manifest", f"data.path={mixtures}").error()
+
+
 def test_cross_validation_ensemble_has_the_mean_thresholds(spectrnn, overrides):
     outcome = spectrnn("train", *overrides, "folds=2", "final=ensemble", "trainer.epochs=1", "hydra.run.dir=study")
     assert outcome.code == 0, outcome.err

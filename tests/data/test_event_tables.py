@@ -218,7 +218,7 @@ def test_negatives_beside_annotated_recordings(annotated, recordings, tmp_path_f
 
 
 def test_annotations_need_a_task_of_label_sets(annotated):
-    with pytest.raises(UserError, match="any number of labels, or none; train with task=multi_label"):
+    with pytest.raises(UserError, match="any number of labels, or none; set task=multi_label"):
         list_clips(annotated())
 
 

@@ -115,7 +115,7 @@ def test_hard_windows_stay_within_the_training_part(opened):
 
 
 def test_negatives_need_a_task_of_label_sets(source, table):
-    with pytest.raises(UserError, match=r"data.negatives: clips have any number of labels, or none; train with task="):
+    with pytest.raises(UserError, match=r"data.negatives: clips have any number of labels, or none; set task="):
         open_dataset(source("manifest", path=table, sample_rate=8000, negatives=[str(table.parent)]), CPU)
 
 

@@ -63,7 +63,11 @@ def test_table_with_durations_and_recordings_without_events(night, tone):
         ("a.csv", "path,label,start,end\nx.wav,cat,1,2\n", "a.csv, line 2: no recording x.wav; recordings=[FOLDER] "),
         ("a.csv", "path,label,start,end\nnights/night.wav,cat,2,1\n", "a.csv, line 2: end '1' is not after start 2"),
         ("a.csv", "path,label,start\nnights/night.wav,cat,2\n", "a.csv, line 2: end '' is not after start 2"),
-        ("a.csv", "path,label,start,end\nnights/night.wav,cat,x,1\n", "a.csv, line 2: start 'x' is not a time in seconds"),
+        (
+            "a.csv",
+            "path,label,start,end\nnights/night.wav,cat,x,1\n",
+            "a.csv, line 2: start 'x' is not a time in seconds",
+        ),
         ("a.doc", "x", "a.doc: the name of a table of events should end in .csv, .tsv, .txt or .jsonl"),
     ],
 )
