@@ -1,8 +1,13 @@
 """Words of messages: counts with their nouns, lists of names, and text that a terminal shows as it is."""
 
 import logging
+import re
+import shutil
+import sys
+import textwrap
 import unicodedata
 from collections.abc import Sequence
+from typing import TextIO
 
 _BIDIRECTIONAL = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}  # reverse the text around them
 
@@ -42,6 +47,41 @@ class PrintableFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Formats a record as `printable` text."""
         return printable(super().format(record))
+
+
+class ConsoleFormatter(PrintableFormatter):
+    """Formatter of messages on standard error, which are wrapped on a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Formats a record as `wrapped` text."""
+        return wrapped(super().format(record), sys.stderr)
+
+
+def wrapped(text: str, stream: TextIO, keeps_commands: bool = True) -> str:
+    """Wraps lines that are longer than a terminal between words, so that it breaks no number; for a file, no line.
+
+    Args:
+        text: Text. Continued lines are indented as what follows the last gap of two or more blanks.
+        stream: Stream that it is written to.
+        keeps_commands: Whether lines with a command of spectrnn, or with a gap, as those of tables, stay as they are:
+            commands can then be copied.
+    """
+    if stream is None or not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    lines = []
+    for line in text.split("\n"):
+        gaps = [gap.end() for gap in re.finditer(r"(^|\S)  +(?=\S)", line)]
+        is_kept = keeps_commands and ("spectrnn " in line or "  " in line.strip())
+        if len(line) <= width or is_kept:
+            lines.append(line)
+            continue
+        margin = " " * (min(gaps[-1], width // 2) if gaps else 2)
+        wrapper = textwrap.TextWrapper(
+            width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+        )
+        lines += wrapper.wrap(line)
+    return "\n".join(lines)
 
 
 def format_seconds(seconds: float) -> str:

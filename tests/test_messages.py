@@ -1,10 +1,11 @@
 """Counts with their nouns, lists of names, and text without what a terminal would obey."""
 
+import io
 import logging
 
 import pytest
 
-from spectrnn.messages import PrintableFormatter, counted, preview, printable
+from spectrnn.messages import PrintableFormatter, counted, preview, printable, wrapped
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,29 @@ def test_printable(text, expected):
 def test_log_messages_are_printable():
     record = logging.LogRecord("", logging.INFO, "", 0, "label %s", ("\x1b[31mred",), None)
     assert PrintableFormatter("%(message)s").format(record) == r"label \x1b[31mred"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("short", ["short"]),
+        ("a value of 0.123456 is too high", ["a value of", "  0.123456 is", "  too high"]),
+        ("  key   what it means here", ["  key   what it", "        means", "        here"]),
+        ("spectrnn: an-unbreakable-word/in/a.path", ["spectrnn:", "  an-unbreakable-word/in/a.path"]),
+    ],
+)
+def test_lines_are_wrapped_between_words_on_a_terminal(monkeypatch, text, lines):
+    monkeypatch.setenv("COLUMNS", "16")
+    assert wrapped(text, Terminal(), keeps_commands=False).split("\n") == lines
+    assert wrapped(text, io.StringIO(), keeps_commands=False) == text
+
+
+def test_commands_and_tables_stay_as_they_are_on_a_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "16")
+    for text in ("next: spectrnn predict RECORDINGS", "class    precision  recall"):
+        assert wrapped(text, Terminal()) == text

@@ -14,7 +14,7 @@ from spectrnn.data.clips import SPLITS
 from spectrnn.evaluation.confusion import NOTHING
 from spectrnn.messages import counted
 
-_WIDTH, _INDENT = 100, 9  # columns of the text, and of the level
+_WIDTH, _INDENT = 80, 9  # columns of the text, and of the level
 _TEXT_EXAMPLES = 4  # maximum number of examples per issue in the text
 _MANY_ISSUES = 8  # with more, the text has no examples, to fit a screen
 _TEXT_CLASSES = 40  # maximum number of classes in the text
@@ -72,7 +72,11 @@ def text_report(analysis: DatasetAnalysis, issues: Sequence[Issue]) -> str:
     for issue in issues:
         paragraph = [f"{issue.kind} ({issue.count})"]
         paragraph += textwrap.wrap(issue.text, _WIDTH - _INDENT, break_long_words=False)
-        paragraph += [f"  {_shorten(text, _WIDTH - _INDENT - 2)}" for text in issue.examples[:examples]]
+        for text in issue.examples[:examples]:
+            shown = _shorten(text, 2 * (_WIDTH - _INDENT) - 10)  # two lines
+            paragraph += textwrap.wrap(
+                shown, _WIDTH - _INDENT, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
+            )
         if (more := len(issue.examples) - examples) > 0 and not is_short:
             paragraph.append(f"  ... and {more} more")
         lines += [f"{'' if number else issue.level:<{_INDENT}}{line}" for number, line in enumerate(paragraph)]
@@ -91,12 +95,14 @@ def summary(issues: Sequence[Issue]) -> str:
 def _class_lines(table: Sequence[dict[str, Any]], split_of_clip: Sequence[str]) -> list[str]:
     total = Counter(split_of_clip)
     splits = sorted(total, key=lambda split: (SPLITS.index(split) if split in SPLITS else len(SPLITS), split))
-    width = min(30, max(len("class"), *(len(row["label"]) for row in table)))
-    header = "".join(f"{name:>8}" for name in splits) + f"{'min':>9} s{'median':>9} s{'max':>9} s"
+    header = "".join(f"{name:>8}" for name in splits) + f"{'min s':>8}{'median s':>10}{'max s':>8}"
+    room = max(12, _WIDTH - len(f" {'clips':>7}{header}"))
+    width = min(room, max(len("class"), *(len(row["label"]) for row in table)))
     lines = [f"{'class':<{width}} {'clips':>7}{header}"]
     for row in sorted(table, key=lambda row: row["clips"])[:_TEXT_CLASSES]:
         cells = "".join(f"{row['splits'].get(name, 0) or '.':>8}" for name in splits)
-        cells += "".join(f"{value:>11.2f}" for value in row["seconds"].values())
+        seconds = row["seconds"]
+        cells += f"{seconds['min']:>8.2f}{seconds['median']:>10.2f}{seconds['max']:>8.2f}"
         lines.append(f"{_shorten(row['label'], width):<{width}} {row['clips']:>7}{cells}")
     if len(table) > _TEXT_CLASSES:
         lines.append(f"... and {len(table) - _TEXT_CLASSES} larger classes; the JSON report lists all")

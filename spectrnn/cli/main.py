@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from spectrnn.config.paths import config_dirs
 from spectrnn.errors import UserError
-from spectrnn.messages import PrintableFormatter, printable
+from spectrnn.messages import ConsoleFormatter, printable, wrapped
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -185,7 +185,7 @@ def _dispatch(arguments: list[str]) -> None:
     elif not arguments or arguments[0] in ("-h", "--help", "help"):
         from spectrnn.cli.help import overview
 
-        print(overview(_DESCRIPTIONS))
+        _print_help(overview(_DESCRIPTIONS))
         return
     elif "--version" in arguments:
         from spectrnn.version import __version__
@@ -204,7 +204,7 @@ def _run(name: str, arguments: list[str]) -> None:
     if command and {"-h", "--help"} & {*arguments}:
         from spectrnn.cli.help import command_help
 
-        print(command_help(name, command.help, command.usage, command.is_multirun, config_dirs(arguments)))
+        _print_help(command_help(name, command.help, command.usage, command.is_multirun, config_dirs(arguments)))
         return
     # Hydra then raises errors instead of printing a traceback.
     show_traceback = os.environ.setdefault("HYDRA_FULL_ERROR", "0") == "1"
@@ -215,7 +215,7 @@ def _run(name: str, arguments: list[str]) -> None:
 
             if not {"-h", "--help"} & {*arguments}:
                 _parse_flags(name, arguments)
-            print(explain(arguments, {name: command.schema for name, command in COMMANDS.items()}))
+            _print_help(explain(arguments, {name: command.schema for name, command in COMMANDS.items()}))
             return
         flags = arguments
         overrides: list[str] = []
@@ -248,7 +248,7 @@ def _run_task(name: str, command: Command, overrides: list[str], dirs: list[Path
 
     config = compose(name, overrides, dirs).config
     handler = logging.StreamHandler()
-    handler.setFormatter(PrintableFormatter("%(message)s"))
+    handler.setFormatter(ConsoleFormatter("%(message)s"))
     logging.getLogger().addHandler(handler)
     logging.getLogger().setLevel(logging.INFO)
     _call(command.task, config)
@@ -462,7 +462,12 @@ def _fail(text: str, code: int = 1) -> NoReturn:
     sys.exit(code)
 
 
+def _print_help(text: str) -> None:
+    print(wrapped(text, sys.stdout, keeps_commands=False))
+
+
 def _print_error(text: str) -> None:
     text = printable(text)
     is_several = sum(not line.startswith(" ") for line in text.splitlines()) > 1
-    print("spectrnn:", "several errors\n" + indent(text, "  ") if is_several else text, file=sys.stderr)
+    text = "several errors\n" + indent(text, "  ") if is_several else text
+    print(wrapped(f"spectrnn: {text}", sys.stderr), file=sys.stderr)

@@ -91,8 +91,8 @@ def tune_thresholds(config: DictConfig) -> dict[str, Any]:
     serialization.save_thresholds(model.path, asdict(thresholds))
     log.info(
         "%s now contains these thresholds, which predict and stream use\n"
-        "next: spectrnn eval-events EVENTS.csv run=%s     (precision and recall in annotated recordings)\n"
-        "      spectrnn predict RECORDINGS window=model run=%s",
+        "next: spectrnn predict RECORDINGS window=model run=%s\n"
+        "      spectrnn eval-events EVENTS.csv run=%s",
         model.path,
         *2 * [model.path.parent],
     )

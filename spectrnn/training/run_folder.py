@@ -184,7 +184,7 @@ class RunFolder:
         log.info("%.0f clips/s; the run is in %s", speed, self.path)
         log.info(
             "next: spectrnn predict RECORDINGS run=%s\n"
-            "      spectrnn tune-thresholds negatives=[RECORDINGS] run=%s   (to detect events in long recordings)\n"
+            "      spectrnn tune-thresholds negatives=[RECORDINGS] run=%s\n"
             "      tensorboard --logdir %s",
             *3 * [self.path],
         )

@@ -176,7 +176,7 @@ def test_invalid_key_in_a_yaml_file_is_reported(spectrnn, tmp_path):
     ("line", "completions"),
     [
         ("spectrnn ", ALL_COMMANDS),
-        ("spectrnn ev", {"eval"}),
+        ("spectrnn ev", {"eval", "eval-events"}),
         ("spectrnn train model=bi", {"model=bigru", "model=bilstm"}),
         ("spectrnn train trainer.ep", {"trainer.epochs="}),
         ("spectrnn train pooling=attention sche", {"scheduler=", "scheduler."}),
