@@ -116,7 +116,10 @@ def _add_clips(data: dict[str, Any], comparison: Comparison, pair: Pair, max_byt
     confidence = np.stack([table.probabilities.max(1) for table in tables])
     rows = rows[np.argsort(-np.where(right[0], confidence[1], confidence[0])[rows], kind="stable")]
     named = {*shown.tolist()}
-    data |= {"labels": named_labels(a.labels, named), "matrix": [shown.tolist(), difference.part(shown).tolist()]}
+    data |= {
+        "labels": named_labels(difference.labels, named),
+        "matrix": [shown.tolist(), difference.part(shown).tolist()],
+    }
     data["pair"] = {
         "a": comparison.names[pair.a],
         "b": comparison.names[pair.b],
@@ -145,7 +148,7 @@ def _add_clips(data: dict[str, Any], comparison: Comparison, pair: Pair, max_byt
             data["pair"]["clips"].append(clip)
             named |= new
         listed = len(data["pair"]["clips"])
-        data["labels"] = named_labels(a.labels, named)
+        data["labels"] = named_labels(difference.labels, named)
         blocks = media_blocks(media.render(listed), budget)
     data["frequencies"] = media.frequencies
     limit = f"to stay under {max_bytes / 1e6:g} MB (report_max_mb)"

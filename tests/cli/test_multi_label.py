@@ -136,6 +136,31 @@ def test_report_shows_several_labels_per_clip(spectrnn, run, mixtures, open_page
     assert messages == []
 
 
+def test_comparison_lists_the_clips_of_a_cell(spectrnn, run, tmp_path, open_page):
+    other = shutil.copytree(run, tmp_path / "other")
+    lines = (other / "predictions.csv").read_text().splitlines()
+    column = lines[0].split(",").index("predicted")
+    for number, line in enumerate(lines[1:], 1):
+        cells = line.split(",")
+        cells[column] = ";".join({*filter(None, cells[column].split(";"))} ^ {"low"})  # one class is always wrong
+        lines[number] = ",".join(cells)
+    (other / "predictions.csv").write_text("\n".join(lines) + "\n")
+    outcome = spectrnn("compare", run, other, "out=page.html")
+    assert outcome.code == 0, outcome.err
+    page, messages = open_page(tmp_path / "page.html")
+    heads = page.locator(".matrix tbody th").all_inner_texts()
+    assert heads == ["high", "low", "middle", "(nothing)"]
+    page.click(f".matrix td[data-true='{heads.index('low')}'][data-predicted='{heads.index('(nothing)')}']")
+    titles = page.locator(".clip h3 > span").all_inner_texts()
+    assert titles
+    assert all("low" in title.split("; ") for title in titles)
+    page.click(f".matrix td[data-true='{heads.index('(nothing)')}'][data-predicted='{heads.index('low')}']")
+    titles = page.locator(".clip h3 > span").all_inner_texts()
+    assert titles
+    assert not any("low" in title for title in titles)
+    assert messages == []
+
+
 def test_resumed_run_is_the_same_to_the_bit(spectrnn, run, overrides, tmp_path):
     copy = tmp_path / "resumed"
     assert spectrnn("train", *overrides, f"hydra.run.dir={copy}", "trainer.epochs=3", "scheduler=constant").code == 0

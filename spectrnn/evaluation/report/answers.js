@@ -1,6 +1,5 @@
 // What the labels, the prediction and the correctness of a clip are: all else on the page asks here.
 
-const NOTHING = "(nothing)";  // in place of classes, with several labels per clip
 
 const all = report.clips.map(([path, start, end, group, actual, predicted, seconds, level, scores, leastCertain], number) => ({
   number, path, start, end, group, seconds, level, scores, leastCertain, name: describeSource({ path, start, end }),
@@ -9,13 +8,6 @@ const all = report.clips.map(([path, start, end, group, actual, predicted, secon
 const sameLabels = (a, b) => a.length === b.length && a.every((label) => b.includes(label));
 const describeLabels = (labels) => labels.join(", ") || NOTHING;
 const joinLabels = (labels) => labels.join(";");  // as in tables
-
-// Whether a clip counts in a cell of the confusion matrix.
-function isInCell({ actual, predicted }, row, column) {
-  if (row === column) return row === NOTHING ? !actual.length && !predicted.length : actual.includes(row) && predicted.includes(row);
-  const isAmong = (label, labels, others) => (label === NOTHING ? labels.every((own) => others.includes(own)) : labels.includes(label) && !others.includes(label));
-  return isAmong(row, actual, predicted) && isAmong(column, predicted, actual);
-}
 
 // All probabilities of the clips in the order of the list; null if the page has only the largest ones.
 const probabilities = report.probabilities

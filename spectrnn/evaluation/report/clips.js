@@ -56,10 +56,7 @@ const SHOWN = { errors: (clip) => !clip.isCorrect, all: () => true, marked: isMa
 function showClips() {
   const state = filterState();
   const search = state.search.trim().toLowerCase();
-  const has = (labels, wanted) => !wanted || (wanted === NOTHING ? !labels.length : labels.includes(wanted));
-  const isWanted = (clip) => (state.true && state.predicted ? isInCell(clip, state.true, state.predicted)
-    : has(clip.actual, state.true) && has(clip.predicted, state.predicted));
-  shown = all.filter((clip) => isWanted(clip) && SHOWN[state.show](clip) && clip.searchText.includes(search));
+  shown = all.filter((clip) => isWanted(clip, state.true, state.predicted) && SHOWN[state.show](clip) && clip.searchText.includes(search));
   shown.sort((a, b) => ORDERS[state.sort][1](a, b) || a.number - b.number);
   const changed = FIELDS.filter((field) => state[field] !== DEFAULTS[field]);
   const hash = new URLSearchParams(changed.map((field) => [field, state[field]])).toString();

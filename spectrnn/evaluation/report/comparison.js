@@ -2,10 +2,11 @@
 
 const PAGE_SIZE = 24;  // clips per "more"
 const pair = report.pair;
-const names = (classes) => [classes].flat().map((index) => report.labels[index]).join("; ") || "(nothing)";
+const labelsOf = (classes) => [classes].flat().map((index) => report.labels[index]);
+const describe = (labels) => labels.join("; ") || NOTHING;
 const all = (pair?.clips ?? []).map(([path, start, end, group, actual, seconds, isA, ...answers], number) => ({
-  number, name: describeSource({ path, start, end }), group, seconds, actual: names(actual), correct: isA ? "a" : "b",
-  answers: answers.map(([label, probability]) => ({ label: names(label), probability })),
+  number, name: describeSource({ path, start, end }), group, seconds, actual: labelsOf(actual), correct: isA ? "a" : "b",
+  answers: answers.map(([label, probability]) => ({ labels: labelsOf(label), probability })),
   searchText: `${path} ${group ?? ""}`.toLowerCase(),
 }));
 const FIELDS = ["show", "true", "predicted", "search"];
@@ -58,8 +59,8 @@ function differenceCell(actual, predicted, difference, _, size) {
 
 function setUpFilters() {
   byId("show").append(new Option("either", ""), new Option(`only ${pair.b}`, "b"), new Option(`only ${pair.a}`, "a"));
-  for (const [id, labels] of [["true", all.map((clip) => clip.actual)], ["predicted", all.flatMap((clip) => clip.answers.map(({ label }) => label))]]) {
-    byId(id).append(new Option("any", ""), ...[...new Set(labels)].sort().map((label) => new Option(label, label)));
+  for (const [id, sets] of [["true", all.map((clip) => clip.actual)], ["predicted", all.flatMap((clip) => clip.answers.map(({ labels }) => labels))]]) {
+    byId(id).append(new Option("any", ""), ...[...new Set(sets.flatMap((labels) => (labels.length ? labels : [NOTHING])))].sort().map((label) => new Option(label, label)));
   }
   byId("filters").addEventListener("input", showClips);
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
@@ -75,8 +76,8 @@ function setFilters(wanted) {
 function showClips() {
   const [show, actual, predicted, search] = FIELDS.map((field) => byId(field).value);
   const text = search.trim().toLowerCase();
-  shown = all.filter((clip) => (!show || clip.correct === show) && (!actual || clip.actual === actual)
-    && (!predicted || clip.answers.some(({ label }) => label === predicted)) && clip.searchText.includes(text));
+  shown = all.filter((clip) => (!show || clip.correct === show) && clip.searchText.includes(text)
+    && clip.answers.some(({ labels }) => isWanted({ actual: clip.actual, predicted: labels }, actual, predicted)));
   selectCell(actual, predicted);
   const part = shown.length ? `${formatCount(shown.length)} of ${clips(all.length)}` : `None of ${clips(all.length)} match.`;
   byId("count").textContent = all.length < pair.clip_count ? `${part}; ${clips(pair.clip_count - all.length)} are not listed` : part;
@@ -97,7 +98,7 @@ function showMore(focus) {
 function card(clip) {
   const item = element("li", { class: "clip", tabindex: "-1", "data-clip": clip.number });
   item.append(
-    element("h3", {}, element("span", {}, clip.actual), element("small", {}, `only ${pair[clip.correct]}`)),
+    element("h3", {}, element("span", {}, describe(clip.actual)), element("small", {}, `only ${pair[clip.correct]}`)),
     element("p", { class: "about" }, [clip.name, clip.group, clip.seconds && `${clip.seconds.toFixed(2)}\u00a0s`].filter(Boolean).join(" · ")));
   const block = byId(`clip-${clip.number}`);
   const media = block && JSON.parse(block.textContent);
@@ -106,8 +107,9 @@ function card(clip) {
     item.append(spectrogramView(clip, media));
     controls.append(element("div", { class: "buttons" }, ...player(item, clip, media.audio)));
   } else item.append(element("p", { class: "absent" }, "Audio and spectrogram are omitted."));
-  controls.append(element("ol", { class: "top answers", "aria-label": "Predicted classes" }, ...clip.answers.map(({ label, probability }, run) =>
-    element("li", { class: label === clip.actual ? "true" : "" }, element("span", { title: label }, `${[pair.a, pair.b][run]}: ${label}`),
+  controls.append(element("ol", { class: "top answers", "aria-label": "Predicted classes" }, ...clip.answers.map(({ labels, probability }, run) =>
+    element("li", { class: describe(labels) === describe(clip.actual) ? "true" : "" },
+      element("span", { title: describe(labels) }, `${[pair.a, pair.b][run]}: ${describe(labels)}`),
       element("meter", { value: probability, "aria-hidden": "true" }), element("span", {}, percent(probability))))));
   item.append(controls);
   return item;

@@ -44,3 +44,18 @@ function saveCsv(name, rows) {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
+
+const NOTHING = "(nothing)";  // in place of classes, with several labels per clip
+
+// Whether a clip counts in a cell of the confusion matrix.
+function isInCell({ actual, predicted }, row, column) {
+  if (row === column) return row === NOTHING ? !actual.length && !predicted.length : actual.includes(row) && predicted.includes(row);
+  const isAmong = (label, labels, others) => (label === NOTHING ? labels.every((own) => others.includes(own)) : labels.includes(label) && !others.includes(label));
+  return isAmong(row, actual, predicted) && isAmong(column, predicted, actual);
+}
+
+// Whether a clip is of a true and a predicted class, or in their cell of the confusion matrix; "" is any class.
+function isWanted(clip, actual, predicted) {
+  const has = (labels, wanted) => !wanted || (wanted === NOTHING ? !labels.length : labels.includes(wanted));
+  return actual && predicted ? isInCell(clip, actual, predicted) : has(clip.actual, actual) && has(clip.predicted, predicted);
+}
