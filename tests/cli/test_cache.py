@@ -85,8 +85,9 @@ def test_many_unreadable_recordings_are_summarized_and_listed(spectrnn, tiny, tm
     assert outcome.error() == "spectrnn: several errors"
     lines = outcome.err.splitlines()
     lines = lines[lines.index("spectrnn: several errors") + 1 :]
-    assert len(lines) == 10
-    assert lines[-1] == f"  ... and 31 more files; all are listed in {run}/unreadable.txt"
+    assert len(lines) == 11
+    assert lines[-2] == f"  ... and 31 more files; all are listed in {run}/unreadable.txt"
+    assert "data.on_error=skip" in lines[-1]
     assert len((run / "unreadable.txt").read_text().splitlines()) == 40
 
 

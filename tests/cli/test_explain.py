@@ -124,7 +124,7 @@ def test_key_of_several_commands(explained):
         assert rows["set in"] == line_of(f"{command}.yaml", "split")
         assert rows["change"] == f"spectrnn {command} split=..."
     [(_, rows)] = explained("run")  # which has the same meaning for all of them
-    commands = ("eval", "tune-thresholds", "predict", "stream", "export", "demo")
+    commands = ("eval", "tune-thresholds", "eval-events", "predict", "stream", "export", "demo")
     assert rows["set in"] == [line_of(f"{command}.yaml", "run") for command in commands]
     assert rows["change"] == [f"spectrnn {command} run=..." for command in commands]
 

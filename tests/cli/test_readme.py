@@ -113,7 +113,7 @@ EXECUTED = [
     "predict night.flac window=2 hop=0.5",
     "predict nights/ window=2 hop=0.5 format=audacity out=labels/",
     "tune-thresholds negatives=[quiet_nights/] max_false_alarms_per_hour=1 window=1 hop=0.25",
-    "eval-events events.csv",
+    "eval-events events.csv recordings=[nights]",
     "export",
     "demo window=0.8 out=page",
 ]

@@ -331,7 +331,10 @@ def test_unwritable_folder_is_reported(server: Server, tmp_path: Path):
         fetch(server.archive(PAYLOAD, complete), tmp_path / "file" / "dataset")
 
 
-def test_progress_is_shown_on_stderr(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_progress_is_shown_on_stderr(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)  # in a file, short work shows none
     fetch(server.archive(PAYLOAD, complete), tmp_path / "dataset")
     shown = capsys.readouterr()
     assert "the dataset:" in shown.err
