@@ -17,6 +17,7 @@ from spectrnn.config.instantiate import (
     unknown_name,
     validate_kwargs,
 )
+from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.config.types import NonNegativeInt, NumFolds
 from spectrnn.data.clips import DataSource
 from spectrnn.devices import autocast_dtype, pick_device
@@ -129,7 +130,9 @@ def preflight(config: DictConfig) -> RunComponents:
     _check_sample_rates(nodes, errors)
     _check_max_seconds(nodes, stages, errors)
     if trainer and stages.task and trainer.metric not in {"auto", *(known := metrics_of(stages.task, metrics))}:
-        errors.add(f"trainer.metric={trainer.metric}: no such metric; {unknown_name(trainer.metric, known)}")
+        is_option = (CONFIG_DIR / "metrics" / f"{trainer.metric}.yaml").is_file()
+        remedy = f"metrics=[{trainer.metric}] adds it" if is_option else unknown_name(trainer.metric, known)
+        errors.add(f"trainer.metric={trainer.metric}: no such metric; {remedy}")
     if trainer and trainer.steps is not None and trainer.epochs != "auto":
         length = f"trainer.steps={trainer.steps}: trainer.epochs={trainer.epochs} gives the length, too"
         errors.add(f"{length}; use trainer.epochs=auto, or trainer.steps=null")

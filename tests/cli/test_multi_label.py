@@ -257,6 +257,12 @@ def test_negatives_may_be_for_validation_only(spectrnn, overrides, negatives):
     assert any(clip.path.startswith(str(negatives)) for clip in table.clips)
 
 
+def test_metric_of_false_alarms_is_an_option(spectrnn, overrides):
+    kept = [override for override in overrides if not override.startswith("trainer.metric")]
+    error = spectrnn("train", *kept, "trainer.metric=recall_at_fah").error()
+    assert error.endswith("trainer.metric=recall_at_fah: no such metric; metrics=[recall_at_fah] adds it")
+
+
 def test_metric_of_false_alarms_needs_clips_without_labels(spectrnn, overrides, mixtures, tmp_path):
     rows = list(csv.DictReader(mixtures.open()))
     with (tmp_path / "labelled.csv").open("w", newline="") as file:

@@ -1,6 +1,5 @@
 // What the labels, the prediction and the correctness of a clip are: all else on the page asks here.
 
-
 const all = report.clips.map(([path, start, end, group, actual, predicted, seconds, level, scores, leastCertain], number) => ({
   number, path, start, end, group, seconds, level, scores, leastCertain, name: describeSource({ path, start, end }),
   actual: actual.map((label) => report.labels[label]), mostProbable: predicted, searchText: `${path} ${group ?? ""}`.toLowerCase(),
