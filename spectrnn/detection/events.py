@@ -77,6 +77,8 @@ class EventDetector:
         smoothing_windows: Number of steps that probabilities are averaged over.
         offset_ratio: Fraction of the threshold below which an event ends.
         min_event_seconds: Minimum length of an event in s; shorter ones are dropped.
+        trim_seconds: Time in s that each event is shortened by at both ends, as a window contains a sound before its
+            center does.
 
     Attributes:
         seconds: End of the last step that was processed in s, 0 at first.
@@ -89,10 +91,12 @@ class EventDetector:
         smoothing_windows: int,
         offset_ratio: float,
         min_event_seconds: float,
+        trim_seconds: float = 0.0,
     ) -> None:
         self.labels, self.onset, self.offset = labels, thresholds, thresholds * offset_ratio
         self.lowest = thresholds.reshape(-1, thresholds.shape[-1]).min(0)
-        self.min_event_seconds, self.average = min_event_seconds, MovingAverage(smoothing_windows)
+        self.min_event_seconds, self.trim_seconds = min_event_seconds, trim_seconds
+        self.average = MovingAverage(smoothing_windows)
         self.spans: deque[tuple[float, float]] = deque()
         self.seconds = 0.0
         self.active, self.reported = np.zeros(thresholds.shape, bool), np.zeros(thresholds.shape, bool)
@@ -164,9 +168,10 @@ class EventDetector:
             self.live[near] = active.any(tuple(range(active.ndim - 1)))  # over the thresholds
 
     def _long_enough(self, classes: Array | slice) -> Array:
-        return self.seconds - self.start[..., classes] >= self.min_event_seconds
+        return self.seconds - self.start[..., classes] - 2 * self.trim_seconds >= self.min_event_seconds
 
     def _events(self, classes: Array) -> list[Event]:
         """The events of some classes (n,), in the order of their starts."""
         indices = sorted(classes, key=lambda index: self.start[index])
-        return [Event(float(self.start[i]), self.seconds, self.labels[i], float(self.peak[i])) for i in indices]
+        end, trim = self.seconds - self.trim_seconds, self.trim_seconds
+        return [Event(float(self.start[i]) + trim, end, self.labels[i], float(self.peak[i])) for i in indices]

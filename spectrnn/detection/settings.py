@@ -38,9 +38,11 @@ class DetectionSettings(WindowSettings):
 
     Args:
         thresholds: Onset threshold per class, (classes,); None to label each window instead.
+        trim_seconds: Time in s that each event is shortened by at both ends, as for `EventDetector`.
     """
 
     thresholds: Array | None
+    trim_seconds: float = 0.0
 
     @classmethod
     def resolve(
@@ -96,7 +98,8 @@ class DetectionSettings(WindowSettings):
         """Returns a detector for one recording; None if each window is to be labelled instead."""
         if self.thresholds is None:
             return None
-        return EventDetector(labels, self.thresholds, self.smoothing_windows, self.offset_ratio, self.min_event_seconds)
+        settings = self.smoothing_windows, self.offset_ratio, self.min_event_seconds, self.trim_seconds
+        return EventDetector(labels, self.thresholds, *settings)
 
 
 def resolve_thresholds(

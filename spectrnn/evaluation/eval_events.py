@@ -5,7 +5,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +41,7 @@ class EvalEventsConfig(DetectionConfig):
     events: list[str]
     recordings: list[str]
     run: str
+    trim_seconds: NonNegativeFloat
     collar: NonNegativeFloat
     end_fraction: PositiveFraction | None
     format: Literal["text", "json"]
@@ -76,6 +77,7 @@ def evaluate_events(node: DictConfig) -> dict[str, Any]:
     settings = DetectionSettings.resolve(
         config, predictor.labels, predictor.tuned_thresholds, longest, own=predictor.thresholds
     )
+    settings = replace(settings, trim_seconds=config.trim_seconds)
     assert settings.thresholds is not None
     thresholds = dict(zip(predictor.labels, settings.thresholds.tolist(), strict=True))
     labels = [label for label, threshold in thresholds.items() if np.isfinite(threshold)]

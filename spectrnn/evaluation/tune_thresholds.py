@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from spectrnn.data.batches import BucketedBatches
 from spectrnn.data.clips import Clip
 from spectrnn.detection.events import Array, EventDetector
 from spectrnn.detection.settings import DetectionConfig, DetectionSettings
-from spectrnn.detection.thresholds import TunedThresholds
+from spectrnn.detection.thresholds import TunedThresholds, WindowSettings
 from spectrnn.devices import reporting_out_of_memory
 from spectrnn.errors import ErrorCollector, UserError
 from spectrnn.evaluation.evaluate import open_model
@@ -198,7 +198,7 @@ class ThresholdTuner:
         recalls = {label: row["recall"] for label, row in per_class.items() if row["recall"] is not None}
         missed = [f"{label} ({value:.3f})" for label, value in recalls.items() if value < _LOW_RECALL]
         self._warn(hours, [label for label, row in per_class.items() if not row["reached"]], missed)
-        settings = {name: value for name, value in asdict(self.settings).items() if name != "thresholds"} | {
+        settings = {field.name: getattr(self.settings, field.name) for field in fields(WindowSettings)} | {
             "background": [label for label, is_event in zip(self.labels, self.is_event, strict=True) if not is_event],
             "max_false_alarms_per_hour": self.config.max_false_alarms_per_hour,
             "hours": hours,

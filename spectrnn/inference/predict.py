@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from typing import Any, Literal
 from omegaconf import DictConfig
 
 from spectrnn.config.instantiate import to_container, validate_kwargs
-from spectrnn.config.types import PositiveInt, SampleRate
+from spectrnn.config.types import NonNegativeFloat, PositiveInt, SampleRate
 from spectrnn.data.audio import open_audio
 from spectrnn.data.stdin_audio import STDIN
 from spectrnn.detection.settings import DetectionConfig, DetectionSettings, resolve_thresholds
@@ -40,6 +40,7 @@ class PredictConfig(DetectionConfig):
 
     paths: list[str]
     run: str
+    trim_seconds: NonNegativeFloat
     format: Literal["csv", "jsonl", "audacity", "raven"]
     top_k: PositiveInt
     out: str | None
@@ -144,6 +145,7 @@ def _task_and_format(config: PredictConfig, predictor: Predictor) -> tuple[Predi
         return ClipTask(predictor, thresholds, config.top_k), row_format
     window = predictor.window / predictor.sample_rate
     settings = DetectionSettings.resolve(config, labels, tuned, window, own=predictor.thresholds)
+    settings = replace(settings, trim_seconds=config.trim_seconds)
     return DetectionTask(predictor, settings), event_format(config.format, predictor.sample_rate / 2)
 
 

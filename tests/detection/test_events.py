@@ -132,3 +132,11 @@ def test_a_higher_threshold_may_give_more_events():
     probabilities = np.array([0.9, 0.55, 0.9, 0.55, 0.9, 0.1])[:, None]
     detector = EventDetector(["x"], np.array([0.6, 0.8, 0.95])[:, None], 1, 0.8, 0)
     assert detector.count([(one_second_steps(6), probabilities)]).ravel().tolist() == [1, 3, 0]
+
+
+def test_events_are_trimmed_at_both_ends_and_those_that_are_too_short_then_are_dropped():
+    probabilities = np.array([[0], [1], [1], [1], [0], [1], [0], [1], [1]])
+    whole = detect(EventDetector(["x"], np.array([0.5]), 1, 1, 0), one_second_steps(9), probabilities)
+    assert [(event.start, event.end) for event in whole] == [(1, 4), (5, 6), (7, 9)]
+    trimmed = detect(EventDetector(["x"], np.array([0.5]), 1, 1, 0.5, 0.75), one_second_steps(9), probabilities)
+    assert [(event.start, event.end) for event in trimmed] == [(1.75, 3.25), (7.75, 8.25)]

@@ -35,6 +35,7 @@ TUNED = TunedThresholds(
 def resolve(config, tuned, *defaults):
     settings = asdict(DetectionSettings.resolve(config, LABELS, tuned, *defaults))
     thresholds = settings.pop("thresholds")
+    assert settings.pop("trim_seconds") == 0  # a command sets it
     return settings, None if thresholds is None else thresholds.tolist()
 
 
