@@ -10,6 +10,7 @@ from spectrnn.check.fingerprint import HASH_BITS, RATE, SECONDS, TIME_BITS, Land
 from spectrnn.check.measure import ClipStats
 from spectrnn.data.audio import open_audio
 from spectrnn.data.clips import Clip
+from spectrnn.data.parallel import in_current_folder
 from spectrnn.data.readers.reader import FloatSamples
 from spectrnn.progress import progress_bar
 
@@ -78,7 +79,7 @@ def near_duplicates(clips: Sequence[Clip], stats: Sequence[ClipStats]) -> tuple[
             chunks = [[(clips[i], clips[j]) for i, j in batch[k : k + _CHUNK]] for k in range(0, len(batch), _CHUNK)]
             scores: list[tuple[float, float]] = []
             with progress_bar(len(batch), "comparing", "pair") as progress:
-                for part in parallel(delayed(_compare_all)(chunk) for chunk in chunks):
+                for part in parallel(delayed(in_current_folder(_compare_all))(chunk) for chunk in chunks):
                     scores += part
                     progress.update(len(part))
             num_confirmed = len(whole) + len(partial)

@@ -2,15 +2,28 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 from spectrnn.data.clips import Clip
 from spectrnn.errors import UserError
 from spectrnn.progress import progress_bar
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 _MAX_CLIPS, _MAX_BYTES = 128, 1 << 25  # per chunk
+
+
+def in_current_folder(function: Callable[[S], T]) -> Callable[[S], T]:
+    """Returns a function that runs in the current folder: joblib's processes remain where they were started."""
+    return partial(_call_in, os.getcwd(), function)
+
+
+def _call_in(folder: str, function: Callable[[S], T], argument: S) -> T:
+    if os.getcwd() != folder:
+        os.chdir(folder)
+    return function(argument)
 
 
 def parallel_map(function: Callable[[Sequence[Clip]], T], clips: Sequence[Clip], description: str) -> Iterator[T]:
@@ -28,6 +41,7 @@ def parallel_map(function: Callable[[Sequence[Clip]], T], clips: Sequence[Clip],
 
     chunks = list(_chunks(clips))
     workers = min(cpu_count(), len(chunks))
+    function = in_current_folder(function)
     parallel = Parallel(workers, return_as="generator", pre_dispatch="2*n_jobs", batch_size=1)
     done = 0
     with progress_bar(len(clips), description, "clip") as progress:
