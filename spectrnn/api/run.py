@@ -12,6 +12,7 @@ from typing import Any
 
 from spectrnn.api.model import Model, load
 from spectrnn.cli.config_errors import format_error
+from spectrnn.cli.initial_model import with_initial_model
 from spectrnn.config.compose import ComposedConfig, compose
 from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.errors import UserError
@@ -72,7 +73,9 @@ def train(overrides: Sequence[str] = (), folder: str | Path | None = None, confi
     for override in overrides:
         if override.lstrip("+~").partition("=")[0].partition(".")[0] in ("hydra", "resume", "sweep"):
             raise UserError(f"{override}: only the command line has it; folder= names the folder of the run")
-    composed = _compose(overrides, [*map(Path, config_dirs), CONFIG_DIR])
+    dirs = [*map(Path, config_dirs), CONFIG_DIR]
+    overrides = with_initial_model(overrides, dirs)
+    composed = _compose(overrides, dirs)
     path = Path(folder).expanduser() if folder else Path(make_unique_directory(time.strftime(f"{OUTPUTS}/%F/%H-%M-%S")))
     path.mkdir(parents=True, exist_ok=True)
     with _logging(path / "train.log"):

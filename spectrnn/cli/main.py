@@ -144,7 +144,7 @@ _VALUES = {
 }
 _PRINTS = {"--cfg", "--info", "--hydra-help"}  # Hydra prints something instead of running the task
 _FLAGS = {*_VALUES, *_PRINTS, "--resolve", "--multirun"}
-_PATH_KEYS = {"run", "resume", "out", "report", "data.root", "data.path", "hydra.run.dir", "hydra.sweep.dir"}
+_PATH_KEYS = {"run", "init", "resume", "out", "report", "data.root", "data.path", "hydra.run.dir", "hydra.sweep.dir"}
 _COMPLETIONS = re.compile(r"(query|install|uninstall)=(bash|zsh|fish)")
 
 
@@ -338,6 +338,7 @@ def _call(path: str, *arguments: Any) -> Any:
 def _expand_arguments(name: str, command: Command, arguments: list[str]) -> tuple[list[str], list[str]]:
     """Returns flags, and overrides that include plain arguments and what a named run implies."""
     flags, overrides, plain = _parse_arguments(name, command, arguments)
+    from spectrnn.cli.initial_model import with_initial_model
     from spectrnn.cli.overrides import evaluation_overrides, train_arguments, tune_overrides, value_of
     from spectrnn.config.compose import config_file, quote_override
 
@@ -348,6 +349,8 @@ def _expand_arguments(name: str, command: Command, arguments: list[str]) -> tupl
     names = {flag.partition("=")[0] for flag in flags}
     if "--multirun" in names and not command.is_multirun:
         raise UserError(f"-m: {name} cannot sweep; only train can")
+    if command.has_run_dir:
+        overrides = with_initial_model(overrides, dirs)
     if command.has_run_dir and not command.is_multirun:
         return flags, tune_overrides(overrides)
     if command.is_multirun:

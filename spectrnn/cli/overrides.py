@@ -200,11 +200,9 @@ def _data_overrides(data: Any, run: Path, trust: Sequence[str]) -> list[str]:
     settings = {name: value for name, value in data.items() if name not in ("_target_", *_MACHINE_LOCAL_KEYS)}
     known = settings.keys() if option is None else nodes["_common"].keys() | nodes[option].keys()
     for name, value in settings.items():
-        items = value if isinstance(value, list) else [value]
-        if name in ("columns", "labels") and isinstance(value, dict):
-            items = [*value, *value.values()]
-        is_plain = all(map(_is_plain, items))
-        if name not in known or not name.isidentifier() or not is_plain:
+        is_mapping = name in ("columns", "labels") and isinstance(value, dict)
+        items = [*value, *value.values()] if is_mapping else value
+        if name not in known or not name.isidentifier() or not is_plain(items):
             raise UserError(f"its data.{name:.40} is not a key of its source, or not a plain value; {remedy}")
     # A mapping as text, in which any label may be a key.
     texts = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in settings.items()}
@@ -217,6 +215,8 @@ def _data_overrides(data: Any, run: Path, trust: Sequence[str]) -> list[str]:
     return [f"+data.{name}={value}" for name, value in values.items()]
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether Hydra leaves a value as it is; it would resolve an interpolation such as ``${oc.env:HOME}``."""
+def is_plain(value: Any) -> bool:
+    """Whether Hydra leaves a value or list as it is; it would resolve an interpolation such as ``${oc.env:HOME}``."""
+    if isinstance(value, list):
+        return all(map(is_plain, value))
     return "${" not in value if isinstance(value, str) else value is None or isinstance(value, bool | int | float)

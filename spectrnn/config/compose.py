@@ -183,14 +183,24 @@ def yaml_entries(file: Path) -> dict[str, YAMLEntry]:
 
 def option_entries(group: str, option: str, dirs: Sequence[Path]) -> dict[str, YAMLEntry]:
     """Returns the keys of an option, including those that it inherits from the options in its defaults list."""
+    return {key: entry for file in _option_files(group, option, dirs) for key, entry in yaml_entries(file).items()}
+
+
+def option_target(group: str, option: str, dirs: Sequence[Path]) -> str | None:
+    """Returns the dotted path of the class of an option, its own or inherited; None if it has none."""
+    nodes = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in _option_files(group, option, dirs)]
+    return next((node["_target_"] for node in reversed(nodes) if "_target_" in node), None)
+
+
+def _option_files(group: str, option: str, dirs: Sequence[Path]) -> Iterator[Path]:
+    """Yields the files of an option: those in its defaults list, and its own."""
     file = config_file(f"{group}/{option}", dirs)
     if file is None:
-        return {}
-    entries: dict[str, YAMLEntry] = {}
+        return
     for parent in yaml.safe_load(file.read_text(encoding="utf-8")).get("defaults") or []:
         if isinstance(parent, str) and parent != "_self_":
-            entries |= option_entries(group, parent, dirs)
-    return entries | yaml_entries(file)
+            yield from _option_files(group, parent, dirs)
+    yield file
 
 
 def _leaves(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, yaml.Node]]:

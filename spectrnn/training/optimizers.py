@@ -3,11 +3,10 @@
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim import Optimizer
 
 
@@ -37,13 +36,15 @@ def _with_grad_mode(step: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-def without_decay_of_vectors(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
-    """Divides parameters into groups for an optimizer with weight decay, which applies to weight matrices only.
+def without_decay_of_vectors(groups: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Divides groups of parameters for an optimizer with weight decay, which applies to weight matrices only.
 
     Biases and the parameters of normalizations, with fewer than two dimensions, are not decayed (as in He et al., 2019,
     "Bag of tricks for image classification with convolutional neural networks").
     """
-    parameters = list(parameters)
-    vectors = [parameter for parameter in parameters if parameter.ndim < 2]
-    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
-    return [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    divided = []
+    for group in groups:
+        vectors = [parameter for parameter in group["params"] if parameter.ndim < 2]
+        matrices = [parameter for parameter in group["params"] if parameter.ndim >= 2]
+        divided += [{**group, "params": matrices}, {**group, "params": vectors, "weight_decay": 0.0}]
+    return divided

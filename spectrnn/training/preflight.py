@@ -18,7 +18,7 @@ from spectrnn.config.instantiate import (
     validate_kwargs,
 )
 from spectrnn.config.paths import CONFIG_DIR
-from spectrnn.config.types import NonNegativeInt, NumFolds
+from spectrnn.config.types import NonNegativeInt, NumFolds, PositiveFraction, PositiveInt
 from spectrnn.data.clips import DataSource
 from spectrnn.devices import autocast_dtype, pick_device
 from spectrnn.errors import ErrorCollector, UserError
@@ -30,6 +30,7 @@ from spectrnn.training.loggers.base import Logger
 from spectrnn.training.optimizers import avoid_compiler_import
 from spectrnn.training.schedules import LRSchedule
 from spectrnn.training.trainer import TrainerConfig
+from spectrnn.training.warm_start import FreezableStage
 
 _NUM_BINS = 64  # input size of the encoder if features is invalid; its output size does not depend on it
 _MAX_FRAMES = 1000  # of the dummy clip that the encoder is tested with
@@ -52,6 +53,10 @@ class TrainConfig:
     scheduler: dict[str, Any]
     trainer: dict[str, Any]
     logger: dict[str, Any] | None = None
+    init: str | None
+    init_lr_factor: PositiveFraction
+    freeze: list[FreezableStage]
+    freeze_epochs: PositiveInt | None
     seed: NonNegativeInt
     folds: NumFolds | Literal["all", "groups"] | None
     final: Literal["refit", "ensemble"] | None
@@ -136,6 +141,8 @@ def preflight(config: DictConfig) -> RunComponents:
     if trainer and trainer.steps is not None and trainer.epochs != "auto":
         length = f"trainer.steps={trainer.steps}: trainer.epochs={trainer.epochs} gives the length, too"
         errors.add(f"{length}; use trainer.epochs=auto, or trainer.steps=null")
+    if nodes.get("freeze") and not nodes.get("init"):
+        errors.add(f"freeze={format_value(nodes['freeze'])}: needs init, without which the weights are random")
     _sort(errors, config)
     errors.raise_if_any()
     augmentations = Augmentations([*augment.values()])
@@ -178,7 +185,12 @@ def _check_sample_rates(nodes: Mapping[str, Any], errors: ErrorCollector) -> Non
     stages |= {f"augment.{name}": node for name, node in (nodes.get("augment") or {}).items()}
     for key, node in stages.items():
         own = node.get("sample_rate") if isinstance(node, dict) else None
-        if None not in (sample_rate, own) and own != sample_rate:
+        if key == "features" and nodes.get("init") and None not in (sample_rate, own) and own != sample_rate:
+            remedy = f"data.sample_rate={own} resamples the recordings"
+            errors.add(
+                f"init={nodes['init']}: its sample rate is {own} Hz, not data.sample_rate={sample_rate}; {remedy}"
+            )
+        elif None not in (sample_rate, own) and own != sample_rate:
             errors.add(f"{key}.sample_rate={own}: differs from data.sample_rate={sample_rate}; use the same")
 
 

@@ -29,6 +29,7 @@ from spectrnn.training.plan import continued, plan_training
 from spectrnn.training.preflight import RunComponents, preflight
 from spectrnn.training.run_folder import RunFolder, finished_metrics
 from spectrnn.training.trainer import EpochCallback, Trainer, seed_generators
+from spectrnn.training.warm_start import Freezing, load_initial_weights, parameter_groups
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +167,8 @@ def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new
     seed_generators(run.device, seed, 0)
     stages = build_stages(config, len(dataset.labels))
     classifier = Classifier(stages, dataset.labels, run.augment).to(run.device)
-    if is_new:
+    is_fitted = is_new and config["init"] is not None and load_initial_weights(classifier, Path(config["init"]))
+    if is_new and not is_fitted:
         batches = dataset.batches("train", plan.batch_size, run.device, shard=shard).epoch()
         counted = (x for x in batches if x.rows[0] >= 0)
         with torch.no_grad():
@@ -184,10 +186,11 @@ def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new
     has_val = len(dataset.rows("val")) > 0
     val = dataset.batches("val", plan.batch_size, run.device, shard=shard, cover=True) if has_val else None
 
-    parameters: Any = classifier.parameters()
-    if "weight_decay" in config["optimizer"]:
+    settings = config["optimizer"]
+    parameters = parameter_groups(classifier, config["init_lr_factor"], settings.get("lr"))
+    if "weight_decay" in settings:
         parameters = without_decay_of_vectors(parameters)
-    optimizer = instantiate(config["optimizer"], "optimizer", params=parameters)
+    optimizer = instantiate(settings, "optimizer", params=parameters)
     steps = plan.epochs * -(-len(train) // run.trainer.grad_accum_steps)
     schedule = instantiate(config["scheduler"], "scheduler", optimizer=optimizer, steps=steps)
     return Trainer(
@@ -203,4 +206,5 @@ def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new
         run.precision,
         seed,
         clock,
+        Freezing(config["freeze"], config["freeze_epochs"]),
     )

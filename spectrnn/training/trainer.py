@@ -33,6 +33,7 @@ from spectrnn.training.interrupts import GracefulInterrupt
 from spectrnn.training.logger import RunLogger
 from spectrnn.training.meter import Meter
 from spectrnn.training.schedules import LRSchedule
+from spectrnn.training.warm_start import Freezing
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +107,7 @@ class Trainer:
         precision: Type for autocast; None for float32 throughout.
         seed: Seed of the run; together with epoch, batch and rank it seeds dropout and augmentation.
         clock: Stopwatch for data loading, steps, evaluation and saving.
+        freezing: Stages that are not trained.
 
     Attributes:
         epoch: Number of finished epochs.
@@ -129,6 +131,7 @@ class Trainer:
         precision: torch.dtype | None,
         seed: int,
         clock: Stopwatch,
+        freezing: Freezing,
     ) -> None:
         self.config, self.plan, self.classifier = config, plan, classifier
         self.optimizer, self.schedule = optimizer, schedule
@@ -143,8 +146,9 @@ class Trainer:
             self.average = ExponentialMovingAverage(classifier, config.ema_decay)
         elif config.average_last is not None:
             self.average = LastEpochsAverage(classifier, config.average_last)
-        parallel = distributed.world_size() > 1
-        self.model = DistributedDataParallel(classifier, broadcast_buffers=False) if parallel else classifier
+        self.freezing, self.is_frozen = freezing, False
+        self.model: nn.Module = classifier
+        self._start_mode(0)
         self.epoch, self.batches_done, self.meter = 0, 0, Meter(self.device)
         self.best, self.lowest_loss, self.epochs_without_improvement = [-math.inf, -math.inf], math.inf, 0
         self.stop_epoch: int | None = None
@@ -217,7 +221,7 @@ class Trainer:
         self, logger: RunLogger, save: Callable[[bool], None], interrupt: GracefulInterrupt
     ) -> dict[str, float]:
         config, num_batches = self.config, len(self.train)
-        self.classifier.train()
+        self._start_mode(self.epoch)
         self.meter.start()
         with logger.progress(self.epoch, self.num_epochs, len(self.train.rows), self.meter.seen) as progress:
             for batch in self.clock.timed("data", self.train.epoch(self.epoch, self.batches_done)):
@@ -243,6 +247,14 @@ class Trainer:
                     self._raise_if_interrupted(signal)
         speed = self.meter.totals[2] / self.meter.seconds
         return {"loss": metrics["loss"], "accuracy": metrics["accuracy"], "clips_per_second": speed}
+
+    def _start_mode(self, epoch: int) -> None:
+        """Sets the classifier to the training mode of an epoch, in which stages may be frozen."""
+        before, self.is_frozen = self.is_frozen, self.freezing.applies(epoch)
+        self.freezing.start_epoch(self.classifier, epoch)
+        # DistributedDataParallel exchanges the gradients of what is trained when it is built.
+        if distributed.world_size() > 1 and (self.model is self.classifier or before != self.is_frozen):
+            self.model = DistributedDataParallel(self.classifier, broadcast_buffers=False)
 
     def is_update_step(self, number: int) -> bool:
         """Whether the optimizer updates the weights after batch `number`, counted from 1."""
