@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spectrnn.cli.overrides import is_plain, value_of
+from spectrnn.cli.overrides import data_overrides, is_plain, value_of
 from spectrnn.config.compose import group_options, option_entries, option_target, quote_override
 from spectrnn.errors import UserError
 from spectrnn.model.header import ENSEMBLE_FORMAT, read_header
@@ -46,7 +46,13 @@ def with_initial_model(overrides: Sequence[str], dirs: Sequence[Path]) -> list[s
         for override in _stage_overrides(group, header["config"].get(group), path, dirs)
     ]
     others = [override for override in overrides if override.partition("=")[0] != "init"]
-    return [*stages, *others, f"init={quote_override(str(path))}"]
+    rehearsal = []
+    if value_of("data.rehearsal_clips", overrides, 0):
+        try:
+            rehearsal = data_overrides(header["config"].get("data"), path.parent, (), "data.rehearsal")
+        except UserError as error:
+            raise UserError(f"init={path}: {error}") from error
+    return [*stages, *rehearsal, *others, f"init={quote_override(str(path))}"]
 
 
 def _stage_overrides(group: str, node: Any, path: Path, dirs: Sequence[Path]) -> Iterator[str]:
@@ -66,7 +72,7 @@ def _stage_overrides(group: str, node: Any, path: Path, dirs: Sequence[Path]) ->
     option = min(candidates, key=lambda name: (len(_differences(settings, defaults[name])), name))
     yield f"{group}={option}"
     for key, value in _differences(settings, defaults[option]).items():
-        if key not in defaults[option] or not is_plain(value):
+        if key not in defaults[option] or not all(map(is_plain, value if isinstance(value, list) else [value])):
             raise UserError(
                 f"init={path}: its {group}.{key:.40} is not a key of {group}={option}, or not a plain value"
             )

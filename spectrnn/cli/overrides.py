@@ -144,8 +144,8 @@ def resumed_overrides(resume: str, folder: Path, overrides: Iterable[str]) -> li
 
 def _with_run_path(override: str, run: Path) -> str:
     """Returns an override of a run's data whose path leads to where it led from the folder the run was started in."""
-    match = re.fullmatch(r"\+*(?:data\.(?:root|path)|augment\.(?:background_noise|rir)\.path)=.*", override, re.DOTALL)
-    if not match:
+    keys = r"data\.(?:rehearsal\.)*(?:root|path)|augment\.(?:background_noise|rir)\.path"
+    if not re.fullmatch(rf"\+*(?:{keys})=.*", override, re.DOTALL):
         return override
     key = override.partition("=")[0]
     name = key.rpartition(".")[2]
@@ -171,7 +171,7 @@ def evaluation_overrides(overrides: Sequence[str]) -> list[str]:
     config = read_header(path)["config"]
     try:
         is_given = any(override.startswith("data=") for override in overrides)
-        own = [] if is_given else _data_overrides(config.get("data"), path.parent, trust)
+        own = [] if is_given else data_overrides(config.get("data"), path.parent, trust)
         features = config.get("features")
         rate = features.get("sample_rate") if isinstance(features, dict) else None
         if type(rate) is not int:
@@ -181,42 +181,53 @@ def evaluation_overrides(overrides: Sequence[str]) -> list[str]:
     return [*own, *overrides, f"data.sample_rate={rate}"]
 
 
-def _data_overrides(data: Any, run: Path, trust: Sequence[str]) -> list[str]:
+def data_overrides(data: Any, run: Path, trust: Sequence[str], package: str = "data") -> list[str]:
     """Returns the overrides for the dataset that a model file in a run folder names.
 
     Files are not trusted. The source must be an option in configs/data, with its keys only, or a class of a trusted
     package; values must be plain; and the file sets neither where this machine writes nor whether it downloads.
+
+    Args:
+        data: Config node ``data`` of the model file.
+        run: Folder of the model file.
+        trust: Packages whose classes are trusted.
+        package: Key that the overrides set, such as ``data.rehearsal``.
+
+    Raises:
+        UserError: A source that is not trusted, or values that are not plain.
     """
     remedy = "name a dataset, as in data=folder data.root=..."
     nodes = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in (CONFIG_DIR / "data").glob("*.yaml")}
     data = with_run_paths(data if isinstance(data, dict) else {}, run)
     target = data.get("_target_")
     option = next((name for name, node in nodes.items() if target and node.get("_target_") == target), None)
-    package, _, name = str(target).partition(".")
-    if option is None and package not in trust:
-        is_foreign = isinstance(target, str) and name and package != "spectrnn"
-        offer = f"if you trust this file and that package, add trust=[{package:.100}]; or " if is_foreign else ""
+    module, _, name = str(target).partition(".")
+    if option is None and module not in trust:
+        is_foreign = isinstance(target, str) and name and module != "spectrnn" and package == "data"
+        offer = f"if you trust this file and that package, add trust=[{module:.100}]; or " if is_foreign else ""
         raise UserError(f"its data is {target!r:.200}, which is not a built-in source; {offer}{remedy}")
     settings = {name: value for name, value in data.items() if name not in ("_target_", *_MACHINE_LOCAL_KEYS)}
+    rehearsal = settings.pop("rehearsal", None)
     known = settings.keys() if option is None else nodes["_common"].keys() | nodes[option].keys()
     for name, value in settings.items():
-        is_mapping = name in ("columns", "labels") and isinstance(value, dict)
-        items = [*value, *value.values()] if is_mapping else value
-        if name not in known or not name.isidentifier() or not is_plain(items):
-            raise UserError(f"its data.{name:.40} is not a key of its source, or not a plain value; {remedy}")
+        items = value if isinstance(value, list) else [value]
+        if name in ("columns", "labels") and isinstance(value, dict):
+            items = [*value, *value.values()]
+        if name not in known or not name.isidentifier() or not all(map(is_plain, items)):
+            raise UserError(f"its {package}.{name:.40} is not a key of its source, or not a plain value; {remedy}")
     # A mapping as text, in which any label may be a key.
     texts = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in settings.items()}
     values = {name: quote_override(value) for name, value in texts.items()}
     if option is not None:
         values |= {"download": "false"} if "download" in nodes[option] else {}
-        return [f"data={option}", *(f"data.{name}={value}" for name, value in values.items())]
+        choice = f"data={option}" if package == "data" else f"+data@{package}={option}"
+        others = data_overrides(rehearsal, run, trust, f"{package}.rehearsal") if rehearsal else []
+        return [choice, *(f"{package}.{name}={value}" for name, value in values.items()), *others]
     local = {"cache": nodes["_common"]["cache"], "download": "false"}
     values |= {"_target_": quote_override(target)} | {name: value for name, value in local.items() if name in data}
-    return [f"+data.{name}={value}" for name, value in values.items()]
+    return [f"+{package}.{name}={value}" for name, value in values.items()]
 
 
 def is_plain(value: Any) -> bool:
-    """Whether Hydra leaves a value or list as it is; it would resolve an interpolation such as ``${oc.env:HOME}``."""
-    if isinstance(value, list):
-        return all(map(is_plain, value))
+    """Whether Hydra leaves a value as it is; it would resolve an interpolation such as ``${oc.env:HOME}``."""
     return "${" not in value if isinstance(value, str) else value is None or isinstance(value, bool | int | float)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import takewhile
 from sys import intern
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -122,6 +122,8 @@ class DataSource(ABC):
         negatives: Folders and files of recordings in which no class sounds.
         negative_share: Fraction of the training clips that are windows of `negatives`.
         hard_share: Fraction of these windows that are drawn from the hardest ones.
+        rehearsal_clips: Clips per class and split that are added from `rehearsal`, whose classes a model knows already.
+        rehearsal: Config node of another source; None for none.
         storage: Storage of the samples, as for `spectrnn.data.samples.open_samples`.
         license: License of the recordings; None if unknown.
         description: Sentence about the recordings; None for none.
@@ -152,6 +154,8 @@ class DataSource(ABC):
     negatives: list[str]
     negative_share: Fraction
     hard_share: Fraction
+    rehearsal_clips: NonNegativeInt
+    rehearsal: dict[str, Any] | None
     storage: Literal["auto", "gpu", "ram", "disk"]
     license: str | None
     description: str | None

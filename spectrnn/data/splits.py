@@ -61,7 +61,7 @@ def assign_folds(clips: Sequence[Clip], source: DataSource, label_format: LabelF
     if any(clip.group is not None for clip in clips):
         folds = _deal_groups(pairs, _group_names(clips), source.folds, source.split_seed)
     else:
-        folds = _deal_clips(pairs, _scores(clips, source.split_seed), source.folds)
+        folds = _deal_clips(pairs, clip_scores(clips, source.split_seed), source.folds)
     return [clip._replace(fold=str(fold + 1)) for clip, fold in zip(clips, folds.tolist(), strict=True)]
 
 
@@ -168,8 +168,8 @@ def _group_names(clips: Sequence[Clip]) -> np.ndarray:
     return np.array([clip.group or f"\0{number}" for number, clip in enumerate(clips)])
 
 
-def _scores(clips: Sequence[Clip], seed: int) -> np.ndarray:
-    """A pseudo-random score per clip, from its key and the seed only, uint64 (clips,)."""
+def clip_scores(clips: Sequence[Clip], seed: int) -> np.ndarray:
+    """Returns a pseudo-random score per clip, from its key and the seed only, uint64 (clips,)."""
     keys = [f"{seed} {key}".encode("utf-8", "surrogateescape") for key in clip_keys(clips)]
     return np.array([int.from_bytes(hashlib.sha256(key).digest()[:8]) for key in keys], dtype=np.uint64)
 
@@ -213,7 +213,7 @@ def _sample(
     if is_disjoint and any(clip.group is not None for clip in members):
         chosen = _draw_groups(pairs, _group_names(members), fraction, seed, name)
     else:
-        chosen = _draw_clips(pairs, _scores(clips, seed)[rows], fraction, name)
+        chosen = _draw_clips(pairs, clip_scores(clips, seed)[rows], fraction, name)
     splits[rows[chosen]] = name
 
 

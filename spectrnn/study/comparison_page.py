@@ -221,6 +221,8 @@ class _Media:
             negatives=[],
             negative_share=0,
             hard_share=0,
+            rehearsal_clips=0,
+            rehearsal=None,
             storage="ram",
             license=None,
             description=None,

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from spectrnn.cli.overrides import _data_overrides
+from spectrnn.cli.overrides import data_overrides
 from spectrnn.config.compose import compose, quote_override
 from spectrnn.config.instantiate import as_mapping, to_container
 from spectrnn.config.paths import CONFIG_DIR
@@ -270,7 +270,7 @@ def test_hydra_reads_quoted_strings_unchanged():
 def test_mappings_are_taken_from_a_header_as_plain_values(tmp_path, key):
     def overrides(mapping):
         target = "spectrnn.data.sources.local.ManifestDataset"
-        return _data_overrides({"_target_": target, "path": "/x.csv", "sample_rate": 8000, key: mapping}, tmp_path, [])
+        return data_overrides({"_target_": target, "path": "/x.csv", "sample_rate": 8000, key: mapping}, tmp_path, [])
 
     mapping = {"path": "file, name", "it's {a}: \\": None, "звук": "", "1": "true"}
     assert as_mapping(compose("eval", overrides(mapping), [CONFIG_DIR]).config.data[key]) == mapping

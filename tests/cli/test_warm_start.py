@@ -1,11 +1,19 @@
 """`train init=`: the stages that it implies, and what it rejects."""
 
+import csv
 import json
+from collections import Counter
 from pathlib import Path
 
 import yaml
+from safetensors.torch import load_file, save_file
 
 from spectrnn.model.header import read_header
+
+
+def table(path):
+    with Path(path).open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_stages_are_those_of_the_model_unless_they_are_named(spectrnn, trained_run, tones):
@@ -25,6 +33,32 @@ def test_stages_are_those_of_the_model_unless_they_are_named(spectrnn, trained_r
     assert {"model=bigru", "model.hidden_size=12", "features=logmel", f"init='{path}'"} <= {*overrides}
 
 
+def test_rehearsed_clips_are_of_the_splits_of_the_model(spectrnn, trained_run, tone):
+    for number in range(12):
+        tone(Path(f"new/chirp/{number}.wav"), 0.2, frequency=1500 + 10 * number)
+    data = ("data=folder", "data.root=new", "data.sample_rate=8000", "data.rehearsal_clips=2", "data.val_fraction=0.2")
+    short = ("trainer.epochs=1", "trainer.batch_size=8", "augment=[]", "logger=[]", "trainer.report=false")
+    run = spectrnn("train", f"init={trained_run}", *data, *short, "hydra.run.dir=warm")
+    assert run.code == 0, run
+    assert "3 classes known to it, 1 new (chirp)" in run.err
+    splits = {row["path"]: row["split"] for row in table(trained_run / "predictions.csv")}
+    rows = table("warm/predictions.csv")
+    old = [row for row in rows if row["label"] != "chirp"]
+    assert all(row["split"] == splits[row["path"]] for row in old)
+    assert Counter((row["split"], row["label"]) for row in old)["test", "low"] == 2
+    evaluated = spectrnn("eval", "run=warm", "format=json")
+    assert evaluated.code == 0, evaluated
+    assert "warning" not in evaluated.err
+    results = json.loads(Path("warm/metrics.json").read_text()), json.loads(evaluated.out)
+    assert results[0]["test"]["accuracy"] == results[1]["test"]["accuracy"]
+    assert {row["support"] for row in results[1]["test"]["per_class"].values()} == {2}
+
+
+def test_nothing_to_rehearse_is_reported(spectrnn, tones):
+    run = spectrnn("train", "data=folder", f"data.root={tones}", "data.rehearsal_clips=2", "logger=[]")
+    assert run.error() == "spectrnn: data.rehearsal_clips=2: needs init=RUN, whose dataset is rehearsed"
+
+
 def test_a_model_of_another_sample_rate_is_rejected(spectrnn, trained_run, tones):
     run = spectrnn("train", f"init={trained_run}", "data=folder", f"data.root={tones}")
     path = (trained_run / "model.safetensors").absolute()
@@ -41,8 +75,6 @@ def test_no_single_model_is_rejected(spectrnn, trained_run):
 
 
 def test_stages_of_an_untrusted_file_are_options(spectrnn, trained_run, tmp_path):
-    from safetensors.torch import load_file, save_file
-
     file = trained_run / "model.safetensors"
     header = read_header(file)
     for node, problem in (
