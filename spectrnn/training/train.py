@@ -186,8 +186,8 @@ def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new
     has_val = len(dataset.rows("val")) > 0
     val = dataset.batches("val", plan.batch_size, run.device, shard=shard, cover=True) if has_val else None
 
-    settings = config["optimizer"]
-    parameters = parameter_groups(classifier, config["init_lr_factor"], settings.get("lr"))
+    settings, freezing = config["optimizer"], Freezing(config["freeze"], config["freeze_epochs"])
+    parameters = parameter_groups(classifier, config["init_lr_factor"], settings.get("lr"), freezing)
     if "weight_decay" in settings:
         parameters = without_decay_of_vectors(parameters)
     optimizer = instantiate(settings, "optimizer", params=parameters)
@@ -206,5 +206,5 @@ def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new
         run.precision,
         seed,
         clock,
-        Freezing(config["freeze"], config["freeze_epochs"]),
+        freezing,
     )

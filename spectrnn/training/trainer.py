@@ -146,9 +146,11 @@ class Trainer:
             self.average = ExponentialMovingAverage(classifier, config.ema_decay)
         elif config.average_last is not None:
             self.average = LastEpochsAverage(classifier, config.average_last)
-        self.freezing, self.is_frozen = freezing, False
+        self.freezing = freezing
         self.model: nn.Module = classifier
-        self._start_mode(0)
+        if distributed.world_size() > 1:
+            has_unused = bool(freezing.stages)  # as it awaits the gradients of all parameters, frozen ones too
+            self.model = DistributedDataParallel(classifier, broadcast_buffers=False, find_unused_parameters=has_unused)
         self.epoch, self.batches_done, self.meter = 0, 0, Meter(self.device)
         self.best, self.lowest_loss, self.epochs_without_improvement = [-math.inf, -math.inf], math.inf, 0
         self.stop_epoch: int | None = None
@@ -221,7 +223,7 @@ class Trainer:
         self, logger: RunLogger, save: Callable[[bool], None], interrupt: GracefulInterrupt
     ) -> dict[str, float]:
         config, num_batches = self.config, len(self.train)
-        self._start_mode(self.epoch)
+        self.freezing.start_epoch(self.classifier, self.epoch)
         self.meter.start()
         with logger.progress(self.epoch, self.num_epochs, len(self.train.rows), self.meter.seen) as progress:
             for batch in self.clock.timed("data", self.train.epoch(self.epoch, self.batches_done)):
@@ -247,14 +249,6 @@ class Trainer:
                     self._raise_if_interrupted(signal)
         speed = self.meter.totals[2] / self.meter.seconds
         return {"loss": metrics["loss"], "accuracy": metrics["accuracy"], "clips_per_second": speed}
-
-    def _start_mode(self, epoch: int) -> None:
-        """Sets the classifier to the training mode of an epoch, in which stages may be frozen."""
-        before, self.is_frozen = self.is_frozen, self.freezing.applies(epoch)
-        self.freezing.start_epoch(self.classifier, epoch)
-        # DistributedDataParallel exchanges the gradients of what is trained when it is built.
-        if distributed.world_size() > 1 and (self.model is self.classifier or before != self.is_frozen):
-            self.model = DistributedDataParallel(self.classifier, broadcast_buffers=False)
 
     def is_update_step(self, number: int) -> bool:
         """Whether the optimizer updates the weights after batch `number`, counted from 1."""

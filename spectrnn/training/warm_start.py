@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from spectrnn.errors import UserError
 from spectrnn.messages import counted, preview
@@ -95,20 +95,27 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def parameter_groups(classifier: Classifier, factor: float, learning_rate: float | None) -> list[dict[str, Any]]:
+def parameter_groups(
+    classifier: Classifier, factor: float, learning_rate: float | None, freezing: Freezing
+) -> list[dict[str, Any]]:
     """Divides the parameters for an optimizer: those of all stages but the head have a learning rate of their own.
+
+    Frozen ones are a group, too: PyTorch's fused optimizers expect that all parameters of a group were updated before,
+    or none.
 
     Args:
         classifier: Classifier.
         factor: Learning rate of these stages relative to that of the head.
         learning_rate: Learning rate of the head; None if the optimizer has none that can be set.
+        freezing: Stages that are frozen.
 
     Returns:
-        Groups as PyTorch's optimizers expect them, that of the head first; a single one if all rates are equal.
+        Groups as PyTorch's optimizers expect them, that of the head first; a single one if there is no difference.
     """
-    if factor == 1 or learning_rate is None:
-        return [{"params": list(classifier.parameters())}]
-    parameters = dict(classifier.named_parameters())
-    backbone = [parameter for name, parameter in parameters.items() if name.startswith(_BACKBONE)]
-    head = [parameter for name, parameter in parameters.items() if not name.startswith(_BACKBONE)]
-    return [{"params": head}, {"params": backbone, "lr": factor * learning_rate}]
+    frozen = {id(parameter) for key in freezing.stages for parameter in classifier.stages[key].parameters()}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in reversed(list(classifier.named_parameters())):  # of the head, which is the last stage, first
+        is_slower = factor != 1 and name.startswith(_BACKBONE)
+        groups.setdefault((is_slower, id(parameter) in frozen), []).insert(0, parameter)
+    rates = {} if learning_rate is None else {"lr": factor * learning_rate}
+    return [{"params": group, **(rates if is_slower else {})} for (is_slower, _), group in groups.items()]

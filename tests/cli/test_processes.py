@@ -59,11 +59,17 @@ def assert_same_weights(folder, expected_folder):
         torch.testing.assert_close(weights[name], expected[name], atol=1e-5, rtol=0, msg=name)
 
 
+def history(folder):
+    return torch.load(folder / "last.ckpt", weights_only=True)["state"]["progress"]["history"]
+
+
 needs_two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_two_gpus)])
-@pytest.mark.parametrize("model", ["model=bigru", "model=crnn model.channels=[4,4,4]"], ids=["bigru", "crnn"])
+@pytest.mark.parametrize(
+    "model", ["model=bigru", "model=crnn model.channels=[4,4,4] data.max_seconds=0.25"], ids=["bigru", "crnn-crops"]
+)
 def test_two_processes_give_the_result_of_one(command, tmp_path, model, device):
     arguments = (*EXACT, *model.split(), "trainer.epochs=1", f"data.cache={tmp_path / 'cache'}")
     arguments += (f"trainer.device={device}", "trainer.precision=fp32")
@@ -73,16 +79,11 @@ def test_two_processes_give_the_result_of_one(command, tmp_path, model, device):
     assert len(list((tmp_path / "cache" / "datasets").iterdir())) == 1
     run(command(1, "one", *arguments))
     assert_same_weights(tmp_path / "two", tmp_path / "one")
+    two, one = (history(tmp_path / name) for name in ("two", "one"))
+    assert two[0]["val"] == pytest.approx(one[0]["val"], abs=1e-5)
     names = {path.name.split(".tfevents")[0] for path in (tmp_path / "two").iterdir()}
     assert names == {path.name.split(".tfevents")[0] for path in (tmp_path / "one").iterdir()}
     assert len(list((tmp_path / "two").glob("events*"))) == 1
-
-
-def test_two_processes_validate_with_the_crops_of_one(command, tmp_path):
-    for processes in (1, 2):
-        run(command(processes, str(processes), *EXACT, "trainer.epochs=1", "data.max_seconds=0.25"))
-    one, two = (torch.load(tmp_path / name / "last.ckpt", weights_only=True)["state"]["progress"] for name in "12")
-    assert two["history"][0]["val"] == pytest.approx(one["history"][0]["val"], abs=1e-5)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -94,9 +95,10 @@ def test_torchrun_with_a_single_gpu_gives_the_result_without_it(command, tmp_pat
     assert_same_weights(tmp_path / "torchrun", tmp_path / "alone")
 
 
-def test_run_is_resumed_with_another_number_of_processes(command, tmp_path):
-    run(command(1, "whole", *EXACT, "trainer.epochs=2"))
-    run(command(2, "run", *EXACT, "trainer.epochs=1"))
+def test_run_is_resumed_with_another_number_of_processes(command, tmp_path, trained_run):
+    arguments = (*EXACT, f"init={trained_run}", "freeze=[model]", "freeze_epochs=1")
+    run(command(2, "whole", *arguments, "trainer.epochs=2"))
+    run(command(2, "run", *arguments, "trainer.epochs=1"))
     run([*launcher(1), f"resume={tmp_path / 'run'}", "trainer.epochs=2"])
     assert_same_weights(tmp_path / "run", tmp_path / "whole")
 

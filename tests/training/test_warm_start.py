@@ -77,10 +77,11 @@ def test_normalization_that_is_not_taken_over_is_fitted(make_trainer, model):
 @pytest.mark.parametrize(("epochs", "frozen"), [(1, [True, False]), (None, [True, True])])
 def test_frozen_stages_do_not_change(make_trainer, train_epoch, model, epochs, frozen):
     setting = "null" if epochs is None else epochs
-    trainer = make_trainer(*SETTINGS, f"init={model}", "freeze=[model,normalize]", f"freeze_epochs={setting}")
+    settings = (*SETTINGS, "optimizer=sgd", "freeze=[model,normalize]", f"freeze_epochs={setting}")
+    trainer = make_trainer(*settings, f"init={model}")
     for epoch, is_frozen in enumerate(frozen):
         before = {name: value.clone() for name, value in trainer.classifier.state_dict().items()}
-        trainer._start_mode(epoch)
+        trainer.freezing.start_epoch(trainer.classifier, epoch)
         list(train_epoch(trainer, epoch))
         after = trainer.classifier.state_dict()
         encoder = [name for name in before if name.startswith("encoder") and before[name].is_floating_point()]
