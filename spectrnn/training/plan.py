@@ -20,6 +20,7 @@ _GPU_BATCH_SIZES = {**_BATCH_SIZES, 20_000: 256}  # as a GPU is not busy with sm
 _EPOCHS, _CLIPS = 25, 2_500
 _SMALL_POWER, _LARGE_POWER = -0.7, -0.35
 _MIN_EPOCHS, _MAX_EPOCHS = 10, 150
+_WARM_START = 0.4  # of these epochs, as the weights of a trained model need fewer
 _PATIENCE, _MIN_PATIENCE = 1 / 5, 5  # fraction of the epochs; epochs
 _MIN_VAL_CLIPS = 1_000  # with fewer, the metrics of the validation split are too noisy to stop by
 
@@ -62,14 +63,18 @@ def choose_metric(name: str, main: str, dataset: Dataset, select: str) -> str:
     return metric
 
 
-def choose_epoch(name: str, dataset: Dataset) -> str:
+def choose_epoch(name: str, dataset: Dataset, has_rehearsal: bool) -> str:
     """Returns which epoch is kept: as given, or what ``auto`` stands for.
 
     That is the best one, unless validation shares groups with training: its scores then do not show how well other
-    groups are classified, and are nearly perfect long before the learning rate has decayed.
+    groups are classified, and are nearly perfect long before the learning rate has decayed. Nor is it the best one if
+    classes are rehearsed, which would decide, and are classified well from the beginning.
     """
     if name != "auto":
         return name
+    if has_rehearsal:
+        log.info("trainer.select=auto: the last epoch is kept, as most validation clips are of rehearsed classes")
+        return "last"
     groups = {split: {dataset.clips[row].group for row in dataset.rows(split)} - {None} for split in ("train", "val")}
     if not groups["train"] & groups["val"]:
         return "best"
@@ -86,12 +91,14 @@ def plan_training(run: RunComponents, dataset: Dataset) -> TrainingPlan:
     if epochs == "auto":
         if config.steps is None:
             epochs = automatic_epochs(clips)
+            if run.config["init"]:
+                epochs = max(round(_WARM_START * epochs), _MIN_EPOCHS)
         else:
             num_batches = len(dataset.batches("train", batch_size, run.device, run.config["seed"]))
             epochs = -(-config.steps // -(-num_batches // config.grad_accum_steps))
     if patience == "auto":
         patience = automatic_patience(epochs, len(dataset.rows("val")))
-    select = choose_epoch(config.select, dataset)
+    select = choose_epoch(config.select, dataset, run.source.rehearsal_clips > 0)
     metric = choose_metric(config.metric, run.task.metrics[0], dataset, select)
     return TrainingPlan(epochs, batch_size, patience, metric, select)
 
