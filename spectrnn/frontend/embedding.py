@@ -44,6 +44,8 @@ class OnnxEmbedding(Features):
         UserError: onnx or onnxruntime are not installed.
     """
 
+    is_cached = True
+
     def __init__(
         self,
         sample_rate: SampleRate,
@@ -72,8 +74,8 @@ class OnnxEmbedding(Features):
         digest = hash_function(b"".join(contents)).hexdigest()
         mismatch = f"the networks have the SHA-256 {digest}; set it if they are those that you expect"
         reject_settings(
-            ("networks", len(contents) != count, f"should be the {len(contents)} of the file"),
-            ("sha256", (sha256 or "").lower() != digest, mismatch),
+            ("networks", len(contents) != count, f"it holds {len(contents)} networks instead of {count}"),
+            ("sha256", len(contents) == count and (sha256 or "").lower() != digest, mismatch),
         )
         outputs = (*[None] * (count - 1), output)
         links = tuple(map(Link, contents, scales, offsets, outputs))
@@ -137,7 +139,9 @@ def _read(path: str, networks: Sequence[str] | None) -> list[bytes]:
     too_large = f"the networks are larger than {MAX_BYTES >> 20} MiB"
     try:
         if networks is None:
-            reject_settings(("path", zipfile.is_zipfile(file), "is an archive; name its networks in networks"))
+            reject_settings(
+                ("path", zipfile.is_zipfile(file), "is an archive; features.networks names the networks in it")
+            )
             with file.open("rb") as stream:
                 contents = [stream.read(MAX_BYTES + 1)]
         else:

@@ -67,6 +67,7 @@ class Features(StreamingModule, ABC):
         hop_size: Hop between frames in samples.
         num_bins: Number of bins per frame, without deltas.
         deltas: Number of orders of time derivatives.
+        is_cached: Whether they are slow to compute, and kept for each clip as long as it does not change.
     """
 
     sample_rate: int
@@ -74,6 +75,7 @@ class Features(StreamingModule, ABC):
     hop_size: int
     num_bins: int
     deltas: int = 0
+    is_cached = False
 
     @property
     def output_size(self) -> int:
@@ -215,7 +217,7 @@ class LogMelSpectrogram(Features):
         return self.center_frequencies
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, samples), lengths (batch,) -> features (batch, frames, bins), valid frames (batch,); see `Features`."""
+        """(batch, samples), lengths (batch,) -> (batch, frames, bins), valid frames (batch,); see `Features`."""
         feature_lengths = self.num_frames(lengths)
         x = self.static_features(waveform)
         return append_deltas(x, feature_lengths, self.deltas), feature_lengths

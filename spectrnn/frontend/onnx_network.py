@@ -58,7 +58,7 @@ class WindowNetwork:
         cache_bytes: Memory for vectors in bytes.
 
     Raises:
-        UserError: A file that is no network from a window to a vector, or one that is not accepted.
+        UserError: A network that is not accepted, or that does not map a window to a vector.
     """
 
     def __init__(self, links: Sequence[Link], window_size: int) -> None:
@@ -111,7 +111,8 @@ class WindowNetwork:
         try:
             return np.stack([self._session.run(["vector"], {"window": window})[0] for window in windows])
         except Exception as error:  # as above
-            raise UserError(f"onnxruntime cannot run it ({_line(error)})") from error
+            size = windows.shape[1]
+            raise UserError(f"onnxruntime cannot run it for a window of {size} samples ({_line(error)})") from error
 
     def _store(self, vectors: dict[bytes, Array]) -> None:
         with self._lock:
