@@ -89,7 +89,10 @@ def test_model_file_contains_the_network(classifier, model, path, waveforms):
     ("change", "message"),
     [
         (lambda tensors: tensors["features.network_0"].add_(1), r"features\.sha256=.*: the networks have the SHA-256"),
-        (lambda tensors: tensors.pop("features.network_0"), r"features\.networks=null: it holds 0 networks instead of 1"),
+        (
+            lambda tensors: tensors.pop("features.network_0"),
+            r"features\.networks=null: it holds 0 networks instead of 1",
+        ),
     ],
     ids=["another network", "no network"],
 )
