@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,19 @@ class TrainingInterrupted(KeyboardInterrupt):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
+
+
+def import_optional(name: str, user: str = "export") -> Any:
+    """Imports ``onnx`` or ``onnxruntime``, which belong to an extra.
+
+    Args:
+        name: Package.
+        user: Command or key that needs it.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise UserError(f"{user}: needs {name} ({error}): pip install 'spectrnn[export]'") from error

@@ -56,6 +56,12 @@ def source() -> Callable[..., DataSource]:
 
 
 @pytest.fixture(scope="session")
+def tiny_network() -> Callable[..., Path]:
+    """Writes an ONNX network from a waveform (1, samples) to a vector of four values: `tiny_network(path)` -> path."""
+    return _write_network
+
+
+@pytest.fixture(scope="session")
 def variants() -> Callable[..., list[Any]]:
     """Copies a classifier, each with other weights, statistics, temperature and longest clip: `variants(model, 3)`."""
     return _variants
@@ -111,3 +117,30 @@ def _variants(classifier: Any, count: int) -> list[Any]:
         variant.temperature.fill_(0.5 + number)
         variant.max_train_samples.add_((0, 2000, 1000)[number % 3])
     return variants
+
+
+def _write_network(path: Path, change: Callable[[Any], None] | None = None) -> Path:
+    """Filters, rectifies and averages over time, less the maximum of the whole input; `change` edits the model."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    kernel = np.random.default_rng(0).normal(size=(4, 1, 20)).astype(np.float32)
+    constants = {"axis": np.array([1]), "kernel": kernel}
+    nodes = [
+        helper.make_node("Unsqueeze", ["x", "axis"], ["channel"]),
+        helper.make_node("Conv", ["channel", "kernel"], ["filtered"], strides=[10]),
+        helper.make_node("Relu", ["filtered"], ["rectified"]),
+        helper.make_node("ReduceMean", ["rectified"], ["mean"], axes=[2], keepdims=0),
+        helper.make_node("ReduceMax", ["x"], ["peak"], keepdims=0),
+        helper.make_node("Sub", ["mean", "peak"], ["y"]),
+    ]
+    inputs = [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", "samples"])]
+    outputs = [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", 4])]
+    initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "tiny", inputs, outputs, initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
+    if change:
+        change(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(model.SerializeToString())
+    return path

@@ -317,12 +317,12 @@ class Model:
 
     def _media(self, recording: str | Waveform) -> dict[str, str]:
         """Returns ``audio`` and ``spectrogram`` of a recording as data URLs."""
-        rate, features = self.sample_rate, self._predictor.classifier.features
+        rate, picture = self.sample_rate, self._predictor.classifier.features.picture
         samples = to_float(load_audio(recording, rate)) if isinstance(recording, str) else recording.resampled(rate)
         with torch.inference_mode():
             waveform = torch.from_numpy(samples)[None].to(self._predictor.device)
-            mel = features.log_mel(waveform)
-        frames = int(features.num_frames(torch.tensor(len(samples))))
+            mel = picture.log_mel(waveform)
+        frames = int(picture.num_frames(torch.tensor(len(samples))))
         return {
             "audio": audio_data_url(samples, rate),
             "spectrogram": spectrogram_png(mel[0, :frames].cpu().numpy()),

@@ -14,7 +14,7 @@ from spectrnn.evaluation.confusion import Confusion
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from spectrnn.frontend.features import LogMelSpectrogram
+    from spectrnn.frontend.features import Features
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def thresholds_figure(result: Mapping[str, Any]) -> "Figure":
 def spectrogram_figure(
     features: Sequence[npt.NDArray[np.float32]],
     titles: Sequence[str],
-    stage: "LogMelSpectrogram",
+    stage: "Features",
     attention: Sequence[npt.NDArray[np.float32]] | None = None,
 ) -> "Figure":
     """Plots the features of a few clips, two per row, with attention weights as lines.
@@ -139,10 +139,13 @@ def _class_name(label: str) -> str:
     return short.replace("$", r"\$")
 
 
-def _frequency_ticks(stage: "LogMelSpectrogram") -> tuple[dict[float, str], str]:
+def _frequency_ticks(stage: "Features") -> tuple[dict[float, str], str]:
     """Tick labels by position on the frequency axis, and their unit; deltas are above the static features."""
     if stage.bin_frequencies is None:
-        ticks, unit = {position + 0.5: str(position) for position in range(0, stage.num_bins, 6)}, "coefficient"
+        ticks, unit = (
+            {position + 0.5: str(position) for position in range(0, stage.num_bins, max(6, stage.num_bins // 8))},
+            "coefficient",
+        )
     else:
         centers = stage.bin_frequencies.cpu().numpy()
         ticks, unit, lowest = {}, "Hz", math.inf

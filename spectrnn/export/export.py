@@ -16,14 +16,14 @@ from spectrnn.config.types import Fraction, PositiveInt
 from spectrnn.data.batches import BucketedBatches
 from spectrnn.data.dataset import Dataset
 from spectrnn.detection.thresholds import read_thresholds
-from spectrnn.errors import ErrorCollector, UserError
+from spectrnn.errors import ErrorCollector, UserError, import_optional
 from spectrnn.evaluation.evaluate import OpenedModel, compute_metrics, mean_over_crops, open_model, predict_batches
 from spectrnn.evaluation.metrics import Outcome, metrics_of
 from spectrnn.export.card import ModelStats, write_card
 from spectrnn.export.conditions import accuracy_by_condition
 from spectrnn.export.golden import FOLDER, GoldenClip, write_golden
 from spectrnn.export.graph import model_metadata, write_onnx
-from spectrnn.export.onnx_model import Array, OnnxModel, StreamingOnnxModel, import_optional, load_onnx
+from spectrnn.export.onnx_model import Array, OnnxModel, StreamingOnnxModel, load_onnx
 from spectrnn.export.parity import interleaved_timings, max_abs_differences, parity_cases, require_parity
 from spectrnn.export.quantize import quantize_weights
 from spectrnn.export.streaming import streaming_differences, write_streaming_onnx

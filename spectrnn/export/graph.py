@@ -14,14 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from spectrnn.detection.thresholds import TunedThresholds
-from spectrnn.export.onnx_model import KEY, import_optional
-from spectrnn.frontend.features import LogMelSpectrogram
+from spectrnn.errors import import_optional
+from spectrnn.export.embedding import ExportableEmbedding, fuse_network
+from spectrnn.export.onnx_model import KEY
+from spectrnn.frontend.embedding import OnnxEmbedding
+from spectrnn.frontend.features import Features, LogMelSpectrogram
+from spectrnn.frontend.onnx_network import OPSET
 from spectrnn.model.classifier import Classifier
 from spectrnn.model.crnn import MaskedBatchNormReLU
 from spectrnn.model.rnn import RNNLayer
 from spectrnn.version import __version__
 
-OPSET = 17  # of ONNX, from 2022, which runtimes on small and old machines support
 _OUTPUTS = {
     "probabilities": {0: "batch"},
     "features": {0: "batch", 1: "frames"},
@@ -42,7 +45,7 @@ class OnnxClassifier(nn.Module):
     def __init__(self, classifier: Classifier, intermediates: bool) -> None:
         super().__init__()
         self.classifier, self.intermediates = deepcopy(classifier).cpu().eval(), intermediates
-        self.classifier.features.stft = ConvolutionalSTFT(self.classifier.features)
+        self.classifier.features = exportable(classifier.features)
         for layer in self.classifier.modules():
             if isinstance(layer, RNNLayer | MaskedBatchNormReLU):
                 layer.use_kernels = False
@@ -68,6 +71,16 @@ class OnnxClassifier(nn.Module):
             return (probabilities,)
         features = x.features[..., : model.features.output_size]  # of an ensemble, those of its first member
         return (probabilities, features) if x.attention is None else (probabilities, features, x.attention)
+
+
+def exportable(features: Features) -> Any:
+    """Returns a copy of features that consists of operations that the exporter can trace."""
+    if isinstance(features, OnnxEmbedding):
+        return ExportableEmbedding(features)
+    features = deepcopy(features).cpu()
+    if isinstance(features, LogMelSpectrogram):
+        features.stft = ConvolutionalSTFT(features)
+    return features
 
 
 class ConvolutionalSTFT(nn.Module):
@@ -141,6 +154,8 @@ def write_onnx(classifier: Classifier, path: Path, metadata: dict[str, Any], int
     inputs = {"waveform": {0: "batch", 1: "samples"}, "lengths": {0: "batch"}}
     outputs = dict(list(_OUTPUTS.items())[: len(graph(*example))])
     export_onnx(graph, example, inputs, outputs, path)
+    if isinstance(classifier.features, OnnxEmbedding):
+        fuse_network(path, classifier.features.network.model)
     write_metadata(path, metadata)
 
 

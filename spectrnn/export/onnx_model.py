@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,24 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spectrnn.errors import UserError
+from spectrnn.errors import UserError, import_optional
 
 KEY = "spectrnn"  # in the metadata of the ONNX file
 NEXT = "next_"  # prefix of the outputs that are the next state
 
 Array = npt.NDArray[Any]
-
-
-def import_optional(name: str) -> Any:
-    """Imports ``onnx`` or ``onnxruntime``, which belong to an extra.
-
-    Raises:
-        UserError: It is not installed.
-    """
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise UserError(f"export: needs {name} ({error}): pip install 'spectrnn[export]'") from error
 
 
 class OnnxModel:

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from spectrnn.export.onnx_model import Array, import_optional
+from spectrnn.errors import import_optional
+from spectrnn.export.onnx_model import Array
 
 # Positions of the weights among the inputs of an operator, and the axis of its outputs, which have a scale each.
 _WEIGHTS = {"GRU": ((1, 2), 1), "LSTM": ((1, 2), 1), "MatMul": ((1,), 1), "Gemm": ((1,), 0), "Conv": ((1,), 0)}

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spectrnn.export.graph import ConvolutionalSTFT, export_onnx, write_metadata
-from spectrnn.export.onnx_model import NEXT, Array, StreamingOnnxModel, import_optional
+from spectrnn.errors import import_optional
+from spectrnn.export.graph import export_onnx, exportable, write_metadata
+from spectrnn.export.onnx_model import NEXT, Array, StreamingOnnxModel
 from spectrnn.model.classifier import Classifier
 from spectrnn.streaming.classifier import StreamingClassifier
 
@@ -28,7 +29,7 @@ class StreamingGraph(nn.Module):
     def __init__(self, stream: StreamingClassifier, intermediates: bool) -> None:
         super().__init__()
         self.stream, self.intermediates = deepcopy(stream), intermediates
-        self.stream.classifier.features.stft = ConvolutionalSTFT(self.stream.classifier.features)
+        self.stream.classifier.features = exportable(stream.classifier.features)
 
     def forward(self, waveform: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Processes the next block.

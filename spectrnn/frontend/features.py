@@ -1,6 +1,7 @@
 """Features: log-mel spectrogram and MFCC, each with deltas. Frames never extend beyond a clip."""
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Literal
@@ -57,7 +58,66 @@ class STFT(nn.Module):
         return torch.view_as_real(torch.fft.rfft(frames * self.window)).flatten(-2)
 
 
-class LogMelSpectrogram(StreamingModule):
+class Features(StreamingModule, ABC):
+    """Interface of all features: from waveforms to frames that never extend beyond a clip.
+
+    Attributes:
+        sample_rate: Sample rate in Hz.
+        window_size: Frame length in samples.
+        hop_size: Hop between frames in samples.
+        num_bins: Number of bins per frame, without deltas.
+        deltas: Number of orders of time derivatives.
+        is_cached: Whether they are slow to compute, and kept for each clip as long as it does not change.
+    """
+
+    sample_rate: int
+    window_size: int
+    hop_size: int
+    num_bins: int
+    deltas: int = 0
+    is_cached = False
+
+    @property
+    def output_size(self) -> int:
+        """Number of bins per frame, with deltas."""
+        return self.num_bins * (1 + self.deltas)
+
+    @property
+    def bin_frequencies(self) -> Tensor | None:
+        """Frequency of each bin in Hz without deltas, (bins,); None if bins are not frequency bands."""
+        return None
+
+    @property
+    @abstractmethod
+    def picture(self) -> "LogMelSpectrogram":
+        """The spectrogram for pictures of a clip."""
+
+    def num_frames(self, lengths: Tensor) -> Tensor:
+        """Number of samples (batch,) -> number of frames (batch,), at least one."""
+        return 1 + (lengths - self.window_size).clamp(min=0) // self.hop_size
+
+    @abstractmethod
+    def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Computes the features.
+
+        Args:
+            waveform: Waveforms, (batch, samples), zero after each clip's end.
+            lengths: Number of samples per clip, (batch,).
+
+        Returns:
+            Features (batch, frames, bins), and the number of valid frames (batch,).
+        """
+
+    def mel_step(self, waveform: Tensor, pending: Tensor) -> tuple[Tensor, Tensor]:
+        """Processes a block of a stream up to the compression; see `LogMelSpectrogram.mel_step`."""
+        raise NotImplementedError
+
+    def compress(self, x: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
+        """Processes frames of `mel_step`; see `LogMelSpectrogram.compress`."""
+        raise NotImplementedError
+
+
+class LogMelSpectrogram(Features):
     """Log-mel spectrogram: Hann window, power spectrum, triangular mel filters, logarithm with a floor.
 
     With another `compression`, the mel spectrogram with that in place of the logarithm.
@@ -140,9 +200,9 @@ class LogMelSpectrogram(StreamingModule):
         self.streaming_issues = {"deltas": f"needs a lookahead of {lookahead} frames; 0 needs none"} if deltas else {}
 
     @property
-    def output_size(self) -> int:
-        """Number of bins per frame, with deltas."""
-        return self.num_bins * (1 + self.deltas)
+    def picture(self) -> "LogMelSpectrogram":
+        """The features themselves."""
+        return self
 
     @property
     def center_frequencies(self) -> Tensor:
@@ -156,20 +216,8 @@ class LogMelSpectrogram(StreamingModule):
         """Frequency of each bin in Hz without deltas, (bins,); None if bins are not frequency bands."""
         return self.center_frequencies
 
-    def num_frames(self, lengths: Tensor) -> Tensor:
-        """Number of samples (batch,) -> number of frames (batch,), at least one."""
-        return 1 + (lengths - self.window_size).clamp(min=0) // self.hop_size
-
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Computes the features.
-
-        Args:
-            waveform: Waveforms, (batch, samples), zero after each clip's end.
-            lengths: Number of samples per clip, (batch,).
-
-        Returns:
-            Features (batch, frames, bins), and the number of valid frames (batch,).
-        """
+        """(batch, samples), lengths (batch,) -> (batch, frames, bins), valid frames (batch,); see `Features`."""
         feature_lengths = self.num_frames(lengths)
         x = self.static_features(waveform)
         return append_deltas(x, feature_lengths, self.deltas), feature_lengths

@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from spectrnn.config.instantiate import instantiate
 from spectrnn.config.types import Fraction, PositiveInt
 from spectrnn.errors import UserError
 from spectrnn.frontend.augmentation import Augmentations
-from spectrnn.frontend.features import LogMelSpectrogram
+from spectrnn.frontend.features import Features
 from spectrnn.frontend.normalization import Normalization
 from spectrnn.model.pooling import Pooling
 from spectrnn.model.rnn import Encoder
@@ -35,7 +35,7 @@ class Head(nn.Sequential):
 
 # The stages of a classifier in the order of the data flow: config key -> interface.
 STAGES: dict[str, type[nn.Module]] = {
-    "features": LogMelSpectrogram,
+    "features": Features,
     "normalize": Normalization,
     "model": Encoder,
     "pooling": Pooling,
@@ -47,7 +47,7 @@ STAGES: dict[str, type[nn.Module]] = {
 class Stages(NamedTuple):
     """The stages of a classifier, in the order of the data flow and of `STAGES`."""
 
-    features: LogMelSpectrogram
+    features: Features
     normalization: Normalization
     encoder: Encoder
     pooling: Pooling
@@ -85,7 +85,12 @@ class StageSummary(NamedTuple):
     parameters: int
 
 
-def build_stages(config: Mapping[str, Any], num_classes: int, build: Callable[..., Any] = instantiate) -> Stages:
+def build_stages(
+    config: Mapping[str, Any],
+    num_classes: int,
+    build: Callable[..., Any] = instantiate,
+    contents: Sequence[bytes] | Literal[False] = False,
+) -> Stages:
     """Instantiates the stages of a classifier, each with the output size of the one before it.
 
     Args:
@@ -93,6 +98,7 @@ def build_stages(config: Mapping[str, Any], num_classes: int, build: Callable[..
         num_classes: Number of classes.
         build: Function called with a node, its key, its interface and keyword arguments. The preflight passes one that
             collects errors and returns None for a stage that cannot be built.
+        contents: Contents of the files that the features need, from a model file; False if they read them.
 
     Raises:
         UserError: Invalid settings of a stage.
@@ -102,7 +108,7 @@ def build_stages(config: Mapping[str, Any], num_classes: int, build: Callable[..
         return build(config.get(key), key, STAGES[key], **context)
 
     with torch.device("cpu"):  # its tables are not in a model file, and are needed even if all else is on "meta"
-        features = stage("features")
+        features = stage("features", contents=contents)
     bins = getattr(features, "output_size", None)
     normalization = stage("normalize", input_size=bins)
     encoder = stage("model", input_size=bins)

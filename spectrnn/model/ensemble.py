@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from spectrnn.errors import UserError
-from spectrnn.frontend.features import LogMelSpectrogram
+from spectrnn.frontend.features import Features
 from spectrnn.frontend.normalization import Normalization
 from spectrnn.frontend.streaming import StreamingModule, StreamState
 from spectrnn.model.classifier import Classifier, Stages
@@ -172,7 +172,7 @@ def _shapes(classifier: Classifier) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in classifier.state_dict().items()}
 
 
-def _equal(first: LogMelSpectrogram, second: LogMelSpectrogram) -> bool:
+def _equal(first: Features, second: Features) -> bool:
     """Whether two features have equal tables and weights."""
     tensors = [[*features.parameters(), *features.buffers()] for features in (first, second)]
     return len(tensors[0]) == len(tensors[1]) and all(map(torch.equal, *tensors))

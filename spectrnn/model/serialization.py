@@ -36,7 +36,7 @@ _ADDED_KEYS = {
     "pcen_time_constant_ms": 400.0,
     "pcen_floor": 1e-6,
 }
-_DTYPES = {torch.float32: "F32", torch.int64: "I64"}  # names in safetensors
+_DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.uint8: "U8"}  # names in safetensors
 
 
 def save(
@@ -105,10 +105,10 @@ def load(
     try:
         require_trusted_stages(header["config"], trust)
         features = header["config"]["features"]
-        if features["_target_"].startswith(_BUILTIN):
+        if features["_target_"].startswith("spectrnn.frontend.features."):
             header["config"]["features"] = _ADDED_KEYS | features
         with torch.device("meta"):  # shapes only: nothing is allocated before the file's tensors are checked
-            stages = build_stages(header["config"], len(validate_labels(header["labels"])))
+            stages = build_stages(header["config"], len(validate_labels(header["labels"])), contents=_contents(path))
             classifier = Classifier(stages, header["labels"])
             if header["format"] == ENSEMBLE_FORMAT:
                 classifier = _ensemble(path, classifier, header["members"])
@@ -119,6 +119,13 @@ def load(
     except (SafetensorError, OSError, RuntimeError, OverflowError) as error:
         raise UserError(f"{path}: cannot be built ({(str(error).splitlines() or [''])[0]})") from error
     return classifier.to(device), header["config"]
+
+
+def _contents(path: Path) -> list[bytes]:
+    """Reads the files that the features need: the bytes that a model file contains, in the order of their names."""
+    with safe_open(path, "pt") as file:
+        names = sorted(name for name in file.keys() if file.get_slice(name).get_dtype() == "U8")  # noqa: SIM118
+        return [file.get_tensor(name).numpy().tobytes() for name in names]
 
 
 def _ensemble(path: Path, classifier: Classifier, count: int) -> Ensemble:

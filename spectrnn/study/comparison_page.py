@@ -238,7 +238,7 @@ class _Media:
             return
         if self._dataset.skipped:
             self.problem = f"as files cannot be read, such as {self._dataset.skipped[0]}"
-        self.frequencies = [round(hertz, 1) for hertz in self._classifier.features.center_frequencies.tolist()]
+        self.frequencies = [round(hertz, 1) for hertz in self._classifier.features.picture.center_frequencies.tolist()]
         self._rows = {found[clip]: row for row, clip in enumerate(self._dataset.clips)}
         samples = self._dataset.batches("all", _BATCH_SIZE, _CPU).lengths
         for number, row in self._rows.items():

@@ -10,6 +10,7 @@ import numpy as np
 from spectrnn.data.dataset import Dataset
 from spectrnn.evaluation.metrics import Metric
 from spectrnn.messages import counted, preview
+from spectrnn.model.classifier import Classifier
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +140,17 @@ def summarize_warnings(by_fold: Mapping[str, Sequence[str]]) -> list[str]:
         f"{f'fold {first}' if len(found) == 1 else f'{len(found)} of {len(by_fold)} folds, such as {first}'}: {warning}"
         for found in folds.values()
         for first, warning in list(found.items())[:1]
+    ]
+
+
+def feature_warnings(classifier: Classifier) -> list[str]:
+    """Returns a sentence if augmentation makes features that are slow to compute new in each epoch."""
+    names = [type(transform).__name__ for transform in classifier.augment.waveform_transforms]
+    if not (classifier.features.is_cached and names):
+        return []
+    return [
+        "the features are computed again in each epoch, as augmentation changes the waveform "
+        f"({preview(names, _NAMES)}); augment=[] or augment=[specaugment] computes them once per clip"
     ]
 
 

@@ -15,6 +15,8 @@ _MUTABLE_KEYS = {
     "final",
     "logger",
     *(f"data.{name}" for name in ("storage", "cache", "cache_gb", "root", "path", "license", "description")),
+    "features.path",
+    "features.cache_gb",
     "augment.background_noise.path",
     "augment.rir.path",
     *(f"trainer.{name}" for name in ("epochs", "steps", "device", "on_nan", "log_every_n_steps")),

@@ -36,7 +36,14 @@ from spectrnn.model.classifier import Classifier
 from spectrnn.runs import METRICS, MODEL, UNREADABLE, commit_resumed_config, original_overrides
 from spectrnn.threads import release_memory
 from spectrnn.training import checkpoint
-from spectrnn.training.advice import dataset_warnings, log_warnings, shift_warnings, training_sample, training_warnings
+from spectrnn.training.advice import (
+    dataset_warnings,
+    feature_warnings,
+    log_warnings,
+    shift_warnings,
+    training_sample,
+    training_warnings,
+)
 from spectrnn.training.environment import describe_environment
 from spectrnn.training.hyperparameters import hyperparameters
 from spectrnn.training.logger import RunLogger
@@ -66,7 +73,7 @@ class RunFolder:
         self.classifier, self.dataset = trainer.classifier, trainer.dataset
         metric = trainer.plan.metric
         selecting = trainer.metrics[metric] if trainer.plan.select == "best" else None
-        self.warnings = dataset_warnings(trainer.dataset, metric, selecting)
+        self.warnings = dataset_warnings(trainer.dataset, metric, selecting) + feature_warnings(self.classifier)
 
     def start(self, choices: Mapping[str, str], resumed_at: int | None) -> None:
         """Starts the log, and writes the resolved config and the state before the first step of a new run.

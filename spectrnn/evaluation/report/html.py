@@ -201,7 +201,7 @@ def _summary(result: EvaluationResult) -> dict[str, Any]:
         "class_count": len(classes),
         "untested": sum(not row[4] for row in classes),
         "operating": _operating(result.outcome),
-        "frequencies": [round(hertz, 1) for hertz in classifier.features.center_frequencies.tolist()],
+        "frequencies": [round(hertz, 1) for hertz in classifier.features.picture.center_frequencies.tolist()],
         "curves": learning_curves([result.training], result.training[0].metric) if result.training else [],
         "config": yaml.safe_dump(dict(result.config), sort_keys=False, allow_unicode=True) if result.config else "",
         "versions": package_versions(),

@@ -61,11 +61,12 @@ def render_clips(
 def _render_batch(classifier: Classifier, batch: Batch, pool: Executor) -> list[dict[str, Any]]:
     x = classifier.trace(batch.waveform, batch.lengths)
     # Not MFCCs or normalized features, but the mel spectrogram that they are computed from.
-    mel = classifier.features.log_mel(batch.waveform)
+    picture = classifier.features.picture
+    mel, ends = picture.log_mel(batch.waveform), picture.num_frames(batch.lengths).tolist()
     waveforms = [w[:length].cpu().numpy() for w, length in zip(batch.waveform, batch.lengths.tolist(), strict=True)]
     audio = pool.map(audio_data_url, waveforms, repeat(classifier.sample_rate))
     clips = []
-    for index, (frames, states) in enumerate(zip(x.feature_lengths.tolist(), x.state_lengths.tolist(), strict=True)):
+    for index, (frames, states) in enumerate(zip(ends, x.state_lengths.tolist(), strict=True)):
         seconds = len(waveforms[index]) / classifier.sample_rate
         clip: dict[str, Any] = {"spectrogram": spectrogram_png(mel[index, :frames].cpu().numpy(), seconds)}
         if x.attention is not None:

@@ -1,0 +1,38 @@
+"""Training on a frozen ONNX network, from the command line."""
+
+import hashlib
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def arguments(tiny, tones, tiny_network, tmp_path):
+    path = tiny_network(tmp_path / "tiny.onnx")
+    kept = [override for override in tiny if not override.startswith(("features", "augment"))]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    network = ("features=onnx_embedding", f"features.path={path}", f"features.sha256={digest}")
+    return (*kept, *network, f"data.root={tones}", "features.window_ms=50", "features.hop_ms=20")
+
+
+def test_resumed_run_equals_an_uninterrupted_one(spectrnn, arguments, tmp_path):
+    arguments = (*arguments, "augment=[specaugment]", "scheduler=constant")
+    assert spectrnn("train", *arguments, f"hydra.run.dir={tmp_path / 'whole'}").code == 0
+    assert spectrnn("train", *arguments, "trainer.epochs=1", f"hydra.run.dir={tmp_path / 'run'}").code == 0
+    outcome = spectrnn("train", f"resume={tmp_path / 'run'}", "trainer.epochs=2", "features.cache_gb=0")
+    assert outcome.code == 0, outcome
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "whole"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_augmentation_of_the_waveform_is_warned_about(spectrnn, arguments, tmp_path):
+    run = tmp_path / "run"
+    outcome = spectrnn("train", *arguments, "augment=[gain,specaugment]", "trainer.epochs=1", f"hydra.run.dir={run}")
+    assert outcome.code == 0, outcome
+    assert "computed again in each epoch, as augmentation changes the waveform (Gain); augment=[]" in outcome.err
+    (tmp_path / "tiny.onnx").unlink()
+    assert spectrnn("eval", f"run={run}").code == 0  # the model file contains the network
