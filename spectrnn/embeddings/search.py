@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from omegaconf import DictConfig
 
 from spectrnn.config.instantiate import to_container, validate_kwargs
@@ -134,6 +135,11 @@ def cosines(blocks: Iterator[Array], norms: Array, query: Array) -> Array:
     start = 0
     for block in blocks:
         # Not a product of BLAS, whose threads take longer than memory, to which this is bound.
-        np.einsum("ij,j->i", block, query, out=products[start : start + len(block)])
+        np.einsum("ij,j->i", _to_float32(block), query, out=products[start : start + len(block)])
         start += len(block)
     return products / np.maximum(norms * np.linalg.norm(query), np.finfo(np.float32).tiny)
+
+
+def _to_float32(block: Array) -> Array:
+    """Converts vectors (block, size); PyTorch converts float16 several times as fast as NumPy."""
+    return block if block.dtype == np.float32 else torch.from_numpy(np.array(block)).float().numpy()
