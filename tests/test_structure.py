@@ -42,6 +42,7 @@ LAYERS = [
     "detection",
     "inference",
     "evaluation",
+    "embeddings",
     "training",
     "study",
     "streaming",

@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal, cast, overload
 
+import numpy as np
 import numpy.typing as npt
 import torch
 
@@ -41,7 +42,14 @@ from spectrnn.inference.pipeline import (
     recording_items,
 )
 from spectrnn.inference.predictor import Prediction, Predictor
-from spectrnn.inference.tasks import ClipPrediction, ClipTask, DetectionTask, PredictionTask
+from spectrnn.inference.tasks import (
+    ClipEmbeddingTask,
+    ClipPrediction,
+    ClipTask,
+    DetectionTask,
+    Embedding,
+    PredictionTask,
+)
 from spectrnn.messages import preview
 from spectrnn.runs import METRICS, find_model
 
@@ -180,6 +188,24 @@ class Model:
         """
         return Results(self._classify(iter(audio_paths([str(folder)])), None, None, batch_size))
 
+    def embed(
+        self, audio: Any, sample_rate: int | None = None, *, channels: Channels | None = None, batch_size: int = 64
+    ) -> Array:
+        """Computes pooled vectors, the input of the head, as ``spectrnn embed`` does; arguments as for `predict`.
+
+        Returns:
+            Vector of a recording float32 (pooled,), or of a list of recordings (recordings, pooled).
+
+        Raises:
+            ValueError, UserError: As for `predict`.
+        """
+        is_single = not isinstance(audio, list | Iterator) and (not isinstance(audio, tuple) or is_pair(audio))
+        recordings = (parse_audio(one, sample_rate, channels) for one in ([audio] if is_single else audio))
+        rows = self._rows(recordings, ClipEmbeddingTask(self._predictor), batch_size)
+        vectors = [cast(Embedding, row).vector for _, (row,) in rows]
+        size = self._predictor.classifier.pooling.output_size
+        return vectors[0] if is_single else np.array(vectors, np.float32).reshape(-1, size)
+
     def events(
         self,
         audio: Audio,
@@ -306,7 +332,7 @@ class Model:
 
         rows: list[Any] = []
         limits = group_limits(self._predictor, batch_size)
-        for results in predict_groups(self._predictor, task, group_windows(items(), *limits), batch_size):
+        for results in predict_groups(task, group_windows(items(), *limits), batch_size):
             for result in results:
                 if result.error is not None:
                     raise result.error

@@ -101,6 +101,27 @@ COMMANDS = {
         positional="paths",
         usage="PATH...",
     ),
+    "embed": Command(
+        "write the pooled vectors of recordings or windows, for search and labelling",
+        "spectrnn.embeddings.embed:embed",
+        "spectrnn.embeddings.embed.EmbedConfig",
+        positional="paths",
+        usage="PATH...",
+    ),
+    "search": Command(
+        "find the recordings or windows that are most similar to a clip, in a file of embeddings",
+        "spectrnn.embeddings.search:search",
+        "spectrnn.embeddings.search.SearchConfig",
+        positional="embeddings",
+        usage="FILE",
+    ),
+    "review": Command(
+        "choose the recordings or windows that are most worth labelling, and write clips, a table and a page",
+        "spectrnn.embeddings.review:review",
+        "spectrnn.embeddings.review.ReviewConfig",
+        positional="paths",
+        usage="PATH...",
+    ),
     "stream": Command(
         "detect events in live audio, from the microphone or standard input",
         "spectrnn.streaming.stream:stream",
@@ -144,7 +165,8 @@ _VALUES = {
 }
 _PRINTS = {"--cfg", "--info", "--hydra-help"}  # Hydra prints something instead of running the task
 _FLAGS = {*_VALUES, *_PRINTS, "--resolve", "--multirun"}
-_PATH_KEYS = {"run", "init", "resume", "out", "report", "data.root", "data.path", "hydra.run.dir", "hydra.sweep.dir"}
+_PATH_KEYS = {"run", "init", "resume", "out", "like", "embeddings", "report", "data.root", "data.path"}
+_PATH_KEYS |= {"hydra.run.dir", "hydra.sweep.dir"}
 _COMPLETIONS = re.compile(r"(query|install|uninstall)=(bash|zsh|fish)")
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +18,50 @@ from spectrnn.messages import counted
 log = logging.getLogger(__name__)
 
 
-def merge(out: Path, row_format: RowFormat, settings: Mapping[str, Any], shard: Shard) -> None:
-    """Merges the parts of a table, if all are complete, to what one process would have written, and deletes them.
+def merge(
+    out: Path,
+    parts: Sequence[Path],
+    settings: Mapping[str, Any],
+    shard: Shard,
+    combine: Callable[[list[ResumeJournal]], None],
+) -> None:
+    """Merges the parts of an output, if all are complete, to what one process would have written, and deletes them.
 
     Args:
-        out: Table.
-        row_format: Format of its rows.
+        out: Output.
+        parts: Part of each shard.
         settings: Settings that determine the rows.
         shard: Shard of the caller.
+        combine: Function that writes the output, atomically, given the journals of the parts.
 
     Raises:
         UserError: Parts of other settings or recordings, a part that was changed, or a table that cannot be written.
     """
     lock = hidden(out, "lock")
     with reporting_write_errors(f"out={out}"), FileLock(lock):
-        journals = [ResumeJournal(part, settings) for part in shard.all_paths(out)]
+        journals = [ResumeJournal(part, settings) for part in parts]
         missing = sum(journal.failed is None for journal in journals)
         if missing:
             log.info("shard %d/%d is complete; %s not", *shard, counted(missing, "other is", "others are"))
         else:
             if any(journal.done for journal in journals):  # otherwise a previous table is kept
-                _concatenate(journals, out, row_format)
-                log.info("%s: merged from %s", out, counted(shard.total, "shard"))
+                for journal in journals:
+                    if journal.out.stat().st_size != journal.position.size:
+                        raise UserError(f"out={journal.out}: was changed after it was written; {journal.restart_hint}")
+                combine(journals)
             for journal in journals:
                 journal.out.unlink()
                 journal.delete()
             lock.unlink(missing_ok=True)
 
 
-def _concatenate(journals: list[ResumeJournal], out: Path, row_format: RowFormat) -> None:
+def concatenate(journals: list[ResumeJournal], out: Path, row_format: RowFormat) -> None:
+    """Writes the table that consists of the parts of a table."""
     header = row_format.header.encode()
     rows = microseconds = 0  # before a part
     with atomic_write(out) as temporary, temporary.open("wb") as file:
         file.write(header)
         for journal in journals:
-            if journal.out.stat().st_size != journal.position.size:
-                raise UserError(f"out={journal.out}: was changed after it was written; {journal.restart_hint}")
             with journal.out.open("rb") as part:
                 part.seek(len(header))
                 if row_format.shift is None:
@@ -65,3 +73,4 @@ def _concatenate(journals: list[ResumeJournal], out: Path, row_format: RowFormat
                         file.write(shifted.encode("utf-8", "surrogateescape"))
             rows += journal.position.rows
             microseconds += journal.position.microseconds
+    log.info("%s: merged from %s", out, counted(len(journals), "shard"))

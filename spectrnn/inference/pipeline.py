@@ -21,6 +21,7 @@ from spectrnn.data.remote import is_address
 from spectrnn.data.samples import prefetch
 from spectrnn.data.scan import Ignored, scan_folder, warn_about_ignored
 from spectrnn.data.stdin_audio import STDIN, stdin_blocks
+from spectrnn.detection.events import Array
 from spectrnn.errors import UserError
 from spectrnn.inference.predictor import Chunk, Predictor
 from spectrnn.inference.shards import Unit
@@ -125,7 +126,7 @@ def predict_recordings(
         items = (item for item in _read_files(paths, task, predictor.sample_rate) if item[1] is not Marker.FLUSH)
         grouped = (group_windows(_recordings(items, len(unit)), max_windows, max_samples) for unit in units)
         groups = prefetch(chain.from_iterable(grouped), 1)
-    yield from predict_groups(predictor, task, groups, batch_size)
+    yield from predict_groups(task, groups, batch_size)
 
 
 def group_limits(predictor: Predictor, batch_size: int) -> tuple[int, int]:
@@ -134,13 +135,13 @@ def group_limits(predictor: Predictor, batch_size: int) -> tuple[int, int]:
 
 
 def predict_groups(
-    predictor: Predictor, task: PredictionTask, groups: Iterable[list[Item]], batch_size: int
+    task: PredictionTask, groups: Iterable[list[Item]], batch_size: int
 ) -> Iterator[list[RecordingResult]]:
-    """Classifies the windows of groups that `group_windows` returns, and yields the results of each."""
+    """Processes the windows of groups that `group_windows` returns, and yields the results of each."""
     aggregator, seconds = task.aggregator(), 0.0
     for group in groups:
         samples = [to_float(content.samples) for _, content in group if isinstance(content, Window)]
-        probabilities = predictor.probabilities(samples, batch_size)
+        outputs: Array = task.compute(samples, batch_size)
         results = []
         for path, part in groupby(group, itemgetter(0)):
             contents = [content for _, content in part]
@@ -148,7 +149,7 @@ def predict_groups(
             rows: list[PredictionRow] = []
             if windows:
                 seconds = windows[-1].end
-                own, probabilities = np.split(probabilities, [len(windows)])
+                own, outputs = np.split(outputs, [len(windows)])
                 rows += aggregator.push(spans_of(windows), own)
             last = contents[-1]
             if isinstance(last, UserError):

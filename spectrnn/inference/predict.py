@@ -1,12 +1,11 @@
 """`spectrnn predict`: labels of recordings, or events in them, in bounded memory for any number and length."""
 
-import hashlib
 import logging
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from omegaconf import DictConfig
 
@@ -18,9 +17,9 @@ from spectrnn.detection.settings import DetectionConfig, DetectionSettings, reso
 from spectrnn.devices import reporting_out_of_memory
 from spectrnn.errors import TrainingInterrupted, UserError
 from spectrnn.inference.formats import RowFormat, event_format, label_format
-from spectrnn.inference.merge import merge
+from spectrnn.inference.merge import concatenate, merge
 from spectrnn.inference.pipeline import RecordingStatus, audio_paths, predict_recordings
-from spectrnn.inference.predictor import Predictor, load
+from spectrnn.inference.predictor import Predictor, load, model_hash
 from spectrnn.inference.shards import Shard, Unit, describe, divide, work_units
 from spectrnn.inference.tasks import ClipTask, DetectionTask, PredictionTask
 from spectrnn.inference.writers import TableWriter, Writer, open_writer
@@ -80,57 +79,83 @@ def predict(node: DictConfig) -> None:
     is_folder = row_format.single_recording and out is not None and (len(paths) > 1 or out.is_dir())
     paths = [path for unit in units for path in unit]
     with open_writer(out, row_format, is_folder, paths, config.paths, settings, shard) as writer:
-        done = writer.journal.done if writer.journal else ()
-        remaining = [[path for path in unit if path not in done] for unit in units]
-        if done:
-            log.info("resuming: %d of %d recordings already done", len(paths) - sum(map(len, remaining)), len(paths))
-        if writer.journal and writer.journal.failed is not None:
-            failed = writer.journal.failed  # an earlier process has completed this shard
-        else:
-            try:
-                failed = _run(config, predictor, task, remaining, writer)
-            except KeyboardInterrupt as error:
-                if writer.journal is None:
-                    raise
-                raise TrainingInterrupted("interrupted; rerun the same command to resume", 130) from error
-            if shard and isinstance(writer, TableWriter):
-                writer.complete_part(failed)
-            elif writer.journal and failed < len(paths):
-                writer.journal.delete()
+        progress = Progress("predicting", config.raw_sample_rate, is_hidden=config.out is None)
+        failed = write_rows(writer, predictor, task, units, config.batch_size, progress)
+        if shard and isinstance(writer, TableWriter):
+            writer.complete_part(failed)
+        elif writer.journal and failed < len(paths):
+            writer.journal.delete()
     if out and shard and isinstance(writer, TableWriter):
-        merge(out, row_format, settings, shard)
-    if failed == len(paths) == 1:
-        raise UserError("the recording could not be predicted")
+        merge(out, shard.all_paths(out), settings, shard, partial(concatenate, out=out, row_format=row_format))
+    report_failures(failed, len(paths), "predicted")
+
+
+class Progress(NamedTuple):
+    """How progress is shown: by a bar with a title, or not at all; and the sample rate of raw standard input in Hz."""
+
+    title: str
+    raw_sample_rate: int | None = None
+    is_hidden: bool = False
+
+
+def write_rows(
+    writer: Writer, predictor: Predictor, task: PredictionTask, units: list[Unit], batch_size: int, progress: Progress
+) -> int:
+    """Processes the recordings that an output does not have yet; returns the number of those that cannot be read.
+
+    Raises:
+        TrainingInterrupted: Ctrl-C; the same command resumes.
+    """
+    done = writer.journal.done if writer.journal else ()
+    total, units = sum(map(len, units)), [[path for path in unit if path not in done] for unit in units]
+    if done:
+        log.info("resuming: %d of %d recordings already done", total - sum(map(len, units)), total)
+    if writer.journal and writer.journal.failed is not None:
+        return writer.journal.failed  # an earlier process has completed this shard
+    try:
+        return _run(predictor, task, units, writer, batch_size, progress)
+    except KeyboardInterrupt as error:
+        if writer.journal is None:
+            raise
+        raise TrainingInterrupted("interrupted; rerun the same command to resume", 130) from error
+
+
+def report_failures(failed: int, total: int, verb: str) -> None:
+    """Raises a `UserError` if recordings could not be processed; the verb says how, such as ``predicted``."""
+    if failed == total == 1:
+        raise UserError(f"the recording could not be {verb}")
     if failed:
-        some = f"{failed} of {len(paths)} files could not be predicted; the others were"
-        raise UserError(some if failed < len(paths) else f"none of the {failed} files could be predicted")
+        some = f"{failed} of {total} files could not be {verb}; the others were"
+        raise UserError(some if failed < total else f"none of the {failed} files could be {verb}")
 
 
-def _run(config: PredictConfig, predictor: Predictor, task: PredictionTask, units: list[Unit], writer: Writer) -> int:
+def _run(
+    predictor: Predictor, task: PredictionTask, units: list[Unit], writer: Writer, batch_size: int, progress: Progress
+) -> int:
     """Processes recordings and writes the results; returns the number of recordings that cannot be read."""
     completed = failed = rows = 0
     is_stdin = units == [[STDIN]]  # of unknown length
     bar = progress_bar(
         None if is_stdin else sum(map(len, units)),
-        "predicting",
+        progress.title,
         "s" if is_stdin else "file",
-        disable=config.out is None,
+        disable=progress.is_hidden,
         bar_format=None if is_stdin else "{l_bar}{bar}| {n:.1f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]",
     )
     with bar:
-        for group in predict_recordings(predictor, task, units, config.batch_size, config.raw_sample_rate):
+        for group in predict_recordings(predictor, task, units, batch_size, progress.raw_sample_rate):
             writer.write(group)
             rows += sum(len(result.rows) for result in group)
             for error in filter(None, (result.error for result in group)):
                 failed += 1
                 log.error("%s", error)
             completed += sum(result.status is not RecordingStatus.IN_PROGRESS for result in group)
-            path, seconds, progress = group[-1].path, group[-1].seconds, float(completed)
+            path, seconds, position = group[-1].path, group[-1].seconds, float(completed)
             if is_stdin:
-                progress = seconds
+                position = seconds
             elif group[-1].status is RecordingStatus.IN_PROGRESS and not bar.disable:
-                progress += seconds / max(_duration(path), seconds)
-            bar.update(progress - bar.n)
+                position += seconds / max(_duration(path), seconds)
+            bar.update(position - bar.n)
     if completed > failed and not rows:
         which = counted(completed - failed, "recording")
         log.warning("no event was detected in %s; a threshold=NUMBER below that of the model detects more", which)
@@ -164,8 +189,7 @@ def _output_path(config: PredictConfig, paths: list[str], row_format: RowFormat)
 def _row_settings(config: PredictConfig) -> dict[str, Any]:
     """The settings that determine the rows of each recording."""
     settings = {key: value for key, value in asdict(config).items() if key not in _ROW_INDEPENDENT_KEYS}
-    with Path(config.run).open("rb") as file:
-        return {"model": hashlib.file_digest(file, "sha256").hexdigest()[:16], **settings}
+    return {"model": model_hash(Path(config.run)), **settings}
 
 
 @lru_cache(maxsize=1)

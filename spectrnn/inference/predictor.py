@@ -1,5 +1,6 @@
 """A trained classifier for recordings of any sample rate and length."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from spectrnn.data.batches import bucket_boundaries
 from spectrnn.detection.thresholds import TunedThresholds, read_thresholds
@@ -96,21 +98,42 @@ class Predictor:
         Returns:
             Probabilities, float64 (waveforms, classes).
         """
-        probabilities = np.zeros((len(waveforms), len(self.labels)))
+        outputs = np.zeros((len(waveforms), len(self.labels)))
+        self._fill(outputs, self.classifier.probabilities, waveforms, batch_size)
+        return outputs
+
+    def embeddings(self, waveforms: Sequence[Chunk], batch_size: int) -> npt.NDArray[np.float32]:
+        """Computes pooled vectors, the input of the head, float32 (waveforms, pooled); arguments as `probabilities`."""
+        outputs = np.zeros((len(waveforms), self.classifier.pooling.output_size), np.float32)
+        self._fill(outputs, lambda *batch: self.classifier.trace(*batch).pooled.float(), waveforms, batch_size)
+        return outputs
+
+    @torch.inference_mode()
+    def probabilities_of(self, embeddings: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Applies the head to embeddings (clips, pooled): probabilities (clips, classes)."""
+        pooled = torch.from_numpy(np.array(embeddings, np.float32)).to(self.device)
+        classifier = self.classifier
+        probabilities = classifier.task.probabilities(classifier.head(pooled), classifier.temperature)
+        return probabilities.double().numpy(force=True)
+
+    @torch.inference_mode()
+    def _fill(
+        self,
+        outputs: npt.NDArray[Any],
+        function: Callable[[Tensor, Tensor], Tensor],
+        waveforms: Sequence[Chunk],
+        batch_size: int,
+    ) -> None:
+        """Fills outputs (waveforms, ...) with those of a function of a batch and its lengths."""
         lengths = np.array([len(waveform) for waveform in waveforms], dtype=np.int64)
         order = lengths.argsort(kind="stable")
         boundaries = bucket_boundaries(lengths[order], batch_size, self.device)
         for rows in np.split(order, boundaries) if waveforms else []:
-            probabilities[rows] = self._forward([waveforms[row] for row in rows])
-        return probabilities
-
-    @torch.inference_mode()
-    def _forward(self, waveforms: Sequence[Chunk]) -> npt.NDArray[np.float32]:
-        lengths = torch.tensor([len(waveform) for waveform in waveforms])
-        batch = torch.zeros(len(waveforms), int(lengths.max()))
-        for row, waveform in zip(batch, waveforms, strict=True):
-            row[: len(waveform)] = torch.from_numpy(waveform)
-        return self.classifier.probabilities(batch.to(self.device), lengths.to(self.device)).cpu().numpy()
+            batch = torch.zeros(len(rows), int(lengths[rows].max()))
+            for padded, row in zip(batch, rows, strict=True):
+                padded[: lengths[row]] = torch.from_numpy(waveforms[row])
+            result = function(batch.to(self.device), torch.from_numpy(lengths[rows]).to(self.device))
+            outputs[rows] = result.numpy(force=True)
 
     def to_prediction(self, probabilities: npt.NDArray[np.float64], count: int | None = None) -> Prediction:
         """Ranks the classes by their probabilities (classes,); a count limits the result to the most probable ones."""
@@ -191,6 +214,12 @@ def load(run: str | Path = "latest", device: str = "auto", trust: Sequence[str] 
     log_device(picked)
     classifier, trained = serialization.load(path, picked, trust)
     return Predictor(classifier, read_thresholds(path), _used_crops(classifier, trained))
+
+
+def model_hash(path: Path) -> str:
+    """Returns 16 hexadecimal digits of the SHA-256 hash of a model file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _used_crops(classifier: Classifier, trained: Mapping[str, Any]) -> bool:

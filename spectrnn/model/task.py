@@ -83,6 +83,10 @@ class Task(nn.Module, ABC):
             thresholds: Thresholds (classes,) in place of those of the task; None for these.
         """
 
+    @abstractmethod
+    def uncertainty(self, probabilities: Tensor) -> Tensor:
+        """How near decisions are to others: probabilities (batch, classes) -> (batch,), from 0 to 1, on the border."""
+
     def averaged(self, others: Sequence[Self]) -> Self:
         """Returns the task of an ensemble of classifiers with this task and others."""
         return self
@@ -156,6 +160,11 @@ class SingleLabel(Task):
             probabilities = probabilities.masked_fill(probabilities < thresholds, -1)
         best = int(probabilities.argmax())
         return [best] if probabilities[best] >= 0 else []
+
+    def uncertainty(self, probabilities: Tensor) -> Tensor:
+        """1 less the margin between the two most probable classes: (batch, classes) -> (batch,)."""
+        top = probabilities.topk(min(2, self.num_classes), 1).values
+        return 1 - (top[:, 0] - top[:, 1]) if self.num_classes > 1 else torch.zeros_like(top[:, 0])
 
 
 class MultiLabel(Task):
@@ -240,6 +249,13 @@ class MultiLabel(Task):
         reached = probabilities >= (self.thresholds if thresholds is None else thresholds).to(probabilities)
         order = probabilities.argsort(descending=True, stable=True)
         return [index for index in order.tolist() if reached[index]]
+
+    def uncertainty(self, probabilities: Tensor) -> Tensor:
+        """1 less the smallest distance to a threshold, of the largest on its side: (batch, classes) -> (batch,)."""
+        thresholds = self.thresholds.to(probabilities)
+        above = (probabilities - thresholds) / (1 - thresholds).clamp(min=1e-6)
+        below = (thresholds - probabilities) / thresholds.clamp(min=1e-6)
+        return 1 - torch.where(probabilities >= thresholds, above, below).amin(1)
 
     def averaged(self, others: Sequence[Self]) -> Self:
         """Returns a task with the mean of the thresholds."""

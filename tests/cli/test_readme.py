@@ -64,9 +64,11 @@ def workspace(tmp_path_factory, trained_run, tones):
         f"recordings/{path.relative_to(tones)},{path.parent.name}" for path in sorted(tones.rglob("*.wav"))
     )
     (folder / "labels").mkdir()
+    (folder / "review").mkdir()
     (folder / "events.csv").write_text("path,start,end,label\nlow/00.wav,0,0.1,low\n")
     for name in ("clips.csv", "clean.csv"):
         (folder / name).write_text(f"path,label\n{table}\n")
+    shutil.copy(folder / "clips.csv", folder / "review" / "labels.csv")
     return folder
 
 
@@ -110,6 +112,8 @@ EXECUTED = [
     f"eval run={RUN} split=val",
     "predict recordings/",
     "predict new/ 'more/*.flac' out=labels.csv",
+    "embed recordings/",
+    "search embeddings.npz like=door.wav n=20",
     "predict night.flac window=2 hop=0.5",
     "predict nights/ window=2 hop=0.5 format=audacity out=labels/",
     "tune-thresholds negatives=[quiet_nights/] max_false_alarms_per_hour=1 window=1 hop=0.25",
