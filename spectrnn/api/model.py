@@ -222,7 +222,9 @@ class Model:
         )
         own = self._predictor
         longest = own.window / own.sample_rate
-        settings = DetectionSettings.resolve(config, self.labels, own.tuned_thresholds, longest, own=own.thresholds)
+        settings = DetectionSettings.resolve(
+            config, self.labels, own.tuned_thresholds, longest, own=own.step_thresholds
+        )
         recordings = iter([parse_audio(audio, sample_rate, channels)])
         (rows,) = self._rows(recordings, DetectionTask(own, settings), batch_size)
         return Results(cast(list[Event], rows[1]))
@@ -306,7 +308,7 @@ class Model:
 
         rows: list[Any] = []
         limits = group_limits(self._predictor, batch_size)
-        for results in predict_groups(self._predictor, task, group_windows(items(), *limits), batch_size):
+        for results in predict_groups(task, group_windows(items(), *limits), batch_size):
             for result in results:
                 if result.error is not None:
                     raise result.error

@@ -8,15 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from enum import Enum
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
-from spectrnn.data.audio import iter_blocks, to_float
+from spectrnn.data.audio import iter_blocks
 from spectrnn.data.remote import is_address
 from spectrnn.data.samples import prefetch
 from spectrnn.data.scan import Ignored, scan_folder, warn_about_ignored
@@ -24,7 +23,7 @@ from spectrnn.data.stdin_audio import STDIN, stdin_blocks
 from spectrnn.errors import UserError
 from spectrnn.inference.predictor import Chunk, Predictor
 from spectrnn.inference.shards import Unit
-from spectrnn.inference.sliding_window import Window, spans_of
+from spectrnn.inference.sliding_window import Window, join_steps
 from spectrnn.inference.tasks import Marker, PredictionRow, PredictionTask
 
 log = logging.getLogger(__name__)
@@ -125,7 +124,7 @@ def predict_recordings(
         items = (item for item in _read_files(paths, task, predictor.sample_rate) if item[1] is not Marker.FLUSH)
         grouped = (group_windows(_recordings(items, len(unit)), max_windows, max_samples) for unit in units)
         groups = prefetch(chain.from_iterable(grouped), 1)
-    yield from predict_groups(predictor, task, groups, batch_size)
+    yield from predict_groups(task, groups, batch_size)
 
 
 def group_limits(predictor: Predictor, batch_size: int) -> tuple[int, int]:
@@ -134,13 +133,12 @@ def group_limits(predictor: Predictor, batch_size: int) -> tuple[int, int]:
 
 
 def predict_groups(
-    predictor: Predictor, task: PredictionTask, groups: Iterable[list[Item]], batch_size: int
+    task: PredictionTask, groups: Iterable[list[Item]], batch_size: int
 ) -> Iterator[list[RecordingResult]]:
     """Classifies the windows of groups that `group_windows` returns, and yields the results of each."""
     aggregator, seconds = task.aggregator(), 0.0
     for group in groups:
-        samples = [to_float(content.samples) for _, content in group if isinstance(content, Window)]
-        probabilities = predictor.probabilities(samples, batch_size)
+        steps = iter(task.steps([content for _, content in group if isinstance(content, Window)], batch_size))
         results = []
         for path, part in groupby(group, itemgetter(0)):
             contents = [content for _, content in part]
@@ -148,8 +146,7 @@ def predict_groups(
             rows: list[PredictionRow] = []
             if windows:
                 seconds = windows[-1].end
-                own, probabilities = np.split(probabilities, [len(windows)])
-                rows += aggregator.push(spans_of(windows), own)
+                rows += aggregator.push(*join_steps(islice(steps, len(windows))))
             last = contents[-1]
             if isinstance(last, UserError):
                 results.append(RecordingResult(path, [], seconds, RecordingStatus.FAILED, last))

@@ -5,12 +5,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
+from spectrnn.data.audio import to_float
 from spectrnn.data.crops import crop_hop
 from spectrnn.data.labels import SEPARATOR
 from spectrnn.detection.events import Array, Event, MovingAverage
 from spectrnn.detection.settings import DetectionSettings
 from spectrnn.inference.predictor import Chunk, LogitMean, Prediction, Predictor, split_into_chunks
-from spectrnn.inference.sliding_window import SlidingWindow, Window
+from spectrnn.inference.sliding_window import SlidingWindow, Steps, Window, window_steps
 
 
 class ClipPrediction(NamedTuple):
@@ -70,8 +73,14 @@ class ClipTask:
         start = 0.0
         for chunk in split_into_chunks(blocks, size):
             end = start + len(chunk) / rate
-            yield Window(start, end, chunk)
+            yield Window(start, end, chunk, start)
             start = end
+
+    def steps(self, windows: Sequence[Window], batch_size: int) -> list[Steps]:
+        """Classifies the parts; each is one step."""
+        spans = [np.array([[window.start, window.end]]) for window in windows]
+        samples = [to_float(window.samples) for window in windows]
+        return list(zip(spans, self.predictor.probabilities(samples, batch_size)[:, None], strict=True))
 
     def aggregator(self) -> Aggregator:
         """Returns an aggregator for the next recording."""
@@ -105,7 +114,8 @@ class DetectionTask:
     """
 
     def __init__(self, predictor: Predictor, settings: DetectionSettings) -> None:
-        self.labels, self.sample_rate, self.settings = predictor.labels, predictor.sample_rate, settings
+        self.predictor, self.settings = predictor, settings
+        self.labels, self.sample_rate = predictor.labels, predictor.sample_rate
 
     def split(self, blocks: Iterable[Chunk]) -> Iterator[Window | Marker]:
         """Yields the windows of a recording, given as blocks int16 (samples,), and a flush marker after each block."""
@@ -114,6 +124,10 @@ class DetectionTask:
             yield from windows.push(block)
             yield Marker.FLUSH
         yield from windows.finish()
+
+    def steps(self, windows: Sequence[Window], batch_size: int) -> list[Steps]:
+        """Classifies windows, or the frames in them; see `window_steps`."""
+        return window_steps(self.predictor, windows, batch_size)
 
     def aggregator(self) -> Aggregator:
         """Returns an aggregator for the next recording."""
