@@ -248,7 +248,9 @@ class Model:
         )
         own = self._predictor
         longest = own.window / own.sample_rate
-        settings = DetectionSettings.resolve(config, self.labels, own.tuned_thresholds, longest, own=own.thresholds)
+        settings = DetectionSettings.resolve(
+            config, self.labels, own.tuned_thresholds, longest, own=own.step_thresholds
+        )
         recordings = iter([parse_audio(audio, sample_rate, channels)])
         (rows,) = self._rows(recordings, DetectionTask(own, settings), batch_size)
         return Results(cast(list[Event], rows[1]))

@@ -19,6 +19,38 @@ _GPU_MULTIPLE = 8  # clips, that cuDNN's recurrent kernels for tensor cores proc
 _MAX_LENGTH_RATIO = 4 / 3  # of the longest to the shortest clip of a batch
 
 
+class ClipEvents(NamedTuple):
+    """What sounds when in the clips of a batch, from which the targets of frames are computed.
+
+    Attributes:
+        times: Start and end of each event in samples from the start of its clip, float32 (batch, events, 2); equal for
+            padding.
+        classes: Class index, int64 (batch, events); -1 for a part in which it is unknown what sounds.
+        weights: Weight of the clip that the event is of, float32 (batch, events); 1 unless clips are mixed.
+    """
+
+    times: Tensor
+    classes: Tensor
+    weights: Tensor
+
+    def targets(self, centers: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+        """Computes the targets of frames.
+
+        Args:
+            centers: Center of each frame in samples from the start of the clip, float32 (frames,).
+            num_classes: Number of classes.
+
+        Returns:
+            Weight of each class at the center of each frame, float32 (batch, frames, classes); and whether it is known
+            what sounds there, bool (batch, frames).
+        """
+        inside = (self.times[..., :1] <= centers) & (centers < self.times[..., 1:])  # (batch, events, frames)
+        classes = self.classes.remainder(num_classes + 1)[..., None].expand_as(inside)  # the last one is the unknown
+        targets = self.weights.new_zeros(len(classes), num_classes + 1, len(centers))
+        targets = targets.scatter_reduce(1, classes, inside * self.weights[..., None], "amax")
+        return targets[:, :-1].transpose(1, 2), targets[:, -1] == 0
+
+
 class Batch(NamedTuple):
     """A batch of clips.
 
@@ -28,6 +60,7 @@ class Batch(NamedTuple):
         targets: Class indices int64 (batch,); after `Task.encode` the training targets (batch, classes).
         rows: Rows in the clip table, int64 (batch,), on the CPU; -1 for padding on a rank without a shard.
         weights: Weight of each crop in the mean over its clip, float64 (batch,), on the CPU; 1 for a single crop.
+        events: Events of the clips, for the targets of frames; None if the clips are not drawn.
     """
 
     waveform: Tensor
@@ -35,6 +68,7 @@ class Batch(NamedTuple):
     targets: Tensor
     rows: Tensor
     weights: Tensor
+    events: ClipEvents | None = None
 
 
 class Drawn(NamedTuple):
@@ -45,12 +79,15 @@ class Drawn(NamedTuple):
         starts: First sample in the decoded dataset, int64 (clips,).
         lengths: Number of samples, int64 (clips,).
         targets: Targets, int64 (clips,) or bool (clips, classes).
+        events: Clip, first sample and end from its start, and class of each event, int64 (events, 4), in the order of
+            the clips; the class is -1 for a part in which it is unknown what sounds.
     """
 
     rows: np.ndarray
     starts: np.ndarray
     lengths: np.ndarray
     targets: np.ndarray
+    events: np.ndarray
 
 
 class BucketedBatches:
@@ -145,7 +182,7 @@ class BucketedBatches:
             clips, weights = self.clips[members], torch.from_numpy(self.weights[members])
             targets = to_device(torch.from_numpy(self.targets[clips]), self.device)
             rows = torch.from_numpy(self.rows[clips] if rank < len(whole) else np.full(len(members), -1))
-            yield Batch(waveform, lengths, targets, rows, weights)
+            yield Batch(waveform, lengths, targets, rows, weights, self._events(clips))
 
     def rows_of_batch(self, epoch: int, number: int) -> np.ndarray:
         """Rows in the clip table of a batch, counted from 1, over all shards, int64 (batch,)."""
@@ -154,9 +191,19 @@ class BucketedBatches:
 
     def _draw(self, epoch: int) -> None:
         if self.draw is not None:
-            self.rows, self.starts, self.lengths, self.targets = self.draw(epoch)
+            self.rows, self.starts, self.lengths, self.targets, self.events = self.draw(epoch)
             self.clips, self.weights, self.draws = np.arange(len(self.rows)), *np.ones((2, len(self.rows)))
             self.max_offset = np.zeros(len(self.rows), np.int64)
+
+    def _events(self, clips: np.ndarray) -> ClipEvents | None:
+        if self.draw is None:
+            return None
+        first, end = np.searchsorted(self.events[:, 0], [clips, clips + 1])
+        index = first[:, None] + np.arange((end - first).max(initial=1))
+        padded = np.append(self.events, [[0, 0, 0, -1]], 0)
+        events = to_device(torch.from_numpy(padded[np.where(index < end[:, None], index, -1)]), self.device)
+        times = events[..., 1:3].float()
+        return ClipEvents(times, events[..., 3], torch.ones_like(times[..., 0]))
 
     def _sample(self, generator: np.random.Generator) -> np.ndarray:
         """The clips of an epoch, int64 (clips,)."""

@@ -141,9 +141,8 @@ class Dataset:
             # The same lengths in each epoch, and as many of each as of the other clips, so that they reveal nothing.
             lengths = np.sort(own.lengths)[np.arange(count) * len(own.rows) // count]
             starts, lengths = self.negatives.draw(generator, generator.permutation(lengths))
-            negatives = Drawn(
-                clips + self.negatives.recordings(starts), starts, lengths, np.zeros((count, len(self.labels)), bool)
-            )
+            silence = np.zeros((count, len(self.labels)), bool)
+            negatives = (clips + self.negatives.recordings(starts), starts, lengths, silence, own.events[:0])
             return Drawn(*(np.concatenate(columns) for columns in zip(own, negatives, strict=True)))
 
         return draw
@@ -156,7 +155,10 @@ class Dataset:
         available = self.cache.lengths[rows]
         limit = available.max() if self.max_seconds is None else round(self.max_seconds * self.cache.sample_rate)
         lengths = np.minimum(available, limit)
-        return Drawn(rows, self.cache.offsets[rows] + generator.integers(0, available - lengths + 1), lengths, targets)
+        starts = self.cache.offsets[rows] + generator.integers(0, available - lengths + 1)
+        index, zeros = np.arange(len(rows)), np.zeros_like(lengths)
+        unknown = np.stack([index, zeros, lengths, zeros - 1], 1)  # the labels of a clip have no times
+        return Drawn(rows, starts, lengths, targets, unknown)
 
     def _draw_windows(self, rows: np.ndarray, generator: np.random.Generator) -> Drawn:
         """Draws windows of the recordings of some rows."""
@@ -167,7 +169,7 @@ class Dataset:
         is_used[recordings[rows]] = True
         windows = timeline.draw(is_used, self.sampling_power, generator)
         first_rows = np.searchsorted(recordings, windows.recordings)
-        return Drawn(first_rows, *windows[1:], timeline.targets(windows))
+        return Drawn(first_rows, *windows[1:], timeline.targets(windows), timeline.events_in(windows))
 
     def windows(
         self, windows: Windows, batch_size: int, device: torch.device, shard: tuple[int, int] = (0, 1)

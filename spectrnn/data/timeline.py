@@ -62,6 +62,9 @@ class Timeline:
         self.needed = np.ceil(min_overlap * shorter).astype(np.int64).clip(1)
         room = quiet[:, 2] - quiet[:, 1] - window[quiet[:, 0]] + 1  # positions of a window
         self.quiet, self.room = quiet[room > 0], room[room > 0]
+        known = np.concatenate([events[:, :3], quiet])
+        unknown = np.empty((0, 3), np.int64) if is_complete else quiet_parts(starts, lengths, known, 0, None)
+        self.unknown_firsts, self.unknown_ends = unknown[:, 1], unknown[:, 2]
 
     def windows(self, recordings: np.ndarray, starts: np.ndarray) -> Windows:
         """Returns the windows that start at some samples, int64 (windows,), of recordings (windows,)."""
@@ -83,15 +86,24 @@ class Timeline:
 
     def overlaps(self, windows: Windows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns window, event and number of common samples of each pair that overlaps, int64 (pairs,) each."""
-        ends = windows.starts + windows.lengths
-        # The events that may overlap follow each other, as they are sorted by start, and their latest end by now, too.
-        low = np.searchsorted(self.latest_ends, windows.starts, "right")
-        counts = np.maximum(np.searchsorted(self.firsts, ends) - low, 0)
-        pairs = np.repeat(np.arange(len(counts)), counts)
-        events = np.arange(len(pairs)) - np.repeat(np.cumsum(counts) - counts, counts) + low[pairs]
-        common = np.minimum(ends[pairs], self.ends[events]) - np.maximum(windows.starts[pairs], self.firsts[events])
-        found = common > 0
-        return pairs[found], events[found], common[found]
+        return _overlaps(windows, self.firsts, self.ends, self.latest_ends)
+
+    def events_in(self, windows: Windows) -> np.ndarray:
+        """Returns the events in windows, for the targets of frames: whole ones, of which a part is in the window.
+
+        Returns:
+            Window, first sample and end from its start, and class, int64 (events, 4), in the order of the windows; the
+            class is -1 for a part that is neither event nor quiet, unless everything that sounds is an event.
+        """
+        pairs, events, _ = self.overlaps(windows)
+        is_class = self.classes[events] >= 0
+        pairs, events = pairs[is_class], events[is_class]
+        unknown_pairs, unknown, _ = _overlaps(windows, self.unknown_firsts, self.unknown_ends, self.unknown_ends)
+        found = np.concatenate([pairs, unknown_pairs])
+        firsts = np.append(self.firsts[events], self.unknown_firsts[unknown]) - windows.starts[found]
+        ends = np.append(self.ends[events], self.unknown_ends[unknown]) - windows.starts[found]
+        classes = np.append(self.classes[events], np.full(len(unknown), -1))
+        return np.stack([found, firsts, ends, classes], 1)[np.argsort(found, kind="stable")]
 
     def targets(self, windows: Windows) -> np.ndarray:
         """Returns the classes of windows, bool (windows, classes): those of the events that they contain enough of."""
@@ -136,6 +148,21 @@ class Timeline:
         drawn = generator.integers(sums[-1], size=count) if len(sums) else np.empty(0, np.int64)
         part = np.searchsorted(sums, drawn, "right")
         return self.windows(quiet[part, 0], quiet[part, 1] + drawn - (sums - room)[part])
+
+
+def _overlaps(
+    windows: Windows, firsts: np.ndarray, interval_ends: np.ndarray, latest_ends: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `Timeline.overlaps`, of intervals (n,) that are sorted by their first sample, with the latest end by now."""
+    ends = windows.starts + windows.lengths
+    # The intervals that may overlap follow each other, as they are sorted by start, and their latest end by now, too.
+    low = np.searchsorted(latest_ends, windows.starts, "right")
+    counts = np.maximum(np.searchsorted(firsts, ends) - low, 0)
+    pairs = np.repeat(np.arange(len(counts)), counts)
+    index = np.arange(len(pairs)) - np.repeat(np.cumsum(counts) - counts, counts) + low[pairs]
+    common = np.minimum(ends[pairs], interval_ends[index]) - np.maximum(windows.starts[pairs], firsts[index])
+    found = common > 0
+    return pairs[found], index[found], common[found]
 
 
 def quiet_parts(

@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from spectrnn.detection.annotations import Annotation
 from spectrnn.detection.events import Array, Event
 
@@ -43,6 +45,34 @@ def match_events(
             candidates.append([number for number in near if abs(detected[columns[number]].end - end) <= tolerance])
         pairs += [(rows[row], columns[number]) for row, number in maximum_matching(candidates)]
     return pairs
+
+
+def match_intersections(
+    true: Sequence[Annotation], detected: Sequence[Event], dtc: float, gtc: float
+) -> tuple[list[int], list[int]]:
+    """Finds the true events that are detected, and the false detections, by what they have in common.
+
+    Source: Bilen et al., "A framework for the robust evaluation of sound event detection", 2020.
+
+    Args:
+        true: True events of a recording.
+        detected: Detected events of the recording.
+        dtc: Detection tolerance criterion: fraction of a detected event that is in true ones of its class, else it is
+            false.
+        gtc: Ground truth intersection criterion: fraction of a true event that is in detected ones that are not false.
+
+    Returns:
+        Indices of the true events that are detected, and of the detected events that are false.
+    """
+    common = np.zeros((len(true), len(detected)))
+    for row, event in enumerate(true):
+        for column, detection in enumerate(detected):
+            if event.label == detection.label:
+                common[row, column] = max(0.0, min(event.end, detection.end) - max(event.start, detection.start))
+    lengths, detected_lengths = (np.array([event.end - event.start for event in events]) for events in (true, detected))
+    is_valid = common.sum(0) >= dtc * detected_lengths - _ROUNDING
+    is_found = common[:, is_valid].sum(1) >= gtc * lengths - _ROUNDING
+    return np.flatnonzero(is_found).tolist(), np.flatnonzero(~is_valid).tolist()
 
 
 def maximum_matching(candidates: Sequence[Sequence[int]]) -> list[tuple[int, int]]:

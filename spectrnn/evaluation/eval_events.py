@@ -4,7 +4,7 @@ import csv
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,25 +13,28 @@ import numpy as np
 from omegaconf import DictConfig
 
 from spectrnn.config.instantiate import to_container, validate_kwargs
-from spectrnn.config.types import NonNegativeFloat, PositiveFraction, PositiveInt
+from spectrnn.config.types import NonNegativeFloat, PositiveFloat, PositiveFraction, PositiveInt
 from spectrnn.data.audio import iter_blocks, open_audio
 from spectrnn.detection.annotations import Annotation, read_annotations
-from spectrnn.detection.events import Array, Event
-from spectrnn.detection.matching import match_events, scores
+from spectrnn.detection.events import Array, Event, MovingAverage
+from spectrnn.detection.matching import match_events, match_intersections, scores
 from spectrnn.detection.settings import DetectionConfig, DetectionSettings
 from spectrnn.devices import reporting_out_of_memory
 from spectrnn.errors import ErrorCollector, UserError
+from spectrnn.evaluation.psds import psds, require_package
 from spectrnn.evaluation.report.text import events_report
 from spectrnn.files import atomic_write, reporting_write_errors, write_json
 from spectrnn.inference.formats import event_cells
 from spectrnn.inference.pipeline import audio_paths
 from spectrnn.inference.predictor import Predictor, load
-from spectrnn.inference.sliding_window import sliding_window_predict
+from spectrnn.inference.sliding_window import Steps, join_steps, sliding_window_predict
 from spectrnn.messages import preview, printable
 from spectrnn.progress import progress_bar
 from spectrnn.runs import find_model
 
 log = logging.getLogger(__name__)
+
+_RATES = ("precision", "recall", "f1")
 
 
 @dataclass(kw_only=True)
@@ -44,6 +47,11 @@ class EvalEventsConfig(DetectionConfig):
     trim_seconds: NonNegativeFloat
     collar: NonNegativeFloat
     end_fraction: PositiveFraction | None
+    dtc: PositiveFraction
+    gtc: PositiveFraction
+    psds: bool
+    alpha_st: NonNegativeFloat
+    max_efpr: PositiveFloat
     format: Literal["text", "json"]
     out: str | None
     batch_size: PositiveInt
@@ -60,7 +68,8 @@ def evaluate_events(node: DictConfig) -> dict[str, Any]:
 
     Returns:
         The content of events.json: the detection settings, and ``events``, ``detected``, ``correct``, ``precision``,
-        ``recall`` and ``f1`` of all events (``micro``) and ``per_class``, and the mean over the classes (``macro``).
+        ``recall`` and ``f1`` of all events (``micro``) and ``per_class``, and the mean over the classes (``macro``);
+        ``intersection`` has the last three by what true and detected events have in common, and ``psds`` that score.
 
     Raises:
         UserError: An error in the config, the model, a table or a recording.
@@ -70,21 +79,23 @@ def evaluate_events(node: DictConfig) -> dict[str, Any]:
         raise UserError("events: missing; name tables of the true events: spectrnn eval-events events.csv run=...")
     if config.threshold == "none":
         raise UserError("threshold=none: labels windows, and detects no events; model, or a number")
+    if config.psds:
+        require_package()
     true = read_annotations([Path(table).expanduser() for table in config.events], audio_paths(config.recordings))
     model = find_model(config.run)
     predictor = load(str(model), config.device, config.trust)
     longest = predictor.window / predictor.sample_rate
     settings = DetectionSettings.resolve(
-        config, predictor.labels, predictor.tuned_thresholds, longest, own=predictor.thresholds
+        config, predictor.labels, predictor.tuned_thresholds, longest, own=predictor.step_thresholds
     )
     settings = replace(settings, trim_seconds=config.trim_seconds)
     assert settings.thresholds is not None
     thresholds = dict(zip(predictor.labels, settings.thresholds.tolist(), strict=True))
     labels = [label for label, threshold in thresholds.items() if np.isfinite(threshold)]
+    columns = [predictor.labels.index(label) for label in labels]
     true, unknown = _known(true, labels)
-    detected, seconds = _detect(predictor, settings, true, config.batch_size)
+    detected, steps, seconds = _detect(predictor, settings, true, config)
     counts, rows = _compare(true, detected, labels, config)
-    per_class = {label: scores(counts[number]) for number, label in enumerate(labels) if counts[number].any()}
     values = {name: value for name, value in asdict(settings).items() if name != "thresholds"}
     result = {
         **values,
@@ -94,10 +105,14 @@ def evaluate_events(node: DictConfig) -> dict[str, Any]:
         "recordings": len(true),
         "hours": seconds / 3600,
         "unknown_labels": unknown,
-        "micro": scores(counts.sum(0)),
-        "macro": {name: _mean(row[name] for row in per_class.values()) for name in ("precision", "recall", "f1")},
-        "per_class": per_class,
+        **_summary(counts, labels),
+        "intersection": _summary(_intersections(true, detected, labels, config), labels, _RATES)
+        | {"dtc": config.dtc, "gtc": config.gtc},
     }
+    if config.psds:
+        steps = {path: (spans, values[:, columns]) for path, (spans, values) in steps.items()}
+        criteria = {name: getattr(config, name) for name in ("dtc", "gtc", "alpha_st", "max_efpr")}
+        result["psds"] = {"score": psds(steps, true, labels, **criteria), **criteria}
     folder = Path(config.out or model.parent / "eval" / "events").expanduser()
     with reporting_write_errors(f"out={folder}"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -126,9 +141,9 @@ def _known(true: Mapping[str, list[Annotation]], labels: list[str]) -> tuple[dic
 
 
 def _detect(
-    predictor: Predictor, settings: DetectionSettings, true: Mapping[str, Any], batch_size: int
-) -> tuple[dict[str, list[Event]], float]:
-    """Returns the detected events by recording, and the length of all recordings in s."""
+    predictor: Predictor, settings: DetectionSettings, true: Mapping[str, Any], config: EvalEventsConfig
+) -> tuple[dict[str, list[Event]], dict[str, Steps], float]:
+    """Returns detected events and, for PSDS, smoothed probabilities by recording; and the length of all in s."""
     errors = ErrorCollector()
     lengths = {}
     for path in true:
@@ -136,6 +151,7 @@ def _detect(
             lengths[path] = recording.reader.seconds
     errors.raise_if_any()
     found: dict[str, list[Event]] = {}
+    smoothed: dict[str, Steps] = {}
     seconds = 0.0
     with progress_bar(round(sum(lengths.values())), "detecting", "s") as bar:
         for path in true:
@@ -143,14 +159,49 @@ def _detect(
             assert detector is not None
             blocks = iter_blocks(path, predictor.sample_rate)
             found[path] = []
+            steps, average = [], MovingAverage(settings.smoothing_windows)
             for spans, probabilities in sliding_window_predict(
-                predictor, blocks, settings.window, settings.hop, batch_size
+                predictor, blocks, settings.window, settings.hop, config.batch_size
             ):
                 found[path] += detector.push(spans, probabilities)
+                if config.psds:
+                    steps.append((spans, average.push(probabilities)))
             found[path] += detector.finish()
+            if steps:
+                smoothed[path] = join_steps(
+                    [*steps, (np.empty((0, 2)), average.finish().reshape(-1, len(predictor.labels)))]
+                )
             seconds += detector.seconds
             bar.update(round(seconds) - bar.n)
-    return found, seconds
+    return found, smoothed, seconds
+
+
+def _summary(counts: Array, labels: list[str], names: Sequence[str] | None = None) -> dict[str, Any]:
+    """Returns the scores, or some of them, of all events, per class with events, and their mean."""
+    rows = {label: scores(row) for label, row in zip(labels, counts, strict=True) if row.any()}
+    micro, rates = scores(counts.sum(0)), {name: _mean(row[name] for row in rows.values()) for name in _RATES}
+    kept = list(names or micro)
+    per_class = {label: {name: row[name] for name in kept} for label, row in rows.items()}
+    return {"micro": {name: micro[name] for name in kept}, "macro": rates, "per_class": per_class}
+
+
+def _intersections(
+    true: Mapping[str, list[Annotation]],
+    detected: Mapping[str, list[Event]],
+    labels: list[str],
+    config: EvalEventsConfig,
+) -> Array:
+    """Returns the number of true events, of found ones and false detections, and of found ones by label, (n, 3)."""
+    counts = np.zeros((len(labels), 3), np.int64)
+    for path, events in true.items():
+        found, false = match_intersections(events, detected[path], config.dtc, config.gtc)
+        for event in events:
+            counts[labels.index(event.label), 0] += 1
+        for row in found:
+            counts[labels.index(events[row].label), 1:] += 1
+        for column in false:
+            counts[labels.index(detected[path][column].label), 1] += 1
+    return counts
 
 
 def _compare(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from spectrnn.config.types import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Probability
 from spectrnn.data.audio import load_audio
-from spectrnn.data.batches import Batch
+from spectrnn.data.batches import Batch, ClipEvents
 from spectrnn.data.scan import scan_folder, warn_about_ignored
 from spectrnn.errors import reject_settings
 from spectrnn.frontend.masking import length_mask, masked_mean
@@ -25,7 +25,10 @@ _NOISE_SAMPLES = 1 << 20  # generated once; every clip gets a random excerpt
 
 
 class WaveformAugmentation(nn.Module, ABC):
-    """Interface of augmentations of waveforms, which may also change lengths and targets."""
+    """Interface of augmentations of waveforms, which may also change lengths and targets.
+
+    One that moves samples in time moves the events of the batch, too, by `move_events`.
+    """
 
     @abstractmethod
     def forward(self, batch: Batch) -> Batch:
@@ -150,6 +153,7 @@ class TimeShift(WaveformAugmentation):
         shift = uniform(batch, -self.max_samples, self.max_samples).round().long()
         shift = torch.where(is_selected(batch, self.p), shift, 0)
         position = torch.arange(batch.waveform.shape[1], device=shift.device) - shift[:, None]
+        batch = move_events(batch, shift=shift)
         inside = (position >= 0) & length_mask(batch.lengths, batch.waveform.shape[1])
         shifted = batch.waveform.gather(1, position.clamp(0, batch.waveform.shape[1] - 1))
         return batch._replace(waveform=shifted * (inside & (position < batch.lengths[:, None])))
@@ -174,7 +178,7 @@ class Trim(WaveformAugmentation):
         lengths = batch.lengths - start - end
         position = torch.arange(size, device=start.device) + start[:, None]
         waveform = batch.waveform.gather(1, position.clamp(max=size - 1)) * length_mask(lengths, size)
-        return batch._replace(waveform=waveform, lengths=lengths)
+        return move_events(batch, shift=-start)._replace(waveform=waveform, lengths=lengths)
 
 
 class Gain(WaveformAugmentation):
@@ -227,7 +231,7 @@ class SpeedPerturbation(WaveformAugmentation):
         left, right = waveform.index_select(1, before), waveform.index_select(1, (before + 1).clamp(max=last))
         lengths = (((batch.lengths - 1) / factor).long() + 1).clamp(max=len(position))  # float32 may round up
         resampled = torch.lerp(left, right, weight).mul_(length_mask(lengths, len(position)))
-        return batch._replace(waveform=resampled, lengths=lengths)
+        return move_events(batch, factor=factor)._replace(waveform=resampled, lengths=lengths)
 
 
 class Mixup(WaveformAugmentation):
@@ -254,7 +258,12 @@ class Mixup(WaveformAugmentation):
         waveform = torch.lerp(batch.waveform[other], batch.waveform, weight[:, None])
         targets = torch.lerp(batch.targets[other], batch.targets, weight[:, None])
         lengths = torch.where(weight < 1, torch.maximum(batch.lengths, batch.lengths[other]), batch.lengths)
-        return batch._replace(waveform=waveform, targets=targets, lengths=lengths)
+        events = batch.events
+        if events is not None:
+            weights = torch.cat([events.weights * weight[:, None], events.weights[other] * (1 - weight[:, None])], 1)
+            times, classes = (torch.cat([column, column[other]], 1) for column in events[:2])
+            events = ClipEvents(times, classes, weights)
+        return batch._replace(waveform=waveform, targets=targets, lengths=lengths, events=events)
 
 
 class FilterAugment(SpectrogramAugmentation):
@@ -370,6 +379,14 @@ def draw_for_batch(low: float, high: float, p: float) -> float | None:
     """
     draw, number = float(torch.rand(())), float(torch.empty(()).uniform_(low, high))
     return number if draw < p else None
+
+
+def move_events(batch: Batch, shift: Tensor | None = None, factor: float = 1.0) -> Batch:
+    """Moves the events of a batch by a shift per clip in samples, (batch,), and divides their times by a factor."""
+    if batch.events is None:
+        return batch
+    times = batch.events.times if shift is None else batch.events.times + shift[:, None, None]
+    return batch._replace(events=batch.events._replace(times=times / factor))
 
 
 def uniform(batch: Batch, low: float, high: float) -> Tensor:

@@ -12,7 +12,14 @@ from spectrnn.config.types import PositiveFloat, PositiveInt, Probability, Sampl
 from spectrnn.data.audio import FULL_SCALE, load_audio
 from spectrnn.data.batches import Batch
 from spectrnn.errors import reject_settings
-from spectrnn.frontend.augmentation import WaveformAugmentation, draw_for_batch, find_recordings, is_selected, uniform
+from spectrnn.frontend.augmentation import (
+    WaveformAugmentation,
+    draw_for_batch,
+    find_recordings,
+    is_selected,
+    move_events,
+    uniform,
+)
 from spectrnn.frontend.masking import length_mask
 
 Bits = Annotated[int, Ge(2), Le(16)]
@@ -259,7 +266,8 @@ class TimeStretch(WaveformAugmentation):
             return batch
         stretched = self.vocoder(batch.waveform, factor)
         lengths = (batch.lengths.double() / factor).long().clamp(min=1)
-        return batch._replace(waveform=stretched * length_mask(lengths, stretched.shape[1]), lengths=lengths)
+        waveform = stretched * length_mask(lengths, stretched.shape[1])
+        return move_events(batch, factor=factor)._replace(waveform=waveform, lengths=lengths)
 
 
 class PitchShift(WaveformAugmentation):

@@ -8,24 +8,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from enum import Enum
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
-from spectrnn.data.audio import iter_blocks, to_float
+from spectrnn.data.audio import iter_blocks
 from spectrnn.data.remote import is_address
 from spectrnn.data.samples import prefetch
 from spectrnn.data.scan import Ignored, scan_folder, warn_about_ignored
 from spectrnn.data.stdin_audio import STDIN, stdin_blocks
-from spectrnn.detection.events import Array
 from spectrnn.errors import UserError
 from spectrnn.inference.predictor import Chunk, Predictor
 from spectrnn.inference.shards import Unit
-from spectrnn.inference.sliding_window import Window, spans_of
+from spectrnn.inference.sliding_window import Window, join_steps
 from spectrnn.inference.tasks import Marker, PredictionRow, PredictionTask
 
 log = logging.getLogger(__name__)
@@ -140,8 +138,7 @@ def predict_groups(
     """Processes the windows of groups that `group_windows` returns, and yields the results of each."""
     aggregator, seconds = task.aggregator(), 0.0
     for group in groups:
-        samples = [to_float(content.samples) for _, content in group if isinstance(content, Window)]
-        outputs: Array = task.compute(samples, batch_size)
+        steps = iter(task.steps([content for _, content in group if isinstance(content, Window)], batch_size))
         results = []
         for path, part in groupby(group, itemgetter(0)):
             contents = [content for _, content in part]
@@ -149,8 +146,7 @@ def predict_groups(
             rows: list[PredictionRow] = []
             if windows:
                 seconds = windows[-1].end
-                own, outputs = np.split(outputs, [len(windows)])
-                rows += aggregator.push(spans_of(windows), own)
+                rows += aggregator.push(*join_steps(islice(steps, len(windows))))
             last = contents[-1]
             if isinstance(last, UserError):
                 results.append(RecordingResult(path, [], seconds, RecordingStatus.FAILED, last))

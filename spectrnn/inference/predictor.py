@@ -21,6 +21,7 @@ from spectrnn.model.task import Task
 from spectrnn.runs import find_model
 
 _MAX_BARS = 5  # classes in a notebook
+_FRAME_THRESHOLD = 0.5
 
 Chunk = npt.NDArray[Any]  # part of a recording, (samples,)
 
@@ -77,6 +78,8 @@ class Predictor:
         sample_rate: Sample rate of the classifier in Hz.
         window: Number of samples of the longest training clip.
         thresholds: Thresholds of the classifier's task, (classes,); None if its classes exclude each other.
+        has_frames: Whether the classifier answers for each frame, too: then events are detected from frames.
+        step_thresholds: Thresholds of what events are detected from, `thresholds` or those of frames; None likewise.
     """
 
     def __init__(
@@ -87,7 +90,10 @@ class Predictor:
         self.window, self.device = int(classifier.max_train_samples), classifier.max_train_samples.device
         thresholds = classifier.task.thresholds
         self.thresholds = None if thresholds is None else thresholds.double().numpy(force=True)
+        self.has_frames = classifier.has_frames
+        self.step_thresholds = np.full(len(self.labels), _FRAME_THRESHOLD) if self.has_frames else self.thresholds
 
+    @torch.inference_mode()
     def probabilities(self, waveforms: Sequence[Chunk], batch_size: int) -> npt.NDArray[np.float64]:
         """Classifies waveforms at the sample rate of the classifier, in batches of similar length.
 
@@ -99,13 +105,16 @@ class Predictor:
             Probabilities, float64 (waveforms, classes).
         """
         outputs = np.zeros((len(waveforms), len(self.labels)))
-        self._fill(outputs, self.classifier.probabilities, waveforms, batch_size)
+        for rows, batch, lengths in self._batches(waveforms, batch_size):
+            outputs[rows] = self.classifier.probabilities(batch, lengths).numpy(force=True)
         return outputs
 
+    @torch.inference_mode()
     def embeddings(self, waveforms: Sequence[Chunk], batch_size: int) -> npt.NDArray[np.float32]:
         """Computes pooled vectors, the input of the head, float32 (waveforms, pooled); arguments as `probabilities`."""
         outputs = np.zeros((len(waveforms), self.classifier.pooling.output_size), np.float32)
-        self._fill(outputs, lambda *batch: self.classifier.trace(*batch).pooled.float(), waveforms, batch_size)
+        for rows, batch, lengths in self._batches(waveforms, batch_size):
+            outputs[rows] = self.classifier.trace(batch, lengths).pooled.float().numpy(force=True)
         return outputs
 
     @torch.inference_mode()
@@ -117,23 +126,35 @@ class Predictor:
         return probabilities.double().numpy(force=True)
 
     @torch.inference_mode()
-    def _fill(
-        self,
-        outputs: npt.NDArray[Any],
-        function: Callable[[Tensor, Tensor], Tensor],
-        waveforms: Sequence[Chunk],
-        batch_size: int,
-    ) -> None:
-        """Fills outputs (waveforms, ...) with those of a function of a batch and its lengths."""
-        lengths = np.array([len(waveform) for waveform in waveforms], dtype=np.int64)
-        order = lengths.argsort(kind="stable")
-        boundaries = bucket_boundaries(lengths[order], batch_size, self.device)
+    def frames(
+        self, waveforms: Sequence[Chunk], batch_size: int
+    ) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
+        """Classifies the frames of waveforms; arguments as for `probabilities`.
+
+        Returns:
+            Center of each frame in s from the start of its waveform, (frames,), and probabilities (frames, classes).
+        """
+        found: dict[int, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] = {}
+        for rows, batch, lengths in self._batches(waveforms, batch_size):
+            probabilities, counts = self.classifier.frame_probabilities(batch, lengths)
+            centers = self.classifier.frame_centers(probabilities.shape[1]).double().cpu().numpy() / self.sample_rate
+            for row, own, count in zip(rows, probabilities.double().cpu().numpy(), counts.tolist(), strict=True):
+                found[row] = centers[:count], own[:count]
+        return [found[row] for row in range(len(waveforms))]
+
+    def _batches(
+        self, waveforms: Sequence[Chunk], batch_size: int
+    ) -> Iterator[tuple[npt.NDArray[np.int64], Tensor, Tensor]]:
+        """Yields the rows of a batch, its waveforms (batch, samples), and their lengths (batch,)."""
+        sizes = np.array([len(waveform) for waveform in waveforms], dtype=np.int64)
+        order = sizes.argsort(kind="stable")
+        boundaries = bucket_boundaries(sizes[order], batch_size, self.device)
         for rows in np.split(order, boundaries) if waveforms else []:
-            batch = torch.zeros(len(rows), int(lengths[rows].max()))
-            for padded, row in zip(batch, rows, strict=True):
-                padded[: lengths[row]] = torch.from_numpy(waveforms[row])
-            result = function(batch.to(self.device), torch.from_numpy(lengths[rows]).to(self.device))
-            outputs[rows] = result.numpy(force=True)
+            lengths = torch.from_numpy(sizes[rows])
+            batch = torch.zeros(len(rows), int(lengths.max()))
+            for row, index in zip(batch, rows, strict=True):
+                row[: sizes[index]] = torch.from_numpy(waveforms[index])
+            yield rows, batch.to(self.device), lengths.to(self.device)
 
     def to_prediction(self, probabilities: npt.NDArray[np.float64], count: int | None = None) -> Prediction:
         """Ranks the classes by their probabilities (classes,); a count limits the result to the most probable ones."""

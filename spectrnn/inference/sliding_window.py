@@ -1,6 +1,6 @@
 """Sliding windows over recordings of any length, in bounded memory."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -19,17 +19,19 @@ class Window(NamedTuple):
             overlapping windows the span is shorter than the window.
         end: End of the span in s.
         samples: Samples of the window, int16 (samples,).
+        position: Start of the samples in s.
     """
 
     start: float
     end: float
     samples: Chunk
+    position: float
 
 
 def sliding_window_predict(
     predictor: Predictor, blocks: Iterable[Chunk], window: float, hop: float, batch_size: int
 ) -> Iterator[tuple[Array, Array]]:
-    """Classifies the windows of a recording, batch by batch.
+    """Classifies the windows of a recording, or the frames in them, batch by batch.
 
     Args:
         predictor: Predictor at the sample rate of the recording.
@@ -38,16 +40,47 @@ def sliding_window_predict(
         batch_size: Number of windows per batch.
 
     Yields:
-        Spans float64 (windows, 2) as `SlidingWindow` defines them, and probabilities float64 (windows, classes).
+        Spans float64 (steps, 2) as `window_steps` defines them, and probabilities float64 (steps, classes).
     """
     windows = SlidingWindow(window, hop, predictor.sample_rate).split(blocks)
     while batch := list(islice(windows, batch_size)):
-        yield spans_of(batch), predictor.probabilities([to_float(window.samples) for window in batch], batch_size)
+        yield join_steps(window_steps(predictor, batch, batch_size))
 
 
-def spans_of(windows: Iterable[Window]) -> Array:
-    """Start and end of each window's span in s, float64 (windows, 2)."""
-    return np.array([(window.start, window.end) for window in windows])
+Steps = tuple[Array, Array]  # spans in s, float64 (steps, 2), and probabilities, float64 (steps, classes)
+
+
+def window_steps(predictor: Predictor, windows: Sequence[Window], batch_size: int) -> list[Steps]:
+    """Classifies windows: each is one step; if the classifier answers for frames, the frames in its span are."""
+    if not predictor.has_frames:
+        return whole_steps(predictor.probabilities, windows, batch_size)
+    answers = predictor.frames([to_float(window.samples) for window in windows], batch_size)
+    return [_frames_in_span(window, *frames) for window, frames in zip(windows, answers, strict=True)]
+
+
+def whole_steps(
+    function: Callable[[Sequence[Chunk], int], Array], windows: Sequence[Window], batch_size: int
+) -> list[Steps]:
+    """Applies a function such as `Predictor.probabilities` to the samples of windows, each of which is one step."""
+    outputs = function([to_float(window.samples) for window in windows], batch_size)
+    return [(np.array([[window.start, window.end]]), row[None]) for window, row in zip(windows, outputs, strict=True)]
+
+
+def join_steps(steps: Iterable[Steps]) -> Steps:
+    """Joins the steps of consecutive windows."""
+    spans, probabilities = zip(*steps, strict=True)
+    return np.concatenate(spans), np.concatenate(probabilities)
+
+
+def _frames_in_span(window: Window, centers: Array, probabilities: Array) -> Steps:
+    """The frames whose center is in the span of a window, or the next one; they divide the span midway between them."""
+    centers = centers + window.position
+    inside = (window.start <= centers) & (centers < window.end)
+    if not inside.any():
+        inside[np.abs(centers - (window.start + window.end) / 2).argmin()] = True
+    centers = centers[inside]
+    edges = np.array([window.start, *(centers[1:] + centers[:-1]) / 2, window.end])
+    return np.stack([edges[:-1], edges[1:]], 1), probabilities[inside]
 
 
 class SlidingWindow:
@@ -94,7 +127,8 @@ class SlidingWindow:
         last = self.buffer[-self.size :]
         windows = self._add(end - len(last), last) if is_incomplete else []
         if self.pending is not None:
-            windows.append(Window(self.span_start, end / self.sample_rate, self.pending[1]))
+            start, samples = self.pending
+            windows.append(Window(self.span_start, end / self.sample_rate, samples, start / self.sample_rate))
             self.pending = None
         return windows
 
@@ -103,6 +137,7 @@ class SlidingWindow:
         before, self.pending = self.pending, (start, samples)
         if before is None:
             return []
-        window = Window(self.span_start, (before[0] + start + self.size) / 2 / self.sample_rate, before[1])
+        end = (before[0] + start + self.size) / 2 / self.sample_rate
+        window = Window(self.span_start, end, before[1], before[0] / self.sample_rate)
         self.span_start = window.end
         return [window]

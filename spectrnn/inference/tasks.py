@@ -12,7 +12,7 @@ from spectrnn.data.labels import SEPARATOR
 from spectrnn.detection.events import Array, Event, MovingAverage
 from spectrnn.detection.settings import DetectionSettings
 from spectrnn.inference.predictor import Chunk, LogitMean, Prediction, Predictor, split_into_chunks
-from spectrnn.inference.sliding_window import SlidingWindow, Window
+from spectrnn.inference.sliding_window import SlidingWindow, Steps, Window, whole_steps, window_steps
 
 
 class ClipPrediction(NamedTuple):
@@ -70,11 +70,14 @@ class ClipTask:
 
     def __init__(self, predictor: Predictor, thresholds: Array | None, top_k: int | None = None) -> None:
         self.predictor, self.thresholds, self.top_k = predictor, thresholds, top_k
-        self.compute = predictor.probabilities
 
     def split(self, blocks: Iterable[Chunk]) -> Iterator[Window]:
         """Yields the parts of a recording, given as blocks int16 (samples,)."""
         return split_into_parts(self.predictor, blocks)
+
+    def steps(self, windows: Sequence[Window], batch_size: int) -> list[Steps]:
+        """Classifies the parts; each is one step."""
+        return whole_steps(self.predictor.probabilities, windows, batch_size)
 
     def aggregator(self) -> Aggregator:
         """Returns an aggregator for the next recording."""
@@ -90,7 +93,7 @@ def split_into_parts(predictor: Predictor, blocks: Iterable[Chunk]) -> Iterator[
     start = 0.0
     for chunk in split_into_chunks(blocks, size):
         end = start + len(chunk) / rate
-        yield Window(start, end, chunk)
+        yield Window(start, end, chunk, start)
         start = end
 
 
@@ -121,8 +124,8 @@ class DetectionTask:
     """
 
     def __init__(self, predictor: Predictor, settings: DetectionSettings) -> None:
-        self.labels, self.sample_rate, self.settings = predictor.labels, predictor.sample_rate, settings
-        self.compute = predictor.probabilities
+        self.predictor, self.settings = predictor, settings
+        self.labels, self.sample_rate = predictor.labels, predictor.sample_rate
 
     def split(self, blocks: Iterable[Chunk]) -> Iterator[Window | Marker]:
         """Yields the windows of a recording, given as blocks int16 (samples,), and a flush marker after each block."""
@@ -131,6 +134,10 @@ class DetectionTask:
             yield from windows.push(block)
             yield Marker.FLUSH
         yield from windows.finish()
+
+    def steps(self, windows: Sequence[Window], batch_size: int) -> list[Steps]:
+        """Classifies windows, or the frames in them; see `window_steps`."""
+        return window_steps(self.predictor, windows, batch_size)
 
     def aggregator(self) -> Aggregator:
         """Returns an aggregator for the next recording."""
@@ -150,12 +157,16 @@ class ClipEmbeddingTask:
     """
 
     def __init__(self, predictor: Predictor) -> None:
-        self.predictor, self.compute = predictor, predictor.embeddings
+        self.predictor = predictor
         self.settings: dict[str, float | None] = {"window": None, "hop": None}
 
     def split(self, blocks: Iterable[Chunk]) -> Iterator[Window]:
         """Yields the parts of a recording, given as blocks int16 (samples,)."""
         return split_into_parts(self.predictor, blocks)
+
+    def steps(self, windows: Sequence[Window], batch_size: int) -> list[Steps]:
+        """Computes the embeddings of windows; each is one step."""
+        return whole_steps(self.predictor.embeddings, windows, batch_size)
 
     def aggregator(self) -> Aggregator:
         """Returns an aggregator for the next recording."""
@@ -191,13 +202,17 @@ class WindowEmbeddingTask:
     """
 
     def __init__(self, predictor: Predictor, window: float, hop: float) -> None:
-        self.compute, self.sample_rate = predictor.embeddings, predictor.sample_rate
+        self.predictor, self.sample_rate = predictor, predictor.sample_rate
         self.settings: dict[str, float | None] = {"window": window, "hop": hop}
         self.window, self.hop = window, hop
 
     def split(self, blocks: Iterable[Chunk]) -> Iterator[Window]:
         """Yields the windows of a recording, given as blocks int16 (samples,)."""
         return self._windows().split(blocks)
+
+    def steps(self, windows: Sequence[Window], batch_size: int) -> list[Steps]:
+        """Computes the embeddings of windows; each is one step."""
+        return whole_steps(self.predictor.embeddings, windows, batch_size)
 
     def aggregator(self) -> Aggregator:
         """Returns an aggregator for the next recording."""

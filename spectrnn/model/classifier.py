@@ -2,16 +2,18 @@
 
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from spectrnn.config.instantiate import instantiate
-from spectrnn.config.types import Fraction, PositiveInt
+from spectrnn.config.types import Fraction, PositiveFloat, PositiveInt
+from spectrnn.data.batches import ClipEvents
 from spectrnn.errors import UserError
 from spectrnn.frontend.augmentation import Augmentations
 from spectrnn.frontend.features import Features
+from spectrnn.frontend.masking import length_mask
 from spectrnn.frontend.normalization import Normalization
 from spectrnn.model.pooling import Pooling
 from spectrnn.model.rnn import Encoder
@@ -27,10 +29,56 @@ class Head(nn.Sequential):
         input_size: Size of the pooled vector.
         num_classes: Number of classes.
         dropout: Probability of an input to be dropped during training.
+
+    Attributes:
+        has_frames: Whether there are logits of frames, too.
     """
+
+    has_frames = False
 
     def __init__(self, input_size: PositiveInt, num_classes: PositiveInt, dropout: Fraction) -> None:
         super().__init__(nn.Dropout(dropout), nn.Linear(input_size, num_classes))
+
+    def frames(self, states: Tensor) -> Tensor:
+        """Hidden states (batch, frames', size) -> logits of frames (batch, frames', classes), if it has them."""
+        raise NotImplementedError
+
+
+class FrameHead(Head):
+    """A head that answers for each frame, too, by the same layer: a pooled vector is like the state of a frame.
+
+    So labels of clips without times train it through the pooling, and those with times directly.
+
+    Source: Kong et al., "Sound event detection of weakly labelled data with CNN-Transformer and automatic threshold
+    optimization", 2020.
+
+    Args:
+        input_size: Size of the pooled vector.
+        state_size: Size of a hidden state.
+        num_classes: Number of classes.
+        dropout: Probability of an input to be dropped during training.
+        frame_loss_weight: Weight of the loss of frames, which is added to that of clips.
+    """
+
+    has_frames = True
+
+    def __init__(
+        self,
+        input_size: PositiveInt,
+        state_size: PositiveInt,
+        num_classes: PositiveInt,
+        dropout: Fraction,
+        frame_loss_weight: PositiveFloat,
+    ) -> None:
+        super().__init__(input_size, num_classes, dropout)
+        if input_size != state_size:
+            pooled = f"the pooling returns {input_size} values, and the model {state_size} per frame"
+            raise UserError(f"head=frames: {pooled}; pooling=attention, mean, max and last return as many")
+        self.frame_loss_weight = frame_loss_weight
+
+    def frames(self, states: Tensor) -> Tensor:
+        """Hidden states (batch, frames', size) -> logits (batch, frames', classes)."""
+        return self(states)
 
 
 # The stages of a classifier in the order of the data flow: config key -> interface.
@@ -66,6 +114,7 @@ class Activations(NamedTuple):
         pooled: Pooled vector, (batch, pooled).
         logits: Logits, (batch, classes).
         attention: Attention weights of the pooling, (batch, heads, frames'); None for a pooling without attention.
+        frame_logits: Logits of frames, (batch, frames', classes), undefined after a clip's end; None without.
     """
 
     features: Tensor
@@ -75,6 +124,7 @@ class Activations(NamedTuple):
     pooled: Tensor
     logits: Tensor
     attention: Tensor | None
+    frame_logits: Tensor | None
 
 
 class StageSummary(NamedTuple):
@@ -114,7 +164,7 @@ def build_stages(
     encoder = stage("model", input_size=bins)
     size, num_directions = getattr(encoder, "output_size", None), getattr(encoder, "num_directions", None)
     pooling = stage("pooling", input_size=size, num_directions=num_directions)
-    head = stage("head", input_size=getattr(pooling, "output_size", None), num_classes=num_classes)
+    head = stage("head", input_size=getattr(pooling, "output_size", None), state_size=size, num_classes=num_classes)
     return Stages(features, normalization, encoder, pooling, head, stage("task", num_classes=num_classes))
 
 
@@ -160,6 +210,11 @@ class Classifier(nn.Module):
         return self.temperature[None]
 
     @property
+    def has_frames(self) -> bool:
+        """Whether it answers for each frame, too."""
+        return getattr(self.head, "has_frames", False)
+
+    @property
     def sample_rate(self) -> int:
         """Sample rate of the waveforms in Hz."""
         return self.features.sample_rate
@@ -181,11 +236,39 @@ class Classifier(nn.Module):
         features, feature_lengths = self.frontend(waveform, lengths)
         states, state_lengths = self.encoder(features, feature_lengths)
         pooled, attention = self.pooling.attend(states, state_lengths)
-        return Activations(features, feature_lengths, states, state_lengths, pooled, self.head(pooled), attention)
+        logits, frame_logits = self.head(pooled), cast(Head, self.head).frames(states) if self.has_frames else None
+        return Activations(features, feature_lengths, states, state_lengths, pooled, logits, attention, frame_logits)
+
+    def frame_centers(self, count: int) -> Tensor:
+        """Centers of the first frames of the encoder's output in samples from the start of a clip, float32 (count,)."""
+        frames = torch.arange(count, device=self.temperature.device, dtype=torch.float32)
+        return frames * (self.encoder.time_stride * self.features.hop_size) + self.features.window_size / 2
+
+    def frame_loss(self, frame_logits: Tensor, lengths: Tensor, events: ClipEvents) -> Tensor:
+        """Computes the weighted loss () of the frames of which it is known what sounds.
+
+        Args:
+            frame_logits: Logits of frames, (batch, frames', classes).
+            lengths: Number of valid frames per clip, (batch,).
+            events: Events of the clips.
+        """
+        count = frame_logits.shape[1]
+        targets, known = events.targets(self.frame_centers(count), len(self.labels))
+        loss = self.task.frame_loss(frame_logits, targets, known & length_mask(lengths, count))
+        return loss * cast(FrameHead, self.head).frame_loss_weight
 
     def probabilities(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """Waveform (batch, samples), lengths (batch,) -> calibrated float32 probabilities (batch, classes)."""
         return self.task.probabilities(self(waveform, lengths), self.temperature)
+
+    def frame_probabilities(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Waveform (batch, samples), lengths (batch,) -> probabilities (batch, frames', classes), frames per clip.
+
+        They are not calibrated, as the temperature is that of clips.
+        """
+        x = self.trace(waveform, lengths)
+        assert x.frame_logits is not None
+        return self.task.probabilities(x.frame_logits), x.state_lengths
 
     def frontend(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Waveform (batch, samples), lengths (batch,) -> normalized features (batch, frames, bins), lengths (batch,).

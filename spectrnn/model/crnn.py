@@ -1,6 +1,7 @@
 """CNN + RNN encoders: convolutions that downsample time, independently of padding, followed by recurrent layers."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -78,10 +79,11 @@ class MaskedBatchNormReLU(nn.Module):
 class ConvEncoder(Encoder):
     """Base class of CNN + RNN encoders: blocks of convolutions, then recurrent layers."""
 
-    def __init__(self, blocks: Iterable[ConvBlock], rnn: RNNEncoder) -> None:
+    def __init__(self, blocks: Sequence[ConvBlock], rnn: RNNEncoder) -> None:
         super().__init__()
         self.blocks, self.rnn = nn.ModuleList(blocks), rnn
         self.output_size, self.num_directions = rnn.output_size, rnn.num_directions
+        self.time_stride = math.prod(block.stride for block in blocks)
         lookahead = "its convolutions need later frames; model=gru and model=lstm do not"
         self.streaming_issues = {"": lookahead, **rnn.streaming_issues}
 

@@ -11,7 +11,7 @@ from spectrnn.errors import UserError
 from spectrnn.frontend.features import Features
 from spectrnn.frontend.normalization import Normalization
 from spectrnn.frontend.streaming import StreamingModule, StreamState
-from spectrnn.model.classifier import Classifier, Stages
+from spectrnn.model.classifier import Classifier, Head, Stages
 from spectrnn.model.header import MAX_MEMBERS
 from spectrnn.model.pooling import Pooling
 from spectrnn.model.rnn import Encoder
@@ -111,6 +111,7 @@ class _Encoders(_SideBySide[Encoder], Encoder):
     def __init__(self, members: Sequence[Encoder]) -> None:
         super().__init__(members)
         self.output_size = sum(member.output_size for member in members)
+        self.time_stride = members[0].time_stride
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, frames, members * bins), lengths (batch,) -> (batch, frames', output_size), lengths' (batch,)."""
@@ -158,6 +159,7 @@ class _Heads(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(members)
         self._task = (task,)  # not as a module, whose weights would be saved twice
+        self.has_frames = getattr(members[0], "has_frames", False)
         self.register_buffer("temperatures", temperatures)
 
     def forward(self, pooled: Tensor) -> Tensor:
@@ -165,6 +167,13 @@ class _Heads(nn.Module):
         parts = zip(self.members, pooled.chunk(len(self.members), -1), self.temperatures, strict=True)
         (task,) = self._task
         probabilities = [task.probabilities(member(part), temperature) for member, part, temperature in parts]
+        return task.logits(torch.stack(probabilities).mean(0))
+
+    def frames(self, states: Tensor) -> Tensor:
+        """See `Head.frames`; (batch, frames', members * size) -> (batch, frames', classes)."""
+        (task,) = self._task
+        parts = zip(self.members, states.chunk(len(self.members), -1), strict=True)
+        probabilities = [task.probabilities(cast(Head, member).frames(part)) for member, part in parts]
         return task.logits(torch.stack(probabilities).mean(0))
 
 

@@ -19,10 +19,12 @@ class Encoder(StreamingModule, ABC):
     Attributes:
         output_size: Size of a hidden state, all directions together; set by the subclass.
         num_directions: 2 if the second half of a hidden state is from the backward direction, else 1.
+        time_stride: Number of frames from the center of a hidden state to that of the next one.
     """
 
     output_size: int
     num_directions: int = 1
+    time_stride: int = 1
 
     @abstractmethod
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

@@ -58,6 +58,16 @@ class Task(nn.Module, ABC):
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Computes the mean loss () of logits (batch, classes) and encoded targets (batch, classes)."""
 
+    def frame_loss(self, logits: Tensor, targets: Tensor, known: Tensor) -> Tensor:
+        """Computes the mean loss () of frames: logits and targets (batch, frames, classes), of which some are known.
+
+        Args:
+            logits: Logits of frames.
+            targets: Targets in [0, 1].
+            known: Frames that count, bool (batch, frames).
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def correct(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Returns which clips are classified correctly, bool (batch,), from logits and encoded targets."""
@@ -215,6 +225,14 @@ class MultiLabel(Task):
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Binary cross-entropy (), or focal loss, of logits and targets in [0, 1], (batch, classes)."""
+        return self._losses(logits, targets).mean()
+
+    def frame_loss(self, logits: Tensor, targets: Tensor, known: Tensor) -> Tensor:
+        """Mean of the same losses over known frames, 0 if there are none; see `Task.frame_loss`."""
+        losses = self._losses(logits, targets).mean(2)
+        return losses.masked_fill(~known, 0).sum() / known.sum().clamp(min=1)
+
+    def _losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         logits = logits.float()
         if self.unite_mixed:
             targets = targets.ceil()
@@ -224,7 +242,7 @@ class MultiLabel(Task):
         )
         if self.focal_gamma:
             losses = losses * (smooth - logits.sigmoid()).abs() ** self.focal_gamma
-        return losses.mean()
+        return losses
 
     def correct(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Whether exactly the classes of the targets are detected: (batch, classes) -> bool (batch,)."""

@@ -117,10 +117,11 @@ class RunLogger:
         """
         if not self.started:
             return
-        original = Batch(*(tensor[:_NUM_CLIPS] for tensor in batch))
+        waveform, lengths, targets, rows, weights = (tensor[:_NUM_CLIPS] for tensor in batch[:5])
+        original = Batch(waveform, lengths, targets, rows, weights)
         training = classifier.training
-        targets = classifier.task.encode(original.targets)
-        augmented = classifier.train().augment.waveform(original._replace(targets=targets))
+        encoded = original._replace(targets=classifier.task.encode(targets))
+        augmented = classifier.train().augment.waveform(encoded)
         after = _per_clip(*classifier.frontend(augmented.waveform, augmented.lengths))
         before = _per_clip(*classifier.eval().frontend(original.waveform, original.lengths))
         classifier.train(training)

@@ -20,6 +20,7 @@ from spectrnn.config.instantiate import (
 from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.config.types import NonNegativeInt, NumFolds, PositiveFraction, PositiveInt
 from spectrnn.data.clips import DataSource
+from spectrnn.data.labels import ONE_LABEL
 from spectrnn.devices import autocast_dtype, pick_device
 from spectrnn.errors import ErrorCollector, UserError
 from spectrnn.evaluation.metrics import Metric, metrics_of
@@ -134,6 +135,8 @@ def preflight(config: DictConfig) -> RunComponents:
     device, precision = _pick_device(nodes, errors)
     _check_sample_rates(nodes, errors)
     _check_max_seconds(nodes, stages, errors)
+    if getattr(stages.head, "has_frames", False) and stages.task and stages.task.label_format is ONE_LABEL:
+        errors.add("head=frames: several classes, or none, sound in a frame; set task=multi_label")
     if trainer and stages.task and trainer.metric not in {"auto", *(known := metrics_of(stages.task, metrics))}:
         is_option = (CONFIG_DIR / "metrics" / f"{trainer.metric}.yaml").is_file()
         remedy = f"metrics=[{trainer.metric}] adds it" if is_option else unknown_name(trainer.metric, known)

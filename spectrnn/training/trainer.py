@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
@@ -147,10 +147,10 @@ class Trainer:
         elif config.average_last is not None:
             self.average = LastEpochsAverage(classifier, config.average_last)
         self.freezing = freezing
-        self.model: nn.Module = classifier
+        self.model: nn.Module = _Traced(classifier)
         if distributed.world_size() > 1:
             has_unused = bool(freezing.stages)  # as it awaits the gradients of all parameters, frozen ones too
-            self.model = DistributedDataParallel(classifier, broadcast_buffers=False, find_unused_parameters=has_unused)
+            self.model = DistributedDataParallel(self.model, broadcast_buffers=False, find_unused_parameters=has_unused)
         self.epoch, self.batches_done, self.meter = 0, 0, Meter(self.device)
         self.best, self.lowest_loss, self.epochs_without_improvement = [-math.inf, -math.inf], math.inf, 0
         self.stop_epoch: int | None = None
@@ -275,8 +275,10 @@ class Trainer:
         with self.model.no_sync() if parallel and not is_update else nullcontext():  # type: ignore[operator]
             batch = self.classifier.augment.waveform(batch._replace(targets=task.encode(batch.targets)))
             with torch.autocast(self.device.type, self.precision) if self.precision else nullcontext():
-                logits = self.model(batch.waveform, batch.lengths)
+                logits, frame_logits, frame_lengths = self.model(batch.waveform, batch.lengths)
             loss = task.loss(logits, batch.targets)
+            if frame_logits is not None and batch.events is not None:
+                loss = loss + self.classifier.frame_loss(frame_logits, frame_lengths, batch.events)
             # Testing for finite values synchronizes with a GPU, so only skipping does; all processes skip together.
             used = not may_skip or bool(distributed.all_reduce_sum(loss.detach()).isfinite())
             if used:
@@ -451,6 +453,19 @@ class Trainer:
 
     def _dataset_identity(self) -> dict[str, Any]:
         return {"labels": self.dataset.labels, "splits": self.dataset.split_checksums}
+
+
+class _Traced(nn.Module):
+    """What the loss is computed from, as the forward pass of one module, for several processes."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Returns logits of clips (batch, classes), of frames (batch, frames', classes), and numbers of frames."""
+        x = self.classifier.trace(waveform, lengths)
+        return x.logits, x.frame_logits, x.state_lengths
 
 
 def seed_generators(device: torch.device, *position: int) -> None:

@@ -2,7 +2,9 @@
 
 import csv
 import importlib.util
+import json
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,8 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file
+
+from spectrnn.training.trainer import Trainer
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "soundscapes.py"
 RATE = 8000
@@ -57,6 +61,48 @@ def test_all_formats_train_to_the_same_weights(spectrnn, overrides, soundscapes)
     (table.parent / "fewer.csv").write_text("\n".join(rows[:-1]) + "\n")
     fewer = f"data.annotations={table.parent / 'fewer.csv'}"
     assert not same(raven, weights(spectrnn, "other-run", *overrides, f"data.root={root}", fewer))
+
+
+def test_events_are_detected_from_frames(spectrnn, overrides, soundscapes, tmp_path, monkeypatch):
+    """A run that was interrupted and resumed has the same weights, and its frames give the events of tones."""
+    root = f"data.root={soundscapes / 'csv'}"
+    augment = "augment=[trim,shift,speed,stretch,mixup]"
+    own = (*overrides, root, f"data.annotations={soundscapes / 'csv' / 'events.csv'}", "head=frames", augment)
+    own = (*own, "data.unannotated=unknown", "trainer.batch_size=8", "trainer.log_every_n_steps=1", "trainer.epochs=2")
+    whole = weights(spectrnn, "whole", *own)
+    step, steps = Trainer.train_step, []
+
+    def interrupted(trainer, batch):
+        steps.append(batch.events)
+        if len(steps) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return step(trainer, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", interrupted)
+        assert spectrnn("train", *own, "hydra.run.dir=run").code == 143
+    assert all(events is not None for events in steps)
+    assert spectrnn("train", "resume=run").code == 0
+    assert same(whole, load_file("run/model.safetensors"))
+
+    weights(spectrnn, "run8", *own, "data.unannotated=quiet", "augment=[]", "trainer.epochs=12", "optimizer.lr=0.02")
+    table = soundscapes / "csv" / "events.csv"
+    outcome = spectrnn("eval-events", table, "run=run8", "window=1", "format=json", "batch_size=16")
+    assert outcome.code == 0, outcome.err
+    result = json.loads(outcome.out)
+    assert result["micro"]["f1"] > 0.9
+    assert result["intersection"]["micro"]["f1"] > 0.9
+    assert (result["intersection"]["dtc"], result["intersection"]["gtc"]) == (0.7, 0.7)
+    recording = soundscapes / "csv" / "recording00.wav"
+    events = spectrnn("predict", recording, "run=run8", "window=1").out.splitlines()[1:]
+    durations = [float(end) - float(start) for _, start, end, *_ in csv.reader(events)]
+    assert np.median(durations) == pytest.approx(1 / 3, abs=0.05)  # the tones, not windows
+    assert spectrnn("predict", recording, "run=run8").code == 0  # the recording as one clip
+
+
+def test_frames_need_several_labels(spectrnn, tiny, tones):
+    message = "head=frames: several classes, or none, sound in a frame; set task=multi_label"
+    assert spectrnn("train", *tiny, f"data.root={tones}", "head=frames").error() == f"spectrnn: {message}"
 
 
 def test_events_of_predict_are_annotations_once_they_are_corrected(spectrnn, overrides, soundscapes, tmp_path):

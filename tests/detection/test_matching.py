@@ -7,7 +7,7 @@ import pytest
 
 from spectrnn.detection.annotations import Annotation
 from spectrnn.detection.events import Event
-from spectrnn.detection.matching import match_events, maximum_matching, scores
+from spectrnn.detection.matching import match_events, match_intersections, maximum_matching, scores
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,19 @@ def test_counts_of_a_recording():
     assert sorted(true for true, _ in pairs) == [0, 1]
     found = scores(np.array([len(true), len(detected), len(pairs)]))
     assert found == {"events": 4, "detected": 4, "correct": 2, "precision": 0.5, "recall": 0.5, "f1": 0.5}
+
+
+def test_events_are_detected_by_what_they_have_in_common():
+    """Two detections share an event, one contains two events, one is half outside, and one is of another class."""
+    true = [Annotation(0, 10, "a"), Annotation(20, 24, "a"), Annotation(25, 29, "a"), Annotation(40, 44, "a")]
+    detected = [Event(0, 4, "a", 1), Event(6, 10, "a", 1), Event(20, 29, "a", 1), Event(42, 46, "a", 1)]
+    detected.append(Event(40, 44, "b", 1))
+    assert match_intersections(true, detected, 0.7, 0.7) == ([0, 1, 2], [3, 4])
+    assert match_intersections(true, detected, 0.9, 0.7) == ([0], [2, 3, 4])  # 8 of 9 s are in true events
+    assert match_intersections(true, detected, 0.5, 0.5) == ([0, 1, 2, 3], [4])
+    assert match_intersections(true, detected, 0.7, 0.9) == ([1, 2], [3, 4])
+    assert match_intersections([], detected[:1], 0.7, 0.7) == ([], [0])
+    assert match_intersections(true[:1], [], 0.7, 0.7) == ([], [])
 
 
 def test_undefined_scores_are_none():

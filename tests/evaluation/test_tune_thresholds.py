@@ -51,6 +51,7 @@ class LoudnessPredictor:
     """Predicts the loudness of windows at 100 Hz: loud, quiet or silent."""
 
     sample_rate, window, labels = 100, 100, ["loud", "quiet", "silent"]
+    has_frames, step_thresholds = False, None
     classifier = SimpleNamespace(task=SingleLabel(3, label_smoothing=0.0, class_weights="none"))
 
     def probabilities(self, waveforms, batch_size):

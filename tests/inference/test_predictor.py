@@ -41,7 +41,7 @@ def test_groups_after_the_end_of_a_recording_are_independent_of_earlier_ones():
     items = [
         item
         for name, count in enumerate(lengths)
-        for item in [*[(str(name), Window(0, 1, np.zeros(10)))] * count, (str(name), Marker.END)]
+        for item in [*[(str(name), Window(0, 1, np.zeros(10), 0))] * count, (str(name), Marker.END)]
     ]
     groups = list(group_windows(items, 8, 1e9))
     assert [item for group in groups for item in group] == items

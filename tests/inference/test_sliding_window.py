@@ -9,7 +9,7 @@ from spectrnn.inference.sliding_window import SlidingWindow, sliding_window_pred
 class MeanPredictor:
     """Predictor whose first probability is the mean of a window, and the second one its length."""
 
-    sample_rate = 10
+    sample_rate, has_frames = 10, False
 
     def probabilities(self, waveforms, batch_size):
         assert len(waveforms) <= batch_size

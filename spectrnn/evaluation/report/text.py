@@ -122,6 +122,13 @@ def events_report(result: Mapping[str, Any]) -> str:
         ]
         for label, row in named.items()
     ]
+    by_intersection = result["intersection"]
+    criteria = [f"{100 * by_intersection[name]:g} %" for name in ("dtc", "gtc")]
+    means = [f"{by_intersection[name]['f1']:.3f}" for name in ("micro", "macro")]
+    intersection = f"F1 by intersection of {criteria[0]} and {criteria[1]}: {means[0]}, mean of classes {means[1]}"
+    if "psds" in result:
+        rate = result["psds"]["max_efpr"]
+        intersection += f"\nPSDS, up to {rate:g} false positives per hour: {result['psds']['score']:.3f}"
     within = f"{result['collar']:g} s"
     ends = "their ends are not compared"
     if result["end_fraction"] is not None:
@@ -129,7 +136,7 @@ def events_report(result: Mapping[str, Any]) -> str:
     return (
         f"events in {counted(result['recordings'], 'recording')}, {result['hours']:.2f} h\n\n"
         + format_table(["class", "precision", "recall", "F1", "events", "detected", "correct"], rows)
-        + f"\n{note}\ncorrect: starts within {within}; {ends}"
+        + f"\n{note}\ncorrect: starts within {within}; {ends}\n{intersection}"
     )
 
 
