@@ -130,7 +130,7 @@ def _cut(out: Path, embeddings: Embeddings, chosen: Candidates, predictor: Predi
 @torch.inference_mode()
 def _media(predictor: Predictor, path: Path) -> tuple[dict[str, str], float]:
     """Returns ``audio`` and ``spectrogram`` of a file as data URLs, and its length in s."""
-    rate, features = predictor.sample_rate, predictor.classifier.features
+    rate, features = predictor.sample_rate, predictor.classifier.features.picture
     samples = to_float(load_audio(path, rate))
     mel = features.log_mel(torch.from_numpy(samples)[None].to(predictor.device))
     frames, seconds = int(features.num_frames(torch.tensor(len(samples)))), len(samples) / rate
@@ -160,7 +160,7 @@ def _write_page(out: Path, clips: list[ReviewClip], predictor: Predictor, model:
         "has_sets": has_sets,
         "table": TABLE,
         "base": os.path.join(os.path.abspath(out), ""),
-        "frequencies": [round(hertz, 1) for hertz in predictor.classifier.features.center_frequencies.tolist()],
+        "frequencies": [round(hertz, 1) for hertz in predictor.classifier.features.picture.center_frequencies.tolist()],
         "clips": [_page_row(clip) for clip in clips],
         "imprint": f"spectrnn {__version__}. {' → '.join(predictor.classifier.architecture)}",
     }

@@ -8,6 +8,8 @@ from spectrnn.detection.annotations import Annotation
 from spectrnn.detection.events import Array
 from spectrnn.errors import UserError
 
+_INSTALL = "pip install sed-scores-eval-np2 'setuptools<81' 'pandas<3'"  # not an extra: it fits no later ones
+
 
 def require_package() -> Any:
     """Imports the package.
@@ -19,7 +21,7 @@ def require_package() -> Any:
         return importlib.import_module("sed_scores_eval")
     except Exception as error:  # old packages that it imports fail in many ways
         needs = f"needs the package sed_scores_eval ({type(error).__name__}: {error})"
-        raise UserError(f"psds=true: {needs}; pip install 'spectrnn[psds]'") from error
+        raise UserError(f"psds=true: {needs}; {_INSTALL}") from error
 
 
 def psds(

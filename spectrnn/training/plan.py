@@ -90,9 +90,8 @@ def plan_training(run: RunComponents, dataset: Dataset) -> TrainingPlan:
         batch_size = automatic_batch_size(clips, run.device.type == "cuda")
     if epochs == "auto":
         if config.steps is None:
-            epochs = automatic_epochs(clips)
-            if run.config["init"]:
-                epochs = max(round(_WARM_START * epochs), _MIN_EPOCHS)
+            fraction = _WARM_START if run.config["init"] else 1
+            epochs = max(round(fraction * automatic_epochs(clips)), _MIN_EPOCHS)
         else:
             num_batches = len(dataset.batches("train", batch_size, run.device, run.config["seed"]))
             epochs = -(-config.steps // -(-num_batches // config.grad_accum_steps))

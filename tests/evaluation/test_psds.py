@@ -30,6 +30,6 @@ def test_score_of_two_classes():
 def test_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sed_scores_eval", None)
     with pytest.raises(
-        UserError, match=r"^psds=true: needs the package sed_scores_eval .*; pip install 'spectrnn\[psds\]'$"
+        UserError, match=r"^psds=true: needs the package sed_scores_eval .*; pip install sed-scores-eval-np2 "
     ):
         require_package()
