@@ -28,7 +28,7 @@ from spectrnn.detection.settings import DetectionConfig, DetectionSettings
 from spectrnn.evaluation.evaluate import compute_metrics, predict_batches
 from spectrnn.evaluation.metrics import metrics_of
 from spectrnn.evaluation.predictions import Predictions
-from spectrnn.evaluation.report.media import audio_data_url, spectrogram_png
+from spectrnn.evaluation.report.media import render_waveform
 from spectrnn.evaluation.report.text import text_report
 from spectrnn.inference import predictor
 from spectrnn.inference.pipeline import (
@@ -317,16 +317,9 @@ class Model:
 
     def _media(self, recording: str | Waveform) -> dict[str, str]:
         """Returns ``audio`` and ``spectrogram`` of a recording as data URLs."""
-        rate, features = self.sample_rate, self._predictor.classifier.features
+        rate = self.sample_rate
         samples = to_float(load_audio(recording, rate)) if isinstance(recording, str) else recording.resampled(rate)
-        with torch.inference_mode():
-            waveform = torch.from_numpy(samples)[None].to(self._predictor.device)
-            mel = features.log_mel(waveform)
-        frames = int(features.num_frames(torch.tensor(len(samples))))
-        return {
-            "audio": audio_data_url(samples, rate),
-            "spectrogram": spectrogram_png(mel[0, :frames].cpu().numpy()),
-        }
+        return render_waveform(self._predictor.classifier, samples)
 
 
 @dataclass(kw_only=True)
