@@ -6,7 +6,7 @@ import shutil
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 _BIDIRECTIONAL = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}  # reverse the text around them
@@ -82,6 +82,16 @@ def wrapped(text: str, stream: TextIO, keeps_commands: bool = True) -> str:
         )
         lines += wrapper.wrap(line)
     return "\n".join(lines)
+
+
+def format_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Formats a table as text: the first column is aligned to the left, the others to the right."""
+    table = [head, *rows]
+    first, *widths = (max(map(len, column)) for column in zip(*table, strict=True))
+    return "\n".join(
+        "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], widths, strict=True))])
+        for row in table
+    )
 
 
 def format_seconds(seconds: float) -> str:

@@ -29,7 +29,7 @@ from spectrnn.detection.settings import DetectionConfig, DetectionSettings
 from spectrnn.evaluation.evaluate import compute_metrics, predict_batches
 from spectrnn.evaluation.metrics import metrics_of
 from spectrnn.evaluation.predictions import Predictions
-from spectrnn.evaluation.report.media import audio_data_url, spectrogram_png
+from spectrnn.evaluation.report.media import render_waveform
 from spectrnn.evaluation.report.text import text_report
 from spectrnn.inference import predictor
 from spectrnn.inference.pipeline import (
@@ -345,16 +345,9 @@ class Model:
 
     def _media(self, recording: str | Waveform) -> dict[str, str]:
         """Returns ``audio`` and ``spectrogram`` of a recording as data URLs."""
-        rate, picture = self.sample_rate, self._predictor.classifier.features.picture
+        rate = self.sample_rate
         samples = to_float(load_audio(recording, rate)) if isinstance(recording, str) else recording.resampled(rate)
-        with torch.inference_mode():
-            waveform = torch.from_numpy(samples)[None].to(self._predictor.device)
-            mel = picture.log_mel(waveform)
-        frames = int(picture.num_frames(torch.tensor(len(samples))))
-        return {
-            "audio": audio_data_url(samples, rate),
-            "spectrogram": spectrogram_png(mel[0, :frames].cpu().numpy()),
-        }
+        return render_waveform(self._predictor.classifier, samples)
 
 
 @dataclass(kw_only=True)

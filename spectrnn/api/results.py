@@ -4,8 +4,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from spectrnn.detection.events import Event
-from spectrnn.evaluation.report.text import format_table
 from spectrnn.inference.predictor import Prediction
+from spectrnn.messages import format_table
 
 if TYPE_CHECKING:
     import pandas

@@ -12,6 +12,7 @@ from spectrnn.config.types import NonNegativeFloat
 from spectrnn.data.cache_entries import DECODED, OUTDATED, Entry, decoded_entries, format_size, other_entries, prune
 from spectrnn.errors import UserError
 from spectrnn.files import cache_folder
+from spectrnn.messages import format_table
 
 
 @dataclass(kw_only=True)
@@ -70,18 +71,14 @@ def format_entries(entries: Sequence[Entry], folder: Path) -> str:
     groups: dict[tuple[str, str, int | None], list[Entry]] = {}
     for entry in sorted(entries, key=lambda entry: entry.used, reverse=True):
         groups.setdefault((entry.kind, entry.source, entry.sample_rate), []).append(entry)
-    rows = [("kind", "recordings in", "clips", "Hz", "size", "last used")]
+    rows, sources = [], ["recordings in"]
     for (kind, source, rate), group in groups.items():
         clips = sum(entry.clips or 0 for entry in group)
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(group[0].used)) if group[0].used else ""
         size = format_size(sum(entry.size for entry in group))
-        rows.append((kind, source, f"{clips:,}" if clips else "", str(rate or ""), size, used))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(n) if 2 <= i <= 4 else cell.ljust(n) for i, (cell, n) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
+        rows.append((kind, f"{clips:,}" if clips else "", str(rate or ""), size, used))
+        sources.append(source)
+    table = format_table(["kind", "clips", "Hz", "size", "last used"], rows).splitlines()
+    lines = [f"{line}  {source}".rstrip() for line, source in zip(table, sources, strict=True)]  # paths may be long
     total = format_size(sum(entry.size for entry in entries))
     return "\n".join([*(lines if entries else []), f"{total} in {folder}"])

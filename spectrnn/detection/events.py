@@ -130,15 +130,19 @@ class EventDetector:
         """Processes a whole recording, spans and probabilities as for `push`.
 
         Returns:
-            Number of events, int64 (..., classes).
+            Number of events, int64 (..., classes). One of more than a minute counts once for each full minute, so that
+            a class that is always detected has many.
         """
         counts = np.zeros(self.onset.shape, np.int64)
         for spans, probabilities in windows:
             for classes, is_event in self._push(spans, probabilities):
-                counts[..., classes] += is_event
+                counts[..., classes] += self._numbers(classes, is_event)
         for classes, is_event in self._finish():
-            counts[..., classes] += is_event
+            counts[..., classes] += self._numbers(classes, is_event)
         return counts
+
+    def _numbers(self, classes: Array, is_event: Array) -> Array:
+        return is_event * np.maximum(1, (self.seconds - self.start[..., classes]) // 60).astype(np.int64)
 
     def _push(self, spans: Array, probabilities: Array) -> Iterator[tuple[Array, Array]]:
         self.spans.extend(map(tuple, spans.tolist()))

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
-import torch
 from omegaconf import DictConfig
 
 from spectrnn.config.instantiate import to_container, validate_kwargs
@@ -21,7 +20,7 @@ from spectrnn.embeddings.selection import Candidates, choose, most_uncertain
 from spectrnn.embeddings.table import Embeddings, open_embeddings
 from spectrnn.errors import UserError
 from spectrnn.evaluation.report.html import media_blocks, render_page
-from spectrnn.evaluation.report.media import audio_data_url, spectrogram_png
+from spectrnn.evaluation.report.media import render_waveform
 from spectrnn.files import atomic_write, reporting_write_errors
 from spectrnn.inference.predict import report_failures
 from spectrnn.inference.predictor import Predictor, load, model_hash, top_classes
@@ -120,22 +119,12 @@ def _cut(out: Path, embeddings: Embeddings, chosen: Candidates, predictor: Predi
         with atomic_write(out / path) as temporary:
             soundfile.write(temporary, load_audio(recording, rate, start, end), rate, format="WAV")
         predicted = predictor.detected(probabilities)
-        media, seconds = _media(predictor, out / path)
+        samples = to_float(load_audio(out / path, predictor.sample_rate))
+        media, seconds = render_waveform(predictor.classifier, samples), len(samples) / predictor.sample_rate
         clips.append(
             ReviewClip(path, recording, start, end, predicted, probabilities, float(uncertainty), media, seconds)
         )
     return clips
-
-
-@torch.inference_mode()
-def _media(predictor: Predictor, path: Path) -> tuple[dict[str, str], float]:
-    """Returns ``audio`` and ``spectrogram`` of a file as data URLs, and its length in s."""
-    rate, features = predictor.sample_rate, predictor.classifier.features.picture
-    samples = to_float(load_audio(path, rate))
-    mel = features.log_mel(torch.from_numpy(samples)[None].to(predictor.device))
-    frames, seconds = int(features.num_frames(torch.tensor(len(samples)))), len(samples) / rate
-    spectrogram = spectrogram_png(mel[0, :frames].numpy(force=True), seconds)
-    return {"audio": audio_data_url(samples, rate), "spectrogram": spectrogram}, seconds
 
 
 def _write_table(path: Path, clips: list[ReviewClip]) -> None:

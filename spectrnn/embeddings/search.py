@@ -15,11 +15,11 @@ from spectrnn.config.types import NonNegativeFloat, PositiveFloat, PositiveInt
 from spectrnn.data.audio import iter_blocks
 from spectrnn.embeddings.table import Embeddings, open_embeddings
 from spectrnn.errors import UserError
-from spectrnn.evaluation.report.text import format_table
 from spectrnn.inference.formats import csv_line, json_line
 from spectrnn.inference.pipeline import group_limits, group_windows, predict_groups, recording_items
 from spectrnn.inference.predictor import Predictor, load, model_hash
 from spectrnn.inference.tasks import ClipEmbeddingTask, Embedding
+from spectrnn.messages import format_table
 from spectrnn.runs import find_model
 
 Array = npt.NDArray[Any]

@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,15 @@ import torch
 from omegaconf import DictConfig
 
 from spectrnn.config.instantiate import to_container, validate_kwargs
-from spectrnn.config.types import HopSeconds, NonNegativeFloat, NumWindows, PositiveFraction, PositiveInt, WindowSeconds
+from spectrnn.config.types import (
+    HopSeconds,
+    NonNegativeFloat,
+    NumWindows,
+    PositiveFraction,
+    PositiveInt,
+    ReportMegabytes,
+    WindowSeconds,
+)
 from spectrnn.data.audio import FULL_SCALE, iter_blocks, open_audio
 from spectrnn.data.batches import BucketedBatches
 from spectrnn.data.clips import Clip
@@ -22,22 +31,35 @@ from spectrnn.detection.thresholds import TunedThresholds, WindowSettings
 from spectrnn.devices import reporting_out_of_memory
 from spectrnn.errors import ErrorCollector, UserError
 from spectrnn.evaluation.evaluate import open_model
+from spectrnn.evaluation.plots import optional_picture
+from spectrnn.evaluation.report.detection import PAGE, FalseAlarm, Miss, TunedDetection, write_page
 from spectrnn.evaluation.report.text import thresholds_report, write_thresholds
 from spectrnn.inference.pipeline import audio_paths
 from spectrnn.inference.predictor import Chunk, Predictor
 from spectrnn.inference.sliding_window import sliding_window_predict
-from spectrnn.messages import counted, preview
+from spectrnn.messages import counted, preview, printable
 from spectrnn.model import serialization
 from spectrnn.model.header import read_header
 from spectrnn.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
-# The closer to 1, the denser. None is below 0.5: there another class may be more probable, and recordings without
-# events cannot show how often the sounds of one class would be detected as another.
-CANDIDATE_THRESHOLDS = np.unique(np.append(1 / (1 + np.exp(-np.arange(0, 14, 0.05))), 1).round(6))
+_EXCLUSIVE = 0.0  # lowest logit of classes that exclude each other, see below
+_INDEPENDENT = -9.0  # of other classes, whose probabilities may all be low
 
 _LOW_RECALL = 0.5  # below which a class is warned about
+
+
+def candidate_thresholds(lowest: float) -> Array:
+    """Returns the thresholds that are tried, (thresholds,), rising; the closer to 0 or 1, the denser.
+
+    Of classes that exclude each other none is below 0.5: there another class may be more probable, and recordings
+    without events cannot show how often the sounds of one class would be detected as another.
+
+    Args:
+        lowest: Logit of the lowest one.
+    """
+    return np.unique(np.append(1 / (1 + np.exp(-np.arange(lowest, 14, 0.05))), 1).round(6))
 
 
 @dataclass(kw_only=True)
@@ -48,6 +70,7 @@ class TuneThresholdsConfig:
     run: str
     split: Literal["train", "val", "test", "all"]
     out: str | None
+    report_max_mb: ReportMegabytes
     batch_size: PositiveInt
     device: str
     trust: list[str]
@@ -63,7 +86,7 @@ class TuneThresholdsConfig:
 
 @reporting_out_of_memory("batch_size")
 def tune_thresholds(config: DictConfig) -> dict[str, Any]:
-    """Tunes the thresholds of a model, writes thresholds.json and thresholds.png, and changes the model file.
+    """Tunes the thresholds of a model, prints and writes the results and a page, and changes the model file.
 
     The model file is replaced by one with the same weights and the new thresholds, which predict and stream use.
 
@@ -87,7 +110,23 @@ def tune_thresholds(config: DictConfig) -> dict[str, Any]:
     folder = Path(config.out or model.path.parent / "thresholds").expanduser()
     write_thresholds(result, folder)
     model.dataset.list_skipped(folder)
-    log.info("%s\n\nthe results are in %s", thresholds_report(result), folder)
+    with optional_picture(PAGE):
+        write_page(
+            TunedDetection(
+                classifier=model.classifier,
+                model=model.path,
+                split=config.split,
+                result=result,
+                notes=[*model.notes, *tuner.warnings],
+                false_alarms=tuner.false_alarms(thresholds.as_array(tuner.labels)),
+                misses=tuner.misses,
+                clips=model.dataset.clips,
+            ),
+            folder / PAGE,
+            config.report_max_mb,
+        )
+    print(printable(thresholds_report(result)))
+    log.info("the results are in %s; %s has the false alarms and the misses to listen to", folder, folder / PAGE)
     serialization.save_thresholds(model.path, asdict(thresholds))
     log.info(
         "%s now contains these thresholds, which predict and stream use\n"
@@ -132,18 +171,25 @@ class ThresholdTuner:
         config: Target rate, recordings without events, and detection settings.
         predictor: Predictor of the classifier.
 
+    Attributes:
+        warnings: Sentences about the result, after `run`.
+        misses: Clips that are not detected at the chosen thresholds, after `run`.
+
     Raises:
         UserError: All errors in the detection settings and the recordings, one per line.
     """
 
     def __init__(self, config: TuneThresholdsConfig, predictor: Predictor) -> None:
         self.config, self.predictor, self.labels = config, predictor, predictor.labels
+        self.warnings: list[str] = []
+        self.misses: list[Miss] = []
+        self.thresholds = candidate_thresholds(_EXCLUSIVE if predictor.thresholds is None else _INDEPENDENT)
         errors = ErrorCollector()
         detection = DetectionConfig(
             window=config.window,
             hop=config.hop,
             smoothing_windows=config.smoothing_windows,
-            threshold=float(CANDIDATE_THRESHOLDS[0]),
+            threshold=float(self.thresholds[0]),
             offset_ratio=config.offset_ratio,
             min_event_seconds=config.min_event_seconds,
             background=config.background,
@@ -163,7 +209,11 @@ class ThresholdTuner:
                 errors.by_key[path] = f"negatives: {error}"
         errors.raise_if_any()
         self.is_event = np.isfinite(self.settings.thresholds)
-        self.candidates = np.where(self.is_event, CANDIDATE_THRESHOLDS[:, None], np.inf)  # (thresholds, classes)
+        self.candidates = np.where(self.is_event, self.thresholds[:, None], np.inf)  # (thresholds, classes)
+        # Of each recording, the position of the highest threshold at which each class is detected, (classes,), or -1.
+        self._highest: dict[str, Array] = {}
+        # Of each class, its clips: row, and whether it is detected, bool (thresholds,).
+        self._detected: dict[int, list[tuple[int, Array]]] = defaultdict(list)
 
     def run(self, batches: BucketedBatches) -> tuple[TunedThresholds, dict[str, Any]]:
         """Detects events in the recordings, and in each clip of a split embedded in silence, at all thresholds.
@@ -184,16 +234,17 @@ class ThresholdTuner:
         recall, confusion_rate = self._detection_rates(batches)
         allowed = self.config.max_false_alarms_per_hour * hours
         per_class: dict[str, dict[str, Any]] = {}
-        for index in np.flatnonzero(self.is_event):
+        for index in np.flatnonzero(self.is_event).tolist():
             position, reached = _first_feasible(counts[:, index] <= allowed + 1e-9)
             rate = counts[:, index] / hours
+            self.misses += self._misses_of(index, position)
             per_class[self.labels[index]] = {
-                "threshold": float(CANDIDATE_THRESHOLDS[position]),
+                "threshold": float(self.thresholds[position]),
                 "reached": reached,
                 "false_alarms_per_hour": float(rate[position]),
                 "recall": _number(recall[position, index]),
                 "confusion_rate": _number(confusion_rate[position, index]),
-                "curve": _curve(rate, recall[:, index]),
+                "curve": _curve(self.thresholds, rate, recall[:, index]),
             }
         recalls = {label: row["recall"] for label, row in per_class.items() if row["recall"] is not None}
         missed = [f"{label} ({value:.3f})" for label, value in recalls.items() if value < _LOW_RECALL]
@@ -208,13 +259,16 @@ class ThresholdTuner:
 
     def _count_false_alarms(self) -> tuple[Array, float]:
         """Number of events in all recordings, int64 (thresholds, classes), and their length in hours."""
-        counts, seconds = np.zeros((len(CANDIDATE_THRESHOLDS), len(self.labels)), np.int64), 0.0
+        counts, seconds = np.zeros(self.candidates.shape, np.int64), 0.0
         with progress_bar(round(sum(self.recordings.values())), "scanning", "s") as bar:
             for path in self.recordings:
                 try:
                     found, length = self._count_events(iter_blocks(path, self.predictor.sample_rate))
                 except UserError as error:
                     raise UserError(f"negatives: {error}") from error
+                at, label = np.nonzero(found)
+                np.maximum.at(highest := np.full(len(self.labels), -1), label, at)
+                self._highest[path] = highest
                 counts, seconds = counts + found, seconds + length
                 bar.update(round(seconds) - bar.n)
         return counts, seconds / 3600
@@ -229,22 +283,50 @@ class ThresholdTuner:
             Two arrays float64 (thresholds, classes), NaN if there is no such clip.
         """
         silence = np.zeros(round(self.settings.window * self.predictor.sample_rate), np.int16)
-        sums = np.zeros((2, len(CANDIDATE_THRESHOLDS), len(self.labels)))
+        sums = np.zeros((2, *self.candidates.shape))
         own_clips, encode = np.zeros(len(self.labels)), self.predictor.classifier.task.encode
         with progress_bar(len(batches.rows), "scanning", "clip") as bar:
             for batch in batches.epoch():
                 waveforms, targets = batch.waveform.cpu().numpy(), encode(batch.targets).bool().numpy()
-                for waveform, length, own in zip(waveforms, batch.lengths.tolist(), targets, strict=True):
+                for row, waveform, length, own in zip(
+                    batch.rows.tolist(), waveforms, batch.lengths.tolist(), targets, strict=True
+                ):
                     clip = np.rint(waveform[:length] * FULL_SCALE).astype(np.int16)
                     counts, _ = self._count_events([silence, clip, silence])
                     for index in np.flatnonzero(counts.any(0)):  # of many classes, few are detected
                         sums[int(not own[index]), :, index] += counts[:, index] > 0
                     own_clips += own
+                    for event in np.flatnonzero(own & self.is_event).tolist():
+                        self._detected[event].append((row, counts[:, event] > 0))
                 bar.update(len(waveforms))
         clips = np.stack([own_clips, len(batches.rows) - own_clips])
         with np.errstate(invalid="ignore"):
             recall, confusion_rate = sums / clips[:, None]
         return recall, confusion_rate
+
+    def _misses_of(self, index: int, position: int) -> list[Miss]:
+        """The clips of a class that are not detected at a threshold, given by its position."""
+        return [
+            Miss(row, self.labels[index], float(self.thresholds[detected][-1]) if detected.any() else None)
+            for row, detected in self._detected[index]
+            if not detected[position]
+        ]
+
+    def false_alarms(self, thresholds: Array) -> list[FalseAlarm]:
+        """Detects the events in the recordings at thresholds (classes,) that were tried, after `run`."""
+        chosen = np.searchsorted(self.thresholds, thresholds[self.is_event])
+        settings, found = replace(self.settings, thresholds=thresholds), []
+        for path in (path for path, highest in self._highest.items() if (highest[self.is_event] >= chosen).any()):
+            detector = settings.detector(self.labels)
+            assert detector is not None
+            for windows in self._windows(iter_blocks(path, self.predictor.sample_rate)):
+                found += [FalseAlarm(path, event) for event in detector.push(*windows)]
+            found += [FalseAlarm(path, event) for event in detector.finish()]
+        return found
+
+    def _windows(self, blocks: Iterable[Chunk]) -> Iterator[tuple[Array, Array]]:
+        settings = self.settings
+        return sliding_window_predict(self.predictor, blocks, settings.window, settings.hop, self.config.batch_size)
 
     def _count_events(self, blocks: Iterable[Chunk]) -> tuple[Array, float]:
         """Number of events in a recording, int64 (thresholds, classes), and its length in s."""
@@ -252,27 +334,26 @@ class ThresholdTuner:
         detector = EventDetector(
             self.labels, self.candidates, settings.smoothing_windows, settings.offset_ratio, settings.min_event_seconds
         )
-        windows = sliding_window_predict(self.predictor, blocks, settings.window, settings.hop, self.config.batch_size)
-        return detector.count(windows), detector.seconds
+        return detector.count(self._windows(blocks)), detector.seconds
 
     def _warn(self, hours: float, not_reached: list[str], missed: list[str]) -> None:
         rate = self.config.max_false_alarms_per_hour
         if hours * rate < 1:
-            log.warning(
-                "%.3g h of negatives are too short to verify %g false alarms per hour: "
-                "even with no detection in them, up to %.2g per hour are possible (95 %% confidence)",
-                hours,
-                rate,
-                3 / hours,
+            self.warnings.append(
+                f"{hours:.3g} h of negatives are too short to verify {rate:g} false alarms per hour: even with no "
+                f"detection in them, up to {3 / hours:.2g} per hour are possible (95 % confidence)"
             )
         if not_reached:
-            log.warning("no threshold up to 1 reaches %g false alarms per hour for %s", rate, preview(not_reached, 20))
+            names = preview(not_reached, 20)
+            self.warnings.append(f"no threshold up to 1 reaches {rate:g} false alarms per hour for {names}")
         if missed:
-            log.warning(
-                "few events will be detected, by their recall in clips, of %s; allow more false alarms, use a window "
-                "as long as these sounds, or train with a class of background sounds (then background=[CLASS])",
-                preview(missed, 20),
+            self.warnings.append(
+                f"few events will be detected, by their recall in clips, of {preview(missed, 20)}; allow more false "
+                "alarms, use a window as long as these sounds, or train with a class of background sounds (then "
+                "background=[CLASS])"
             )
+        for warning in self.warnings:
+            log.warning("%s", warning)
 
 
 def _first_feasible(feasible: Array) -> tuple[int, bool]:
@@ -285,12 +366,12 @@ def _first_feasible(feasible: Array) -> tuple[int, bool]:
     return min(first, len(feasible) - 1), first < len(feasible)
 
 
-def _curve(rate: Array, recall: Array) -> dict[str, list[float | None]]:
+def _curve(thresholds: Array, rate: Array, recall: Array) -> dict[str, list[float | None]]:
     """The thresholds at which the false-alarm rate or the recall changes, with both."""
     points = np.stack([rate, np.nan_to_num(recall)])
     kept = np.flatnonzero(np.append(True, (points[:, 1:] != points[:, :-1]).any(0)))
     return {
-        "threshold": CANDIDATE_THRESHOLDS[kept].tolist(),
+        "threshold": thresholds[kept].tolist(),
         "false_alarms_per_hour": rate[kept].tolist(),
         "recall": [_number(value) for value in recall[kept]],
     }

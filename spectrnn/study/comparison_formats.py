@@ -10,7 +10,7 @@ from functools import partial
 from textwrap import fill
 from typing import Any
 
-from spectrnn.evaluation.report.text import format_table
+from spectrnn.messages import format_table
 from spectrnn.study.comparison import Comparison, Pair
 from spectrnn.study.paired_test import format_p
 from spectrnn.study.summary import describe_folder, differing_overrides, format_runs, runs_table

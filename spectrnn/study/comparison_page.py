@@ -29,7 +29,7 @@ from spectrnn.study.summary import describe_folder, runs_table
 from spectrnn.training.checkpoint import read_history
 from spectrnn.version import __version__
 
-_SCRIPTS = ("page.js", "tables.js", "matrix.js", "figures.js", "players.js", "comparison.js")
+_SCRIPTS = ("page.js", "tables.js", "matrix.js", "figures.js", "players.js", "list.js", "comparison.js")
 _NOTES_BYTES = 4000  # reserved for the notes on omissions, and frequencies
 _MAX_LIST_FRACTION = 0.4  # of the file, for the list of clips
 _MAX_PLAYED = 2000  # clips with audio, which are decoded

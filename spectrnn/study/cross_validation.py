@@ -34,10 +34,9 @@ from spectrnn.evaluation.predictions import (
     write_predictions,
 )
 from spectrnn.evaluation.report.html import EvaluationResult, write_page
-from spectrnn.evaluation.report.text import format_table
 from spectrnn.evaluation.report.training import read_training
 from spectrnn.files import write_json
-from spectrnn.messages import counted
+from spectrnn.messages import counted, format_table
 from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
 from spectrnn.model.ensemble import Ensemble

@@ -25,9 +25,8 @@ from spectrnn.errors import UserError
 from spectrnn.evaluation.evaluate import predict_batches
 from spectrnn.evaluation.metrics import bootstrap_intervals, classification_metrics, metrics_of
 from spectrnn.evaluation.predictions import PREDICTIONS, Predictions, concatenate, read_predictions, write_predictions
-from spectrnn.evaluation.report.text import format_table
 from spectrnn.files import atomic_write, write_json
-from spectrnn.messages import format_seconds
+from spectrnn.messages import format_seconds, format_table
 from spectrnn.model import serialization
 from spectrnn.runs import METRICS, MODEL, read_config
 from spectrnn.study.search import Search, wrapped

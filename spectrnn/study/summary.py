@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
 
-from spectrnn.evaluation.report.text import format_table
 from spectrnn.files import atomic_write
-from spectrnn.messages import format_seconds
+from spectrnn.messages import format_seconds, format_table
 from spectrnn.runs import ERROR, RunSummary
 
 

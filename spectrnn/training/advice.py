@@ -39,8 +39,10 @@ def dataset_warnings(dataset: Dataset, name: str, metric: Metric | None) -> list
         metric: That metric; None if the last epoch is kept.
     """
     total, warnings = len(dataset.labels), []
+    has_groups = any(clip.group is not None for clip in dataset.clips)
+    draw = "draw a split that has them with data.val_groups=shared" if has_groups else "raise data.val_fraction"
     remedies = {
-        "val": ("validation", "add some, or draw a split that has them with data.val_groups=shared"),
+        "val": ("validation", f"add some, or {draw}"),
         "test": ("test", "add some, or test all clips in a cross-validation, such as with folds=5"),
     }
     for split, (title, remedy) in remedies.items():

@@ -31,10 +31,11 @@ def automatic_batch_size(clips: int, on_gpu: bool) -> int:
     return max(size for minimum, size in sizes.items() if clips >= minimum)
 
 
-def automatic_epochs(clips: int) -> int:
-    """Returns the number of epochs for a number of training clips."""
+def automatic_epochs(clips: int, is_warm: bool = False) -> int:
+    """Returns the number of epochs for a number of training clips, with or without weights to start from."""
     power = _SMALL_POWER if clips < _CLIPS else _LARGE_POWER
-    return min(max(round(_EPOCHS * (clips / _CLIPS) ** power), _MIN_EPOCHS), _MAX_EPOCHS)
+    epochs = min(_EPOCHS * (clips / _CLIPS) ** power, _MAX_EPOCHS)
+    return max(round(_WARM_START * epochs if is_warm else epochs), _MIN_EPOCHS)
 
 
 def automatic_patience(epochs: int, val_clips: int) -> int | None:
@@ -90,8 +91,7 @@ def plan_training(run: RunComponents, dataset: Dataset) -> TrainingPlan:
         batch_size = automatic_batch_size(clips, run.device.type == "cuda")
     if epochs == "auto":
         if config.steps is None:
-            fraction = _WARM_START if run.config["init"] else 1
-            epochs = max(round(fraction * automatic_epochs(clips)), _MIN_EPOCHS)
+            epochs = automatic_epochs(clips, run.config["init"] is not None)
         else:
             num_batches = len(dataset.batches("train", batch_size, run.device, run.config["seed"]))
             epochs = -(-config.steps // -(-num_batches // config.grad_accum_steps))

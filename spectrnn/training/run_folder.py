@@ -27,10 +27,9 @@ from spectrnn.evaluation.metrics import (
 from spectrnn.evaluation.plots import optional_picture
 from spectrnn.evaluation.predictions import PREDICTIONS, Predictions, concatenate, write_predictions
 from spectrnn.evaluation.report.html import EvaluationResult, write_page
-from spectrnn.evaluation.report.text import format_table
 from spectrnn.evaluation.report.training import Training, package_versions
 from spectrnn.files import write_json
-from spectrnn.messages import counted
+from spectrnn.messages import counted, format_table
 from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
 from spectrnn.runs import METRICS, MODEL, UNREADABLE, commit_resumed_config, original_overrides

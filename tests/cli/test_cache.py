@@ -30,9 +30,10 @@ def cache(tones, tmp_path) -> Path:
 def rows(text):
     """Kind, recordings, clips and size of each line of a table."""
     header, *lines, _ = [line for line in text.splitlines() if not line.startswith("removed ")]
-    assert header.split() == ["kind", "recordings", "in", "clips", "Hz", "size", "last", "used"]
-    cells = [re.split(r" {2,}", line) for line in lines]
-    return {(row[0], row[1]): row[2:] for row in cells}
+    assert header.split() == ["kind", "clips", "Hz", "size", "last", "used", "recordings", "in"]
+    pattern = r"(\w+) +([\d,]*) +(\d*) +(\d+ \w+)  ([-\d]+ [:\d]+)(?:  (\S+))?"
+    cells = [re.fullmatch(pattern, line).groups("") for line in lines]
+    return {(kind, place): values for kind, *values, place in cells}
 
 
 def test_cache_lists_what_it_contains(spectrnn, cache, tones):

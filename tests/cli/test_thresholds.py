@@ -51,7 +51,7 @@ def test_thresholds_are_tuned_reported_and_stored_in_the_model_file(spectrnn, ru
     overrides = [f"{key}={value}".replace("'", "") for key, value in settings.items()]
     outcome = spectrnn("tune-thresholds", f"run={run}", f"negatives=[{negatives}]", f"out={out}", *overrides)
     assert outcome.code == 0, outcome.err
-    assert "thresholds for at most 200 false alarms per hour and class, in 0.02 h of negatives" in outcome.err
+    assert "thresholds for at most 200 false alarms per hour and class, in 0.02 h of negatives" in outcome.out
     assert f"{model} now contains these thresholds, which predict and stream use" in outcome.err
     predictor, tuned = load(run), read_thresholds(model)
     assert predictor.tuned_thresholds == tuned
@@ -72,6 +72,19 @@ def test_thresholds_are_tuned_reported_and_stored_in_the_model_file(spectrnn, ru
         assert row["false_alarms_per_hour"] == pytest.approx(false_alarms[label] / 0.02)
         assert row["false_alarms_per_hour"] <= 200
     assert Image.open(out / "thresholds.png").size[0] > 300
+    page = (out / "thresholds.html").read_text()
+    data, *sounds = map(json.loads, re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', page))
+    assert "Content-Security-Policy\" content=\"default-src 'none'; img-src data:; media-src data:;" in page
+    assert not re.search(r'(src|href)="(?!data:|#)', page.partition("<script>")[0])
+    assert [(row[0], row[5]) for row in data["classes"]] == [
+        (label, [list(point) for point in zip(*result["per_class"][label]["curve"].values(), strict=True)])
+        for label in sorted(result["per_class"], key=lambda label: result["per_class"][label]["recall"])
+    ]
+    alarms = [clip for clip in data["clips"] if clip[0] == "alarm"]
+    assert Counter(clip[1] for clip in alarms) == +false_alarms
+    assert [clip[5] for clip in alarms] == sorted((clip[5] for clip in alarms), reverse=True)
+    assert len(sounds) == len(data["clips"]) == data["false_alarm_count"] + data["miss_count"]
+    assert all(sound["audio"].startswith("data:audio/") and 0 < sound["seconds"] <= 6 for sound in sounds)
     assert all(torch.equal(load_file(model)[name], tensor) for name, tensor in weights.items())
     assert {**read_header(model), "tuned_thresholds": None} == header
 

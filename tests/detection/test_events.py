@@ -140,3 +140,9 @@ def test_events_are_trimmed_at_both_ends_and_those_that_are_too_short_then_are_d
     assert [(event.start, event.end) for event in whole] == [(1, 4), (5, 6), (7, 9)]
     trimmed = detect(EventDetector(["x"], np.array([0.5]), 1, 1, 0.5, 0.75), one_second_steps(9), probabilities)
     assert [(event.start, event.end) for event in trimmed] == [(1.75, 3.25), (7.75, 8.25)]
+
+
+def test_event_of_more_than_a_minute_counts_once_for_each_full_minute():
+    probabilities = np.array([[1.0]] * 59 + [[0.0]] + [[1.0]] * 125)
+    detector = EventDetector(["x"], np.array([0.5]), 1, 1, 0)
+    assert detector.count([(one_second_steps(185), probabilities)]).tolist() == [3]

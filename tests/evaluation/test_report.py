@@ -36,9 +36,10 @@ from spectrnn.evaluation.report.media import (
     spectrogram_png,
 )
 from spectrnn.evaluation.report.tables import accuracy_by_group, accuracy_by_quantile, class_scores, reliability
-from spectrnn.evaluation.report.text import class_rows, format_table, text_report
+from spectrnn.evaluation.report.text import class_rows, text_report
 from spectrnn.evaluation.report.thresholds import operating_points
 from spectrnn.evaluation.report.training import Training, learning_curves, package_versions, read_training
+from spectrnn.messages import format_table
 from spectrnn.model.classifier import Classifier, build_stages
 
 HOSTILE = [

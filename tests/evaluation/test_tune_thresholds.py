@@ -13,14 +13,16 @@ from spectrnn.detection.events import EventDetector
 from spectrnn.errors import UserError
 from spectrnn.evaluation.report.text import thresholds_report
 from spectrnn.evaluation.tune_thresholds import (
-    CANDIDATE_THRESHOLDS,
     ThresholdTuner,
     TuneThresholdsConfig,
     _curve,
     _first_feasible,
+    candidate_thresholds,
 )
 from spectrnn.inference.sliding_window import sliding_window_predict
 from spectrnn.model.task import SingleLabel
+
+CANDIDATE_THRESHOLDS = candidate_thresholds(0.0)
 
 
 @pytest.mark.parametrize(
@@ -31,16 +33,17 @@ def test_all_thresholds_from_the_first_feasible_one_on_are_feasible(feasible, ex
     assert _first_feasible(np.array(feasible, bool)) == expected
 
 
-def test_candidates_ascend_from_one_half_to_one():
-    assert CANDIDATE_THRESHOLDS[0] == 0.5
-    assert CANDIDATE_THRESHOLDS[-1] == 1
-    assert (np.diff(CANDIDATE_THRESHOLDS) > 0).all()
+@pytest.mark.parametrize(("logit", "lowest"), [(0.0, 0.5), (-9.0, 0.000123)])
+def test_candidates_ascend_to_one(logit, lowest):
+    thresholds = candidate_thresholds(logit)
+    assert (thresholds[0], thresholds[-1]) == (lowest, 1)
+    assert (np.diff(thresholds) > 0).all()
 
 
 def test_curve_contains_the_changes():
     rate, recall = np.zeros(len(CANDIDATE_THRESHOLDS)), np.ones(len(CANDIDATE_THRESHOLDS))
     rate[:2], recall[5:] = 3, 0.5
-    assert _curve(rate, recall) == {
+    assert _curve(CANDIDATE_THRESHOLDS, rate, recall) == {
         "threshold": CANDIDATE_THRESHOLDS[[0, 2, 5]].tolist(),
         "false_alarms_per_hour": [3, 0, 0],
         "recall": [1, 1, 0.5],
@@ -50,7 +53,7 @@ def test_curve_contains_the_changes():
 class LoudnessPredictor:
     """Predicts the loudness of windows at 100 Hz: loud, quiet or silent."""
 
-    sample_rate, window, labels = 100, 100, ["loud", "quiet", "silent"]
+    sample_rate, window, labels, thresholds = 100, 100, ["loud", "quiet", "silent"], None
     has_frames, step_thresholds = False, None
     classifier = SimpleNamespace(task=SingleLabel(3, label_smoothing=0.0, class_weights="none"))
 
@@ -81,12 +84,13 @@ def recordings(tmp_path):
     return tmp_path
 
 
-def make_tuner(recordings, **changes):
+def make_tuner(recordings, predictor=None, **changes):
     settings = {
         "data": {},
         "run": "latest",
         "split": "test",
         "out": None,
+        "report_max_mb": 30.0,
         "batch_size": 16,
         "device": "cpu",
         "trust": [],
@@ -99,7 +103,7 @@ def make_tuner(recordings, **changes):
         "min_event_seconds": 0.5,
         "background": ["silent"],
     }
-    return ThresholdTuner(TuneThresholdsConfig(**(settings | changes)), LoudnessPredictor())
+    return ThresholdTuner(TuneThresholdsConfig(**(settings | changes)), predictor or LoudnessPredictor())
 
 
 def test_threshold_is_the_lowest_from_which_on_the_detector_meets_the_rate(recordings):
@@ -143,6 +147,38 @@ def test_recall_is_the_fraction_of_clips_that_are_detected_in_silence(recordings
     assert quiet["confusion_rate"] == 0.5  # level 0.4; the edges of the other clip are too short for an event
     curve = dict(zip(loud["curve"]["threshold"], loud["curve"]["recall"], strict=True))
     assert max(threshold for threshold, recall in curve.items() if recall) < 0.9 <= max(curve)
+
+
+class RareSounds(LoudnessPredictor):
+    """Predicts the same classes, each on its own, and none with a probability of more than 0.1."""
+
+    thresholds = np.full(3, 0.5)
+
+    def probabilities(self, waveforms, batch_size):
+        return 0.1 * super().probabilities(waveforms, batch_size)
+
+
+def test_low_thresholds_are_tried_for_classes_that_do_not_exclude_each_other(tmp_path):
+    soundfile.write(tmp_path / "quiet.wav", np.full(2000, 0.1), 200)
+    tuner = make_tuner(tmp_path, negatives=[str(tmp_path)], predictor=RareSounds(), max_false_alarms_per_hour=0)
+    tuned, result = tuner.run(ThreeClips())
+    assert 0.02 < tuned.by_label["loud"] < 0.022  # the loudness of the recording, 0.2, is the limit
+    assert result["per_class"]["loud"]["recall"] == 1
+
+
+def test_false_alarms_and_misses_are_those_at_the_chosen_thresholds(recordings):
+    tuner = make_tuner(recordings)
+    tuned, result = tuner.run(ThreeClips())
+    alarms = tuner.false_alarms(tuned.as_array(tuner.labels))
+    for label, row in result["per_class"].items():
+        own = [alarm.event.probability for alarm in alarms if alarm.event.label == label]
+        assert len(own) == pytest.approx(row["false_alarms_per_hour"] * tuned.hours)
+        assert min(own, default=1) >= row["threshold"]
+        missed = [miss for miss in tuner.misses if miss.label == label]
+        clips = {"loud": 2, "quiet": 1}[label]
+        assert 1 - len(missed) / clips == row["recall"]
+        assert all(miss.detected_at is None or miss.detected_at < row["threshold"] for miss in missed)
+    assert {alarm.path for alarm in alarms} <= {str(recordings / name) for name in ("one.wav", "two.flac")}
 
 
 def test_target_that_is_not_reached_or_cannot_be_verified_is_reported(recordings, tmp_path, caplog):

@@ -1,5 +1,6 @@
 """Advice: the warnings about a dataset, a training that is too short, and a shift."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,17 @@ def test_classes_missing_in_a_split_are_reported(dataset_of):
     counts = {f"class {number}": (9, 0 if number < 7 else 40, 9) for number in range(10)}
     assert warnings_of(dataset_of(counts | {"owl": (9, 40, 0)}), "accuracy") == [
         "no validation clips of 7 of 11 classes, whose scores cannot be measured: 'class 0', 'class 1', 'class 2', "
-        "'class 3', 'class 4' and 2 more; add some, or draw a split that has them with data.val_groups=shared",
+        "'class 3', 'class 4' and 2 more; add some, or raise data.val_fraction",
         "no test clips of 1 of 11 classes, whose scores cannot be measured: 'owl'; add some, or test all clips in a "
         "cross-validation, such as with folds=5",
     ]
+
+
+def test_groups_are_shared_only_if_there_are_any(dataset_of):
+    dataset = dataset_of({"cat": (9, 40, 9), "dog": (9, 0, 9)})
+    clips = [clip._replace(group=f"device {row % 3}") for row, clip in enumerate(dataset.clips)]
+    assert "with data.val_groups=shared" in warnings_of(replace(dataset, clips=clips))[0]
+    assert "with data.val_groups=shared" not in warnings_of(dataset)[0]
 
 
 def test_splits_without_clips_are_not_reported(dataset_of):

@@ -1,6 +1,5 @@
 // The clips: filters, order and cards.
 
-const PAGE_SIZE = 24;  // clips per "more"
 const ORDERS = {
   mostConfidentErrors: ["most confident errors first", (a, b) => a.number - b.number],
   confident: ["confidence, highest first", (a, b) => b.confidence - a.confidence],
@@ -14,7 +13,6 @@ const ORDERS = {
 const DEFAULTS = { true: "", predicted: "", show: report.correct < report.count ? "errors" : "all", sort: "mostConfidentErrors", search: "", positive: String(DEFAULT_POSITIVE), threshold: "" };
 const FIELDS = Object.keys(DEFAULTS);
 const CONTROLS = FIELDS.filter((field) => !["positive", "threshold"].includes(field));
-let shown = [];
 
 function setUpFilters() {
   for (const [id, key] of [["true", "actual"], ["predicted", "predicted"]]) {
@@ -22,10 +20,7 @@ function setUpFilters() {
     byId(id).append(new Option("any", ""), ...labels.map((label) => new Option(label, label)));
   }
   for (const [name, [text]] of Object.entries(ORDERS)) byId("sort").append(new Option(text, name));
-  byId("filters").addEventListener("input", showClips);
-  byId("filters").addEventListener("submit", (event) => event.preventDefault());
-  byId("reset").addEventListener("click", () => setFilters({}));
-  byId("more").addEventListener("click", () => showMore(true));
+  setUpList(showClips, () => setFilters({}));
   byId("save").addEventListener("click", () => saveCsv("predictions.csv", predictionRows(shown)));
 }
 
@@ -69,18 +64,7 @@ function showClips() {
     chosen && `predictions at the threshold ${formatThreshold(chosen.value)} of ${report.labels[chosen.label]}`,
   ].filter(Boolean).join("; ");
   byId("save").disabled = !shown.length;
-  byId("list").replaceChildren();
-  showMore(false);
-}
-
-function showMore(focus) {
-  const list = byId("list");
-  const first = list.children.length;
-  list.append(...shown.slice(first, first + PAGE_SIZE).map(card));
-  const rest = shown.length - list.children.length;
-  byId("more").hidden = rest <= 0;
-  byId("more").textContent = `${formatCount(Math.min(PAGE_SIZE, rest))} more of ${formatCount(rest)}`;
-  if (focus) list.children[first]?.focus();
+  showList();
 }
 
 function card(clip) {
@@ -90,13 +74,7 @@ function card(clip) {
     element("h3", {}, element("span", {}, ...(clip.isCorrect ? [predicted] : [describeLabels(clip.actual), " classified as ", predicted])), element("small", {}, percent(clip.confidence))),
     element("p", { class: "about" }, [clip.name, clip.group, `${clip.seconds.toFixed(2)}\u00a0s`, `${fixed(clip.level, 1)}\u00a0dBFS`]
       .filter((part) => part !== null).join(" · ")));
-  const block = byId(`clip-${clip.number}`);
-  const media = block && JSON.parse(block.textContent);
-  const controls = element("div", { class: "controls" });
-  if (media) {
-    item.append(spectrogramView(clip, media));
-    controls.append(element("div", { class: "buttons" }, ...player(item, clip, media.audio)));
-  } else item.append(element("p", { class: "absent" }, "Audio and spectrogram are omitted."));
+  const controls = appendMedia(item, clip);
   controls.append(element("ol", { class: "top", "aria-label": "Most probable classes" }, ...clip.scores.map(([label, probability]) =>
     element("li", { class: clip.actual.includes(report.labels[label]) ? "true" : "" }, element("span", { title: report.labels[label] }, report.labels[label]),
       element("meter", { value: probability, "aria-hidden": "true" }), element("span", {}, percent(probability))))));
@@ -104,25 +82,10 @@ function card(clip) {
   return item;
 }
 
-function setUpShortcuts() {
-  document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const here = event.target.closest(".clip");
-    const typing = event.target.matches("input:not([type=checkbox]), select");
-    if (typing && here && ["Escape", "Enter"].includes(event.key)) { here.focus(); event.preventDefault(); return; }
-    if (event.key === "Escape") { setFilters({}); document.activeElement.blur(); return; }
-    if (typing) return;
-    const shortcuts = {
-      j: () => moveInList(1), k: () => moveInList(-1),
-      m: () => document.querySelector(".matrix td[tabindex='0']")?.focus(),
-      e: () => setFilters({ ...filterState(), show: byId("show").value === "all" ? "errors" : "all" }),
-      "/": () => byId("search").focus(),
-    };
-    if (here && useCardKey(here, event)) event.preventDefault();
-    else if (here && useMarkKey(here, event)) event.preventDefault();
-    else if (shortcuts[event.key]) { shortcuts[event.key](); event.preventDefault(); }
-  });
-}
+const SHORTCUTS = {
+  m: () => document.querySelector(".matrix td[tabindex='0']")?.focus(),
+  e: () => setFilters({ ...filterState(), show: byId("show").value === "all" ? "errors" : "all" }),
+};
 
 // x marks a clip or removes the mark, a digit marks it with the class at that place of its list, or adds or removes that class.
 function useMarkKey(item, event) {
@@ -141,11 +104,6 @@ function openCell(cell) {
 function openPair(actual, predicted) {
   setFilters({ true: actual, predicted, show: "all" });
   toClips();
-}
-
-function toClips() {
-  byId("clips").scrollIntoView();
-  byId("list").firstElementChild?.focus({ preventScroll: true });
 }
 
 function renderClipsCaption() {

@@ -1,6 +1,5 @@
 // The page of a comparison of runs. Run A and run B are the two that are tested on the same clips.
 
-const PAGE_SIZE = 24;  // clips per "more"
 const pair = report.pair;
 const labelsOf = (classes) => [classes].flat().map((index) => report.labels[index]);
 const describe = (labels) => labels.join("; ") || NOTHING;
@@ -10,7 +9,6 @@ const all = (pair?.clips ?? []).map(([path, start, end, group, actual, seconds, 
   searchText: `${path} ${group ?? ""}`.toLowerCase(),
 }));
 const FIELDS = ["show", "true", "predicted", "search"];
-let shown = [];
 
 const signed = (number, digits) => `${number > 0 ? "+" : ""}${fixed(number, digits)}`;
 
@@ -62,10 +60,7 @@ function setUpFilters() {
   for (const [id, sets] of [["true", all.map((clip) => clip.actual)], ["predicted", all.flatMap((clip) => clip.answers.map(({ labels }) => labels))]]) {
     byId(id).append(new Option("any", ""), ...[...new Set(sets.flatMap((labels) => (labels.length ? labels : [NOTHING])))].sort().map((label) => new Option(label, label)));
   }
-  byId("filters").addEventListener("input", showClips);
-  byId("filters").addEventListener("submit", (event) => event.preventDefault());
-  byId("reset").addEventListener("click", () => setFilters({}));
-  byId("more").addEventListener("click", () => showMore(true));
+  setUpList(showClips, () => setFilters({}));
 }
 
 function setFilters(wanted) {
@@ -81,18 +76,7 @@ function showClips() {
   selectCell(actual, predicted);
   const part = shown.length ? `${formatCount(shown.length)} of ${clips(all.length)}` : `None of ${clips(all.length)} match.`;
   byId("count").textContent = all.length < pair.clip_count ? `${part}; ${clips(pair.clip_count - all.length)} are not listed` : part;
-  byId("list").replaceChildren();
-  showMore(false);
-}
-
-function showMore(focus) {
-  const list = byId("list");
-  const first = list.children.length;
-  list.append(...shown.slice(first, first + PAGE_SIZE).map(card));
-  const rest = shown.length - list.children.length;
-  byId("more").hidden = rest <= 0;
-  byId("more").textContent = `${formatCount(Math.min(PAGE_SIZE, rest))} more of ${formatCount(rest)}`;
-  if (focus) list.children[first]?.focus();
+  showList();
 }
 
 function card(clip) {
@@ -100,13 +84,7 @@ function card(clip) {
   item.append(
     element("h3", {}, element("span", {}, describe(clip.actual)), element("small", {}, `only ${pair[clip.correct]}`)),
     element("p", { class: "about" }, [clip.name, clip.group, clip.seconds && `${clip.seconds.toFixed(2)}\u00a0s`].filter(Boolean).join(" · ")));
-  const block = byId(`clip-${clip.number}`);
-  const media = block && JSON.parse(block.textContent);
-  const controls = element("div", { class: "controls" });
-  if (media) {
-    item.append(spectrogramView(clip, media));
-    controls.append(element("div", { class: "buttons" }, ...player(item, clip, media.audio)));
-  } else item.append(element("p", { class: "absent" }, "Audio and spectrogram are omitted."));
+  const controls = appendMedia(item, clip);
   controls.append(element("ol", { class: "top answers", "aria-label": "Predicted classes" }, ...clip.answers.map(({ labels, probability }, run) =>
     element("li", { class: describe(labels) === describe(clip.actual) ? "true" : "" },
       element("span", { title: describe(labels) }, `${[pair.a, pair.b][run]}: ${describe(labels)}`),
@@ -115,22 +93,9 @@ function card(clip) {
   return item;
 }
 
-function setUpShortcuts() {
-  document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "Escape") { setFilters({}); document.activeElement.blur(); return; }
-    if (event.target.matches("input, select")) return;
-    const here = event.target.closest(".clip");
-    const shortcuts = { j: () => moveInList(1), k: () => moveInList(-1), "/": () => byId("search").focus() };
-    if (here && useCardKey(here, event)) event.preventDefault();
-    else if (shortcuts[event.key]) { shortcuts[event.key](); event.preventDefault(); }
-  });
-}
-
 function openCell(cell) {
   setFilters({ true: report.labels[cell.dataset.true], predicted: report.labels[cell.dataset.predicted] });
-  byId("clips").scrollIntoView();
-  byId("list").firstElementChild?.focus({ preventScroll: true });
+  toClips();
 }
 
 renderHeader();
@@ -146,5 +111,5 @@ if (pair) {
   byId("clips-caption").textContent = report.clips_caption;
   setUpFilters();
   setFilters({});
-  setUpShortcuts();
+  setUpShortcuts(() => setFilters({}));
 }

@@ -6,7 +6,7 @@ function plotFrame(label, horizontal, vertical, width = 366, height = 210) {
   const scale = ({ ticks }) => (value) => (value - ticks[0]) / (ticks.at(-1) - ticks[0] || 1);
   const x = (value) => left + width * scale(horizontal)(value);
   const y = (value) => top + height * (1 - scale(vertical)(value));
-  const plot = svgElement("svg", { viewBox: `0 0 ${left + width + 14} ${top + height + 38}`, role: "img", "aria-label": label });
+  const plot = svgElement("svg", { viewBox: `0 0 ${left + width + 18} ${top + height + 38}`, role: "img", "aria-label": label });
   for (const tick of vertical.ticks) {
     plot.append(svgElement("path", { class: "axis", d: `M${left} ${y(tick)}H${left + width}` }),
       svgElement("text", { x: left - 7, y: y(tick) + 4, "text-anchor": "end" }, vertical.format(tick)));

@@ -37,6 +37,7 @@ _SCRIPTS = (
     "answers.js",
     "thresholds.js",
     "players.js",
+    "list.js",
     "marks.js",
     "clips.js",
     "report.js",
@@ -306,7 +307,7 @@ def render_page(
     """Renders a self-contained page, whose policy allows its own style and script, by hash, and no requests at all.
 
     Args:
-        template: HTML file in this package.
+        template: HTML file in this package, the body of the page.
         scripts: JavaScript files in this package, in order.
         title: Title of the page.
         data: Data of the page, ready for JSON.
@@ -319,9 +320,10 @@ def render_page(
         f"default-src 'none'; img-src data:; media-src data:; style-src {_csp_hash(style)}; "
         f"script-src {_csp_hash(script)}; base-uri 'none'; form-action 'none'"
     )
-    parts = {"policy": policy, "title": html.escape(title), "style": style, "script": script}
+    body = folder.joinpath(template).read_text(encoding="utf-8")
+    parts = {"policy": policy, "title": html.escape(title), "style": style, "body": body, "script": script}
     return (
-        Template(folder.joinpath(template).read_text(encoding="utf-8"))
+        Template(folder.joinpath("frame.html").read_text(encoding="utf-8"))
         .substitute(parts, data=to_json(data), media="".join(blocks))
         .encode("utf-8", "replace")
     )

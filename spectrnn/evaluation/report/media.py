@@ -75,6 +75,16 @@ def _render_batch(classifier: Classifier, batch: Batch, pool: Executor) -> list[
     return [{"audio": url, **clip} for url, clip in zip(audio, clips, strict=True)]
 
 
+@torch.inference_mode()
+def render_waveform(classifier: Classifier, waveform: Array) -> dict[str, str]:
+    """Renders a waveform in [-1, 1), float32 (samples,): ``audio`` and ``spectrogram`` as data URLs."""
+    picture, rate = classifier.features.picture, classifier.sample_rate
+    mel = picture.log_mel(torch.from_numpy(waveform)[None].to(classifier.temperature.device))[0]
+    frames = int(picture.num_frames(torch.tensor(len(waveform))))
+    spectrogram = spectrogram_png(mel[:frames].numpy(force=True), len(waveform) / rate)
+    return {"audio": audio_data_url(waveform, rate), "spectrogram": spectrogram}
+
+
 def audio_data_url(waveform: Array, sample_rate: int) -> str:
     """Encodes the start of a waveform (samples,) in [-1, 1), at a sample rate in Hz, as a data URL for browsers."""
     waveform = waveform[: MAX_AUDIO_SECONDS * sample_rate]

@@ -109,13 +109,6 @@ function player(item, clip, source) {
   return [play, element("div", { class: "zoom" }, smaller, larger)];
 }
 
-function moveInList(step) {
-  const cards = [...byId("list").children];
-  const at = cards.indexOf(document.activeElement.closest(".clip"));
-  if (at + step >= cards.length && !byId("more").hidden) showMore(true);
-  else cards[at < 0 ? 0 : Math.max(0, Math.min(cards.length - 1, at + step))]?.focus();
-}
-
 // The keys of a card: true if it has one for an event.
 function useCardKey(item, event) {
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key], factor = { "+": 2, "=": 2, "-": 0.5 }[event.key];

@@ -48,4 +48,4 @@ setUpThresholds(decideAndShow);
 setUpFilters();
 setUpMarks();
 setFilters(Object.fromEntries(new URLSearchParams(location.hash.slice(1))));
-setUpShortcuts();
+setUpShortcuts(() => setFilters({}), SHORTCUTS, useMarkKey);

@@ -1,6 +1,6 @@
 """The results of an evaluation as files: JSON, text and plots."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,20 +8,10 @@ from spectrnn.evaluation.confusion import Confusion
 from spectrnn.evaluation.plots import confusion_figure, optional_picture, thresholds_figure
 from spectrnn.evaluation.report.tables import class_scores
 from spectrnn.files import atomic_write, reporting_write_errors, write_json
-from spectrnn.messages import counted
+from spectrnn.messages import counted, format_table
 
 MAX_ROWS = 40  # of classes on a terminal
 _MAX_CLASSES = 40  # in the confusion matrix as text
-
-
-def format_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Formats a table as text: the first column is aligned to the left, the others to the right."""
-    table = [head, *rows]
-    first, *widths = (max(map(len, column)) for column in zip(*table, strict=True))
-    return "\n".join(
-        "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], widths, strict=True))])
-        for row in table
-    )
 
 
 def metric_rows(report: Mapping[str, Any]) -> list[list[str]]:
