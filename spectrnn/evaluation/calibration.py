@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from spectrnn.evaluation.metrics import Array, expected_calibration_error, gap_of_confidence, row_parts
+from spectrnn.evaluation.metrics import expected_calibration_error, gap_of_confidence, row_parts
+from spectrnn.evaluation.rankings import Array
 from spectrnn.model.task import Task
 
 # From 0.2 on, converting probabilities back to temperature 1 loses no visible precision.

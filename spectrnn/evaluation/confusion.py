@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from spectrnn.evaluation.metrics import Array
+from spectrnn.evaluation.rankings import Array
 
 NOTHING = "(nothing)"  # class of clips, with several labels per clip, in which no class sounds or is detected
 _MAX_ROWS = 100  # classes up to which JSON has the whole matrix

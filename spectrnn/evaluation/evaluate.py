@@ -22,7 +22,6 @@ from spectrnn.errors import ErrorCollector, UserError
 from spectrnn.evaluation.calibration import calibration_error_at
 from spectrnn.evaluation.confusion import Confusion
 from spectrnn.evaluation.metrics import (
-    Array,
     Metric,
     Outcome,
     bootstrap_intervals,
@@ -32,6 +31,7 @@ from spectrnn.evaluation.metrics import (
 )
 from spectrnn.evaluation.plots import optional_picture
 from spectrnn.evaluation.predictions import PREDICTIONS, Predictions, write_predictions
+from spectrnn.evaluation.rankings import Array
 from spectrnn.evaluation.report.html import EvaluationResult, write_page
 from spectrnn.evaluation.report.text import MAX_ROWS, text_report, write_confusion, write_results
 from spectrnn.evaluation.report.training import read_training

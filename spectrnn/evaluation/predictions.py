@@ -16,7 +16,8 @@ import numpy as np
 from spectrnn.data.clips import Clip
 from spectrnn.data.labels import LABEL_SET, ONE_LABEL, SEPARATOR, LabelFormat
 from spectrnn.errors import UserError
-from spectrnn.evaluation.metrics import Array, Outcome
+from spectrnn.evaluation.metrics import Outcome
+from spectrnn.evaluation.rankings import Array
 from spectrnn.files import atomic_write
 from spectrnn.inference.predictor import top_classes
 from spectrnn.model.classifier import Classifier

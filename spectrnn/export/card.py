@@ -22,7 +22,7 @@ from spectrnn.config.instantiate import format_value
 from spectrnn.data.clips import SPLITS
 from spectrnn.detection.thresholds import TunedThresholds
 from spectrnn.evaluation.evaluate import OpenedModel, is_same_dataset
-from spectrnn.evaluation.metrics import Array
+from spectrnn.evaluation.rankings import Array
 from spectrnn.evaluation.report.tables import TableRow
 from spectrnn.evaluation.report.text import class_rows, metric_rows
 from spectrnn.export.card_metadata import card_metadata

@@ -8,7 +8,7 @@ import numpy as np
 from spectrnn.data.batches import BucketedBatches
 from spectrnn.data.clips import DataSource
 from spectrnn.data.dataset import Dataset
-from spectrnn.evaluation.metrics import Array
+from spectrnn.evaluation.rankings import Array
 from spectrnn.evaluation.report.tables import TableRow, accuracy_by_group, accuracy_by_quantile
 
 _SILENCE_DBFS = -100.0  # level of digital silence

@@ -10,8 +10,9 @@ import numpy as np
 from spectrnn.data.clips import Clip
 from spectrnn.data.splits import clip_keys
 from spectrnn.errors import UserError
-from spectrnn.evaluation.metrics import METRICS, Array, accuracy, balanced_accuracy, class_counts, macro_f1, micro_f1
+from spectrnn.evaluation.metrics import METRICS, accuracy, balanced_accuracy, class_counts, macro_f1, micro_f1
 from spectrnn.evaluation.predictions import Predictions, with_labels
+from spectrnn.evaluation.rankings import Array
 from spectrnn.messages import preview
 
 _OF_COUNTS = {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy, "macro_f1": macro_f1}

@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from spectrnn.data.batches import Batch
 from spectrnn.evaluation.confusion import Confusion
-from spectrnn.evaluation.metrics import Array, Outcome, is_of_class
+from spectrnn.evaluation.metrics import Outcome
 from spectrnn.evaluation.plots import confusion_figure, spectrogram_figure
+from spectrnn.evaluation.rankings import Array, is_of_class
 from spectrnn.messages import format_seconds
 from spectrnn.model.classifier import Classifier
 from spectrnn.progress import progress_bar

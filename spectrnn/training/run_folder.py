@@ -17,15 +17,10 @@ from spectrnn import distributed
 from spectrnn.evaluation.calibration import calibration_error_at, fit_temperatures, fit_thresholds
 from spectrnn.evaluation.confusion import Confusion
 from spectrnn.evaluation.evaluate import compute_metrics, predict_batches
-from spectrnn.evaluation.metrics import (
-    Array,
-    Outcome,
-    bootstrap_intervals,
-    classification_metrics,
-    expected_calibration_error,
-)
+from spectrnn.evaluation.metrics import Outcome, bootstrap_intervals, classification_metrics, expected_calibration_error
 from spectrnn.evaluation.plots import optional_picture
 from spectrnn.evaluation.predictions import PREDICTIONS, Predictions, concatenate, write_predictions
+from spectrnn.evaluation.rankings import Array
 from spectrnn.evaluation.report.html import EvaluationResult, write_page
 from spectrnn.evaluation.report.training import Training, package_versions
 from spectrnn.files import write_json

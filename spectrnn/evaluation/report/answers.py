@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spectrnn.evaluation.metrics import Array, Outcome, class_indices
+from spectrnn.evaluation.metrics import Outcome, class_indices
+from spectrnn.evaluation.rankings import Array
 
 
 class Answers(NamedTuple):

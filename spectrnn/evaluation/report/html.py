@@ -19,7 +19,8 @@ from spectrnn.data.clips import Clip, common_folder
 from spectrnn.data.dataset import Dataset
 from spectrnn.data.remote import is_address
 from spectrnn.evaluation.confusion import Confusion
-from spectrnn.evaluation.metrics import Array, Outcome, wilson_interval
+from spectrnn.evaluation.metrics import Outcome, wilson_interval
+from spectrnn.evaluation.rankings import Array
 from spectrnn.evaluation.report.answers import Answers
 from spectrnn.evaluation.report.media import MAX_AUDIO_SECONDS, render_clips
 from spectrnn.evaluation.report.tables import accuracy_by_group, accuracy_by_quantile, class_scores, reliability

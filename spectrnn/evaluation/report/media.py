@@ -14,7 +14,7 @@ import torch
 
 from spectrnn.data.batches import Batch
 from spectrnn.data.dataset import Dataset
-from spectrnn.evaluation.metrics import Array
+from spectrnn.evaluation.rankings import Array
 from spectrnn.model.classifier import Classifier
 
 MAX_AUDIO_SECONDS = 60  # per clip

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from spectrnn.evaluation.metrics import Array, wilson_interval
+from spectrnn.evaluation.metrics import wilson_interval
+from spectrnn.evaluation.rankings import Array
 
 _CONFIDENCE_BINS = 10  # of the reliability diagram
 _QUANTILE_BINS = 8  # of length and level

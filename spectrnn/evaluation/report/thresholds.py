@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from spectrnn.evaluation.metrics import Array
+from spectrnn.evaluation.rankings import Array
 
 _MAX_POINTS = 400
 

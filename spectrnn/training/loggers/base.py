@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spectrnn.errors import UserError
-from spectrnn.evaluation.metrics import Array
+from spectrnn.evaluation.rankings import Array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import soundfile
 
 from spectrnn.errors import UserError
-from spectrnn.evaluation.metrics import Array
+from spectrnn.evaluation.rankings import Array
 from spectrnn.runs import OUTPUTS
 from spectrnn.training.loggers.base import Hyperparameters, Logger, require_package, run_name
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spectrnn.evaluation.metrics import Array
+from spectrnn.evaluation.rankings import Array
 from spectrnn.training.hyperparameters import own_overrides
 from spectrnn.training.loggers.base import Hyperparameters, Logger, run_name
 

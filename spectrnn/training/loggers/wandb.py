@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from spectrnn.errors import UserError
-from spectrnn.evaluation.metrics import Array
+from spectrnn.evaluation.rankings import Array
 from spectrnn.training.loggers.base import Hyperparameters, Logger, require_package, run_name
 
 if TYPE_CHECKING:
