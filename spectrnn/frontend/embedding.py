@@ -19,6 +19,7 @@ from spectrnn.frontend.onnx_network import MAX_BYTES, Link, load_network
 WindowMilliseconds = Annotated[PositiveFloat, Le(60_000)]
 HopMilliseconds = Annotated[float, Ge(1), Le(60_000)]
 _MAX_NETWORKS = 8
+_MAX_WINDOW = 1 << 21  # samples
 
 
 class OnnxEmbedding(Features):
@@ -64,7 +65,9 @@ class OnnxEmbedding(Features):
         self.sample_rate = sample_rate
         self.window_size, self.hop_size = (max(1, round(ms * sample_rate / 1000)) for ms in (window_ms, hop_ms))
         count = 1 if networks is None else len(networks)
+        too_long = f"over {_MAX_WINDOW} samples at {sample_rate} Hz; shorter ones"
         reject_settings(
+            ("window_ms", self.window_size > _MAX_WINDOW, too_long),
             ("hop_ms", hop_ms > window_ms, f"longer than window_ms={window_ms:g}; at most {window_ms:g} ms"),
             ("networks", not 1 <= count <= _MAX_NETWORKS, f"should be 1 to {_MAX_NETWORKS} names"),
             ("scales", len(scales) != count, f"should be one number per network, {count}"),
