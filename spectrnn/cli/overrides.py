@@ -207,7 +207,7 @@ def data_overrides(data: Any, run: Path, trust: Sequence[str], package: str = "d
         offer = f"if you trust this file and that package, add trust=[{module:.100}]; or " if is_foreign else ""
         raise UserError(f"its data is {target!r:.200}, which is not a built-in source; {offer}{remedy}")
     settings = {name: value for name, value in data.items() if name not in ("_target_", *_MACHINE_LOCAL_KEYS)}
-    rehearsal = settings.pop("rehearsal", None)
+    rehearsal = settings.get("rehearsal") and settings.pop("rehearsal")
     known = settings.keys() if option is None else nodes["_common"].keys() | nodes[option].keys()
     for name, value in settings.items():
         items = value if isinstance(value, list) else [value]

@@ -225,8 +225,9 @@ def open_dataset(source: DataSource, device: torch.device, label_format: LabelFo
     Raises:
         UserError: An invalid source, split or file; with ``on_error=skip`` a class or split without readable clips.
     """
-    clips = split_clips(source, label_format)
-    require_classes(clips, label_format)
+    clips, rehearsed = list_clips(source, label_format), rehearsed_clips(source, label_format)
+    require_classes([*clips, *rehearsed], label_format)
+    clips = [*assign_splits(clips, source, label_format), *rehearsed]
     labels = sorted({name for clip in clips for name in label_format.classes(clip.label)})
     if similar := similar_labels(labels):
         message = "%d sets of labels differ in case, blanks or Unicode form only, and are different classes: %s; "
@@ -253,29 +254,29 @@ def list_clips(source: DataSource, label_format: LabelFormat = ONE_LABEL) -> lis
     return assign_folds(clips, source, label_format)
 
 
-def split_clips(source: DataSource, label_format: LabelFormat) -> list[Clip]:
-    """Returns the clip table of a source with splits, followed by the clips that are rehearsed.
+def rehearsed_clips(source: DataSource, label_format: LabelFormat) -> list[Clip]:
+    """Returns the clips that are rehearsed, of the dataset of an initial model, with the splits that they had in it.
 
     Raises:
-        UserError: An invalid source, splits that cannot be drawn, or nothing to rehearse.
+        UserError: Nothing to rehearse, or an invalid dataset.
     """
-    clips = assign_splits(list_clips(source, label_format), source, label_format)
     if not source.rehearsal_clips:
-        return clips
+        return []
     if source.rehearsal is None:
         problem = "needs init=RUN, whose dataset is rehearsed"
         raise UserError(f"data.rehearsal_clips={source.rehearsal_clips}: {problem}")
     other: DataSource = instantiate(source.rehearsal, "data.rehearsal", DataSource)
     if source.has_label_sets or other.has_label_sets:
         raise UserError("data.rehearsal_clips: annotated recordings cannot be rehearsed, nor clips besides them")
-    rehearsed = split_clips(other, label_format)
+    clips = assign_splits(list_clips(other, label_format), other, label_format)
+    clips += rehearsed_clips(other, label_format)
     counts, kept = Counter[tuple[str | None, str]](), []
-    for row in np.argsort(clip_scores(rehearsed, source.split_seed), kind="stable").tolist():
-        names = [(rehearsed[row].split, name) for name in label_format.classes(rehearsed[row].label) or [""]]
+    for row in np.argsort(clip_scores(clips, source.split_seed), kind="stable").tolist():
+        names = [(clips[row].split, name) for name in label_format.classes(clips[row].label) or [""]]
         if min(counts[name] for name in names) < source.rehearsal_clips:
             counts.update(names)
             kept.append(row)
-    return [*clips, *(rehearsed[row] for row in sorted(kept))]
+    return [clips[row] for row in sorted(kept)]
 
 
 def read_clips(source: DataSource, label_format: LabelFormat) -> list[Clip]:
@@ -308,7 +309,9 @@ def open_dataset_for_evaluation(
     Raises:
         UserError: A split without clips whose label the model knows.
     """
-    clips = list_clips(source, label_format) if split == "all" else split_clips(source, label_format)
+    clips = list_clips(source, label_format)
+    if split != "all":
+        clips = [*assign_splits(clips, source, label_format), *rehearsed_clips(source, label_format)]
     of_split = [clip for clip in clips if split in (clip.split, "all")]
     if not of_split:
         raise UserError(f"split={split}: the dataset has no such clips")

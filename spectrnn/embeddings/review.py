@@ -31,7 +31,7 @@ from spectrnn.version import __version__
 
 TABLE, PAGE, CLIPS, EMBEDDINGS = "labels.csv", "review.html", "clips", "embeddings.npz"
 
-_SCRIPTS = ("page.js", "players.js", "review.js")
+_SCRIPTS = ("page.js", "players.js", "list.js", "review.js")
 _TOP_K = 5  # probabilities per clip
 _PAGE_BYTES = 100_000_000  # for audio and spectrograms
 

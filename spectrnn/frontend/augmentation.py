@@ -178,7 +178,9 @@ class Trim(WaveformAugmentation):
         lengths = batch.lengths - start - end
         position = torch.arange(size, device=start.device) + start[:, None]
         waveform = batch.waveform.gather(1, position.clamp(max=size - 1)) * length_mask(lengths, size)
-        return move_events(batch, shift=-start)._replace(waveform=waveform, lengths=lengths)
+        if batch.events is not None:
+            batch = move_events(batch, shift=-start)
+        return batch._replace(waveform=waveform, lengths=lengths)
 
 
 class Gain(WaveformAugmentation):

@@ -90,11 +90,11 @@ MANY = {
     "normalize.eps=0": "normalize.eps=0: should be greater than 0",
     "model.hidden_size=10": "",  # valid, but not with the next
     "pooling.num_heads=3": "pooling.num_heads=3: does not divide the encoder's 20 outputs; 1, 2, 4, 5, 10 do",
+    "head.dropout=2": "head.dropout=2: should be less than 1",
     "optimizer.lr=-1": "optimizer.lr=-1.0: rejected by AdamW (Invalid learning rate: -1.0)",
     "scheduler.warmup_fraction=2": "scheduler.warmup_fraction=2: should be less than 1",
     "trainer.patience=0": "trainer.patience=0: should be greater than 0 or 'auto', or null",
     "trainer.precision=fp16": "trainer.precision=fp16: needs a GPU, but this run is on the CPU; use fp32 or auto",
-    "head.dropout=2": "head.dropout=2: should be less than 1",
     "seed=-1": "seed=-1: should be greater than or equal to 0",
 }
 

@@ -124,8 +124,9 @@ def test_key_of_several_commands(explained):
         assert rows["allowed"] == "train | val | test | all"
         assert rows["set in"] == line_of(f"{command}.yaml", "split")
         assert rows["change"] == f"spectrnn {command} split=..."
-    [(_, rows)] = explained("run")  # which has the same meaning for all of them
-    commands = ("eval", "tune-thresholds", "eval-events", "predict", "stream", "export", "demo")
+    (_, rows), (_, of_search) = explained("run")  # which has the same meaning for all of them but search
+    commands = ("eval", "tune-thresholds", "eval-events", "predict", "embed", "review", "stream", "export", "demo")
+    assert of_search["change"] == "spectrnn search run=..."
     assert rows["set in"] == [line_of(f"{command}.yaml", "run") for command in commands]
     assert rows["change"] == [f"spectrnn {command} run=..." for command in commands]
 

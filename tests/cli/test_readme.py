@@ -52,7 +52,7 @@ def workspace(tmp_path_factory, trained_run, tones):
     """A folder with the files that the README's examples name, and a run of a tiny classifier."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(trained_run, folder / RUN)
-    for name in ("recordings", "new", "nights", "quiet_nights"):
+    for name in ("recordings", "new", "new_word", "words", "evenings", "nights", "quiet_nights"):
         shutil.copytree(tones, folder / name)
     (folder / "more").mkdir()
     import soundfile

@@ -46,7 +46,7 @@ def augmentation(stage, recordings):
 @pytest.mark.parametrize("name", WAVEFORM)
 def test_probability_0_changes_nothing_and_1_changes_every_clip(augmentation, batch, name):
     before = batch([1600, 900, 1200, 1600, 500, 1, 1599, 800])
-    for augmented, original in zip(augmentation(name, p=0.0)(before), before, strict=True):
+    for augmented, original in zip(augmentation(name, p=0.0)(before)[:-1], before[:-1], strict=True):  # without events
         assert torch.equal(augmented[..., : original.shape[-1]], original)
         assert not augmented[..., original.shape[-1] :].any()
     before = batch([1600, 1500] * 32)

@@ -94,21 +94,6 @@ function useLabelKey(item, key) {
   return true;
 }
 
-function setUpShortcuts() {
-  document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const here = event.target.closest(".clip");
-    if (event.target.matches("input")) {
-      if (here && ["Escape", "Enter"].includes(event.key)) { here.focus(); event.preventDefault(); }
-      return;
-    }
-    const step = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 }[event.key];
-    if (step) move(step);
-    else if (!here || !(useCardKey(here, event) || useLabelKey(here, event.key))) return;
-    event.preventDefault();
-  });
-}
-
 // A manifest of the labelled clips, as data=manifest reads it, with absolute paths: it may be saved anywhere.
 function manifestRows() {
   return [["path", "label", "group"], ...labelled().map((clip) => [report.base + clip.path, labels.get(clip.path).trim(), clip.group])];
@@ -135,5 +120,6 @@ function render() {
 }
 
 render();
-setUpShortcuts();
+setUpShortcuts(() => {}, { j: () => move(1), ArrowDown: () => move(1), k: () => move(-1), ArrowUp: () => move(-1), "/": () => {} },
+  (item, event) => useLabelKey(item, event.key));
 byId("list").firstElementChild?.focus({ preventScroll: true });
