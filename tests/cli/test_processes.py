@@ -131,6 +131,7 @@ def test_run_fails_if_a_process_is_killed(command, tmp_path):
     assert (tmp_path / "run" / "last.ckpt").exists(), err
 
 
+@pytest.mark.study
 def test_signal_stops_all_processes_of_a_run_that_can_be_resumed(command, tmp_path):
     arguments = command(2, "run", "trainer.epochs=1000", "trainer.log_every_n_steps=1")
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:

@@ -271,8 +271,8 @@ def test_unknown_language_is_reported_with_similar_ones(speech, language, hint):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["one"], "words: a classifier needs two words or more"),
-        ([], "words: a classifier needs two words or more"),
+        (["one"], "words: needs two words or more, or one and data.negatives"),
+        ([], "words: needs two words or more, or one and data.negatives"),
         (["one", " "], "words: word 2 is empty"),
         (["one", "two", "one "], "words: one given twice; each word is one class"),
         (["one", "---"], "data.words: eSpeak NG has no audio for '---' in en-us"),

@@ -122,7 +122,7 @@ class SyntheticSpeech(DataSource):
         too_many = f"more than {_MAX_TAKES:,} takes per voice for {len(words)} words; use at most {most:,}"
         ranges = [(name, getattr(self, name)) for name in _RANGES]
         reject_settings(
-            ("words", len(words) < 2, "a classifier needs two words or more"),
+            ("words", len(words) < (1 if self.negatives else 2), "needs two words or more, or one and data.negatives"),
             ("words", empty, f"word {empty} is empty"),
             ("words", twice, f"{', '.join(twice)} given twice; each word is one class"),
             (
