@@ -20,7 +20,7 @@ _GPU_BATCH_SIZES = {**_BATCH_SIZES, 20_000: 256}  # as a GPU is not busy with sm
 _EPOCHS, _CLIPS = 25, 2_500
 _SMALL_POWER, _LARGE_POWER = -0.7, -0.35
 _MIN_EPOCHS, _MAX_EPOCHS = 10, 150
-_WARM_START = 0.4  # of these epochs, as the weights of a trained model need fewer
+_WARM_START = 0.25  # of these epochs, as the weights of a trained model need fewer
 _PATIENCE, _MIN_PATIENCE = 1 / 5, 5  # fraction of the epochs; epochs
 _MIN_VAL_CLIPS = 1_000  # with fewer, the metrics of the validation split are too noisy to stop by
 

@@ -102,7 +102,7 @@ def test_weights_taken_over_have_a_rate_of_their_own(make_trainer, model):
 
 def test_a_warm_start_takes_fewer_epochs(make_trainer, model):
     cold, warm = make_trainer(*SETTINGS), make_trainer(*SETTINGS, f"init={model}")
-    assert warm.plan.epochs == round(0.4 * cold.plan.epochs)
+    assert warm.plan.epochs == round(0.25 * cold.plan.epochs)
 
 
 def test_a_resumed_run_does_not_need_the_model(components, model, tmp_path):
