@@ -4,7 +4,7 @@
 
 The keywords are two digits. Half an hour of negatives for training, and an hour of others for the measurement, have
 spoken digits that are no keywords, environmental sounds and noise; takes, sounds and noise of the two have nothing in
-common. The variants train for the same number of epochs of as many clips. Finished trainings are not repeated.
+common. A tenth of the training negatives serves validation in each variant. Finished trainings are not repeated.
 """
 
 import argparse
@@ -37,12 +37,15 @@ COMMON = [
     "model=gru",
     "augment=[speech]",
 ]
+_WINDOWS = ["data.path=keywords.csv", "data.negatives=[train]", f"data.negative_share={_SHARE}"]
+_SELECTION = ["metrics=[recall_at_fah]", "trainer.metric=recall_at_fah", "trainer.average_last=5"]
 VARIANTS = {
     "an extra class (`single_label`)": ["task=single_label", "data.path=extra_class.csv"],
-    "windows of negatives (`multi_label`)": ["task=multi_label", "data.path=keywords.csv", "data.hard_share=0"],
-    "windows, hard ones more often": ["task=multi_label", "data.path=keywords.csv", "data.hard_share=0.5"],
+    "the same clips, without a label (`multi_label`)": ["task=multi_label", "data.path=no_label.csv"],
+    "windows of negatives": ["task=multi_label", *_WINDOWS, "data.hard_share=0"],
+    "windows, hard ones more often": ["task=multi_label", *_WINDOWS, "data.hard_share=0.5"],
+    "windows, selected by recall at a rate": ["task=multi_label", *_WINDOWS, "data.hard_share=0.5", *_SELECTION],
 }
-NEGATIVES = ["data.negatives=[train]", f"data.negative_share={_SHARE}", "data.test_fraction=0"]
 
 
 def read_sounds(table: Path) -> dict[bool, list[Waveform]]:
@@ -83,7 +86,9 @@ def make(out: Path, digits: Path, sounds: Path) -> None:
             soundfile.write(path, recording, SAMPLE_RATE)
             if split == "train":
                 starts = np.arange(0, 60 * _RECORDING_MINUTES, _CLIP_SECONDS)
-                extra += [[path, "background", "train", start, start + _CLIP_SECONDS] for start in starts]
+                for start in starts:
+                    own = "val" if start % 10 == 0 else "train"
+                    extra.append([path, "background", own, start, start + _CLIP_SECONDS])
         (out / "keywords").mkdir(exist_ok=True)
         keywords = [digit for digit in read_digits(digits, is_official) if digit.name in KEYWORDS]
         for number, digit in enumerate(keywords):
@@ -91,20 +96,22 @@ def make(out: Path, digits: Path, sounds: Path) -> None:
             soundfile.write(path, digit.waveform, SAMPLE_RATE)
             own = "test" if is_official else ("val" if number % 10 == 0 else "train")
             rows.append([path, digit.name, own, "", ""])
-    for name, table in (("keywords", rows), ("extra_class", rows + extra)):
+    unlabelled = [[path, "", *rest] for path, _, *rest in extra]
+    for name, table in (("keywords", rows), ("extra_class", rows + extra), ("no_label", rows + unlabelled)):
         with (out / f"{name}.csv").open("w", newline="") as file:
             csv.writer(file).writerows([["path", "label", "split", "start", "end"], *table])
 
 
 def measure(out: Path, name: str, variant: list[str], seed: int, rate: float) -> float:
     """Trains a variant, and returns the mean recall of the keywords at a rate of false alarms per hour."""
-    folder = out / "runs" / f"{'-'.join(name.split()[:4])}-{seed}".replace("`", "").replace(",", "")
+    folder = out / "runs" / f"{list(VARIANTS).index(name)}-{seed}"
     results = folder / "thresholds" / "thresholds.json"
     is_set = "task=multi_label" in variant
     if not results.exists():
-        placed = [value.replace("data.path=", f"data.path={out}/") for value in variant]
-        negatives = [value.replace("[train]", f"[{out / 'train'}]") for value in NEGATIVES if is_set]
-        train([*COMMON, *placed, *negatives, f"seed={seed}"], folder)
+        places = {"data.path=": f"data.path={out}/", "=[train]": f"=[{out / 'train'}]"}
+        for before, after in places.items():
+            variant = [value.replace(before, after) for value in variant]
+        train([*COMMON, *variant, f"seed={seed}"], folder)
         settings = [f"run={folder}", "data=manifest", f"data.path={out / 'keywords.csv'}", "split=test", "window=0.6"]
         settings += [f"negatives=[{out / 'test'}]", f"max_false_alarms_per_hour={rate}", "hop=0.1"]
         run([*SPECTRNN, "tune-thresholds", *settings, *([] if is_set else ["background=[background]"])])
