@@ -76,12 +76,12 @@ def speakers(out: Path, digits: Path, seeds: int, variants: dict[str, list[str]]
     print("| training | mean of the speakers | standard deviation over seeds | by speaker |\n|---|---|---|---|")
     for title, overrides in variants.items():
         given = [override.format(initial=initial) for override in overrides]
-        folder = "-".join(override.partition("=")[0] + override.partition("=")[2][-4:] for override in overrides)
+        number = list(VARIANTS).index(title)
         accuracies = {
             name: [
                 trained(
                     [*_COMMON, *given, f"data.path={out / name}.csv", f"seed={seed}"],
-                    out / f"{folder or 'scratch'}-{name}-{seed}".replace("{", "").replace("}", ""),
+                    out / f"{number}-{name}-{seed}",
                 )["accuracy"]
                 for seed in range(seeds)
             ]

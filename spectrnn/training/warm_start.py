@@ -110,7 +110,7 @@ def parameter_groups(
         freezing: Stages that are frozen.
 
     Returns:
-        Groups as PyTorch's optimizers expect them, that of the head first; a single one if there is no difference.
+        Groups as PyTorch's optimizers expect them, that of the head first; a single one if all are trained alike.
     """
     frozen = {id(parameter) for key in freezing.stages for parameter in classifier.stages[key].parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
