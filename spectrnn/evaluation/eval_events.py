@@ -76,12 +76,14 @@ def evaluate_events(node: DictConfig) -> dict[str, Any]:
     """
     config = EvalEventsConfig(**validate_kwargs(to_container(node, ""), EvalEventsConfig, ""))
     if not config.events:
-        raise UserError("events: missing; name tables of the true events: spectrnn eval-events events.csv run=...")
+        remedy = "name tables of the true events, or folders of label files: spectrnn eval-events events.csv run=..."
+        raise UserError(f"events: missing; {remedy}")
     if config.threshold == "none":
         raise UserError("threshold=none: labels windows, and detects no events; model, or a number")
     if config.psds:
         require_package()
-    true = read_annotations([Path(table).expanduser() for table in config.events], audio_paths(config.recordings))
+    recordings = {path: _folder(name, path) for name in config.recordings for path in audio_paths([name])}
+    true = read_annotations([Path(table).expanduser() for table in config.events], recordings)
     model = find_model(config.run)
     predictor = load(str(model), config.device, config.trust)
     longest = predictor.window / predictor.sample_rate
@@ -124,17 +126,27 @@ def evaluate_events(node: DictConfig) -> dict[str, Any]:
     return result
 
 
+def _folder(name: str, path: str) -> Path:
+    """Returns the folder that a recording was found in: that which was named, or its own."""
+    folder = Path(name).expanduser()
+    return folder if folder.is_dir() else Path(path).parent
+
+
 def _known(true: Mapping[str, list[Annotation]], labels: list[str]) -> tuple[dict[str, list[Annotation]], Counter[str]]:
     """Leaves out the events of labels that the model does not detect; returns the others, and the number by label.
 
     Raises:
-        UserError: No event of a label that the model detects.
+        UserError: No event of a label that the model detects, or one without times.
     """
     unknown = Counter(event.label for events in true.values() for event in events if event.label not in labels)
     known = {path: [event for event in events if event.label in labels] for path, events in true.items()}
     if unknown:
         names = preview([f"{label!r} ({count})" for label, count in sorted(unknown.items())], 20)
         log.warning("events of labels that the model does not detect are left out: %s", names)
+    untimed = [path for path, events in known.items() if any(event.end == np.inf for event in events)]
+    if untimed:
+        problem = f"rows of {preview(untimed, 3)} have no start and end, and labels that the model detects"
+        raise UserError(f"events: {problem}; only rows of recordings without events may be without times")
     if not any(known.values()):
         raise UserError(f"events: none is of a label that the model detects: {preview(list(map(repr, labels)), 20)}")
     return known, unknown

@@ -243,7 +243,7 @@ def test_low_recall_and_negatives_of_the_training_are_warned_about(spectrnn, run
     assert f"few events will be detected, by their recall in clips, of {', '.join(low)}; " in outcome.err
 
 
-def test_events_of_annotated_recordings_are_scored(spectrnn, run, tones, tmp_path):
+def test_events_of_annotated_recordings_are_scored(spectrnn, run, tones, tone, tmp_path):
     """A recording of tones with pauses: what predict detects is its own truth, with an event more and one less."""
     silence = np.zeros(8000)
     waves = [soundfile.read(tones / label / "11.wav")[0] for label in ("low", "high", "low")]
@@ -280,6 +280,18 @@ def test_events_of_annotated_recordings_are_scored(spectrnn, run, tones, tmp_pat
     assert re.search(rf"^all events +{share:.3f} +{share:.3f} +{share:.3f} +{count} ", text.out, re.MULTILINE), text.out
     assert max(map(len, text.out.splitlines())) <= 80
 
+    Path("tracks").mkdir()
+    Path("tracks/night.txt").write_text("\n".join("\t".join(row.split(",")[1:4]) for row in rows))
+    tone(Path("noise.wav"), 2, amplitude=0.001)
+    Path("quiet.csv").write_text("path,start,end,label\nnoise.wav,,,noise\n")
+    recordings = "recordings=[night.wav]"
+    outcome = spectrnn("eval-events", "tracks", "quiet.csv", recordings, *settings, "format=json")
+    assert outcome.code == 0, outcome.err
+    result = json.loads(outcome.out)
+    assert (result["recordings"], result["micro"]["correct"], result["micro"]["events"]) == (2, count, count)
+    assert result["hours"] == pytest.approx((len(soundfile.read("night.wav")[0]) / 8000 + 2) / 3600)
+    assert result["unknown_labels"] == {"noise": 1}
+
 
 def test_recordings_without_detected_events_are_noted(spectrnn, run, tone, tmp_path):
     tone(tmp_path / "quiet.wav", 2, amplitude=0)
@@ -294,13 +306,23 @@ def test_recordings_without_detected_events_are_noted(spectrnn, run, tone, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "events: missing; name tables of the true events: spectrnn eval-events events.csv run=..."),
+        (
+            [],
+            "events: missing; name tables of the true events, or folders of label files: "
+            "spectrnn eval-events events.csv run=...",
+        ),
         (["none.csv"], "events=none.csv: no such file"),
         (["true.csv", "threshold=none"], "threshold=none: labels windows, and detects no events; model, or a number"),
         (["true.csv"], "events: none is of a label that the model detects: 'high', 'low', 'middle'"),
+        (
+            ["untimed.csv"],
+            "events: rows of night.wav have no start and end, and labels that the model detects; "
+            "only rows of recordings without events may be without times",
+        ),
     ],
 )
 def test_events_that_cannot_be_scored_are_reported(spectrnn, trained_run, tone, tmp_path, arguments, message):
     tone(tmp_path / "night.wav", 1)
     (tmp_path / "true.csv").write_text("path,start,end,label\nnight.wav,0,1,cat\n")
+    (tmp_path / "untimed.csv").write_text("path,label\nnight.wav,low\n")
     assert spectrnn("eval-events", *arguments, f"run={trained_run}").error() == f"spectrnn: {message}"

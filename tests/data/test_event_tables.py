@@ -1,6 +1,7 @@
 """Tables of events in the formats of other tools, and the recordings that they belong to."""
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ def test_csv_and_jsonl(events_in):
     [
         ("a.doc", "", "a.doc: the name of a table of events should end in .csv, .tsv, .txt or .jsonl"),
         ("a.txt", "1\t0.5\tcat\n", "a.txt, line 1: end '0.5' is not after start 1"),
-        ("a.txt", "1\tx\tcat\n", "a.txt: no column start"),
+        ("a.txt", "1\tx\tcat\n", "a.txt: no column label"),
         ("a.txt", "0\t1\tcat\n1\tx\tcat\n", "a.txt, line 2: end 'x' is not a time in seconds"),
         ("a.txt", RAVEN.replace("End Time (s)", "Stop"), "a.txt: no column End Time"),
         ("a.csv", "start,end,label\n,1,cat\n", "a.csv, line 2: start is empty"),
@@ -181,6 +182,19 @@ def test_recordings_without_annotations_are_left_out(annotated, recordings, capl
     assert len(clips) == 11
     assert "1 recording without annotations is left out: " in caplog.text
     assert [clip.label for clip in clips if clip.path.endswith("place0/3.wav")] == [""]
+
+
+def test_rows_without_times_are_of_quiet_recordings(annotated, tmp_path_factory):
+    table = tmp_path_factory.mktemp("tables") / "events.csv"
+    table.write_text("path,start,end,label\nplace0/0.wav,1,2,cat\nplace1/1.wav,,,nothing\n")
+    built = annotated(annotations=table, unannotated="unknown")
+    clips = list_clips(built, LABEL_SET)
+    assert [clip.label for clip in clips] == ["cat", ""]
+    timeline = built.timeline(clips, np.array([0, 32000]), np.array([32000, 32000]), ["cat"])
+    assert timeline.quiet.tolist() == [[1, 32000, 64000]]  # all of it
+    message = "line 3: 'nothing' has no start and end; only what is quiet (data.quiet_labels) may be without"
+    with pytest.raises(UserError, match=re.escape(message)):
+        list_clips(annotated(annotations=table, quiet_labels=[]), LABEL_SET)
 
 
 def test_event_of_an_unknown_recording(annotated, recordings, tmp_path_factory):

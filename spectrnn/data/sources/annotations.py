@@ -1,6 +1,7 @@
 """Data source of annotated recordings: long recordings, and tables of the events in them."""
 
 import logging
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -14,16 +15,13 @@ from spectrnn.config.types import Fraction, NonNegativeFloat, PositiveFloat, Pos
 from spectrnn.data.clips import Clip, DataSource
 from spectrnn.data.labels import LABEL_SET, ONE_LABEL, SEPARATOR, LabelFormat
 from spectrnn.data.scan import scan_folder
-from spectrnn.data.sources.event_tables import TableEvent, read_events
+from spectrnn.data.sources.event_tables import TableEvent, label_file, read_events
 from spectrnn.data.sources.tables import ENDINGS, Column
 from spectrnn.data.timeline import Timeline, quiet_parts
 from spectrnn.errors import UserError, reject_settings
 from spectrnn.messages import counted, preview
 
 log = logging.getLogger(__name__)
-
-# What follows the name of a recording, with or without its ending, in that of its label file.
-_LABEL_FILES = (".txt", ".csv", ".tsv", ".jsonl", ".Table.1.selections.txt", ".selections.txt")
 
 
 class Annotation(NamedTuple):
@@ -143,7 +141,7 @@ class AnnotatedRecordings(DataSource):
         for number, (clip, start, length) in enumerate(zip(clips, offsets.tolist(), lengths.tolist(), strict=True)):
             quiet = []
             for event in self.events[clip.path]:
-                first, end = (min(round(seconds * rate), length) for seconds in event[:2])
+                first, end = (round(min(seconds * rate, length)) for seconds in event[:2])
                 outside += end <= first
                 if end <= first:
                     continue
@@ -187,7 +185,7 @@ class AnnotatedRecordings(DataSource):
             if path is None:
                 missing.append(f"line {event.line}: {event.path}")
             else:
-                found.setdefault(path, []).append(self._annotation(event))
+                found.setdefault(path, []).append(self._annotation(event, table))
         if missing:
             problem = f"{counted(len(missing), 'event is', 'events are')} of recordings that are not in {self.root}"
             if not found or self.on_error == "fail":
@@ -197,13 +195,14 @@ class AnnotatedRecordings(DataSource):
         return found
 
     def _from_label_file(self, path: str, root: Path, folder: Path) -> list[Annotation] | None:
-        base = folder / Path(path).relative_to(root)
-        names = [name + ending for name in (base.name, base.stem) for ending in _LABEL_FILES]
-        file = next(filter(Path.is_file, (base.with_name(name) for name in names)), None)
-        return None if file is None else [self._annotation(event) for event in read_events(file, self.columns)]
+        file = label_file(Path(path), root, folder)
+        return None if file is None else [self._annotation(event, file) for event in read_events(file, self.columns)]
 
-    def _annotation(self, event: TableEvent) -> Annotation:
+    def _annotation(self, event: TableEvent, table: Path) -> Annotation:
         label = "" if event.label in self.quiet_labels else event.label.replace(SEPARATOR, ",")
+        if label and event.end == math.inf:
+            problem = f"{label!r} has no start and end; only what is quiet (data.quiet_labels) may be without"
+            raise UserError(f"{table}, line {event.line}: {problem}")
         return Annotation(event.start, event.end, label)
 
     def _group(self, path: str, root: str) -> str:

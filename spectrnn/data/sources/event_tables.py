@@ -1,6 +1,7 @@
 """Tables of events as other tools write them: Raven selection tables, Audacity label tracks, CSV and JSONL."""
 
 import csv
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +14,12 @@ _RAVEN_START, _RAVEN_END = "Begin Time (s)", "End Time (s)"
 _RAVEN_PATHS = ("Begin Path", "Begin File")  # the more exact one first
 # Annotators name this column as they like; the first of these is used.
 _RAVEN_LABELS = ("Label", "Annotation", "Species", "Species Code", "Common Name", "Class", "Tag", "Type")
+# What follows the name of a recording, with or without its ending, in that of its label file.
+_LABEL_FILES = (".txt", ".csv", ".tsv", ".jsonl", ".Table.1.selections.txt", ".selections.txt")
 
 
 class TableEvent(NamedTuple):
-    """A row of a table of events.
+    """A row of a table of events. One without times is of the whole recording, from 0 to infinity.
 
     Attributes:
         path: Recording as the table names it; None if it names none.
@@ -55,8 +58,15 @@ def read_events(path: Path, columns: Mapping[Column, str | None] | None = None) 
             return _read_audacity(path)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    table = Table(path, columns, required=("start", "label") if ENDINGS[path.suffix.lower()] else ("start",))
+    table = Table(path, columns, required=("label",) if ENDINGS[path.suffix.lower()] else ())
     return [_event(row, line, path, table.separator not in ("", ",")) for line, row in table.rows()]
+
+
+def label_file(recording: Path, root: Path, folder: Path) -> Path | None:
+    """Returns the label file of a recording in `root`: that of its name at its place in `folder`; None if none is."""
+    base = folder / recording.relative_to(root)
+    names = [name + ending for name in (base.name, base.stem) for ending in _LABEL_FILES]
+    return next(filter(Path.is_file, map(base.with_name, names)), None)
 
 
 def _read_audacity(path: Path) -> list[TableEvent]:
@@ -99,6 +109,8 @@ def _event(row: Mapping[str, Any], line: int, path: Path, has_decimal_commas: bo
         start, end, duration = (
             parse_seconds(values, name, has_decimal_commas) for name in ("start", "end", "duration")
         )
+        if start is None and end is None and duration is None:
+            start, end = 0.0, math.inf
         if start is None:
             raise UserError("start is empty")
         if duration is not None:
