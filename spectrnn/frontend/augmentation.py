@@ -78,7 +78,7 @@ class AddNoise(WaveformAugmentation):
 
     def __init__(self, noise: Tensor, min_snr_db: float, max_snr_db: float, p: Probability) -> None:
         super().__init__()
-        reject_settings(("max_snr_db", max_snr_db < min_snr_db, f"below min_snr_db={min_snr_db:g}; at least that"))
+        reject_settings(check_range("snr_db", min_snr_db, max_snr_db))
         self.snr_db, self.p = (min_snr_db, max_snr_db), p
         self.register_buffer("noise", noise, persistent=False)
 
@@ -129,7 +129,7 @@ class BackgroundNoise(AddNoise):
         files, problem = find_recordings(path)
         reject_settings(
             ("path", not files, problem),
-            ("max_snr_db", max_snr_db < min_snr_db, f"below min_snr_db={min_snr_db:g}; at least that"),
+            check_range("snr_db", min_snr_db, max_snr_db),
         )
         noise = torch.cat([torch.from_numpy(load_audio(file, sample_rate)) for file in files])
         super().__init__(noise, min_snr_db, max_snr_db, p)
@@ -194,7 +194,7 @@ class Gain(WaveformAugmentation):
 
     def __init__(self, min_db: float, max_db: float, p: Probability) -> None:
         super().__init__()
-        reject_settings(("max_db", max_db < min_db, f"below min_db={min_db:g}; at least that"))
+        reject_settings(check_range("db", min_db, max_db))
         self.range_db, self.p = (min_db, max_db), p
 
     def forward(self, batch: Batch) -> Batch:
@@ -218,7 +218,7 @@ class SpeedPerturbation(WaveformAugmentation):
 
     def __init__(self, min_factor: PositiveFloat, max_factor: PositiveFloat, p: Probability) -> None:
         super().__init__()
-        reject_settings(("max_factor", max_factor < min_factor, f"below min_factor={min_factor:g}; at least that"))
+        reject_settings(check_range("factor", min_factor, max_factor))
         self.range, self.p = (min_factor, max_factor), p
 
     def forward(self, batch: Batch) -> Batch:
@@ -372,6 +372,11 @@ def find_recordings(path: str) -> tuple[list[str], str]:
         return [], "not a folder with audio files"
     warn_about_ignored(scan.ignored, path)
     return scan.files, "not a folder with audio files"
+
+
+def check_range(quantity: str, minimum: float, maximum: float) -> tuple[str, bool, str]:
+    """Returns the check, for `reject_settings`, that the maximum of a quantity is not below its minimum."""
+    return f"max_{quantity}", maximum < minimum, f"below min_{quantity}={minimum:g}; at least that"
 
 
 def draw_for_batch(low: float, high: float, p: float) -> float | None:

@@ -14,6 +14,7 @@ from spectrnn.data.batches import Batch
 from spectrnn.errors import reject_settings
 from spectrnn.frontend.augmentation import (
     WaveformAugmentation,
+    check_range,
     draw_for_batch,
     find_recordings,
     is_selected,
@@ -66,8 +67,8 @@ class Reverberation(WaveformAugmentation):
     ) -> None:
         super().__init__()
         reject_settings(
-            ("max_rt60_ms", max_rt60_ms < min_rt60_ms, f"below min_rt60_ms={min_rt60_ms:g}; at least that"),
-            ("max_drr_db", max_drr_db < min_drr_db, f"below min_drr_db={min_drr_db:g}; at least that"),
+            check_range("rt60_ms", min_rt60_ms, max_rt60_ms),
+            check_range("drr_db", min_drr_db, max_drr_db),
         )
         self.p = p
         self.rooms: nn.Module
@@ -168,7 +169,7 @@ class BandPass(WaveformAugmentation):
         highest = sample_rate / 2 if max_high_hz is None else max_high_hz
         least = f"sample_rate={sample_rate}" if max_high_hz is None else f"max_high_hz={highest:g}"
         reject_settings(
-            ("max_low_hz", max_low_hz < min_low_hz, f"below min_low_hz={min_low_hz:g}; at least that"),
+            check_range("low_hz", min_low_hz, max_low_hz),
             ("max_low_hz", max_low_hz >= min_high_hz, f"not below min_high_hz={min_high_hz:g}; below it"),
             ("min_high_hz", highest < min_high_hz, f"above {least} allows; at most {highest:g} Hz"),
         )
@@ -255,9 +256,9 @@ class TimeStretch(WaveformAugmentation):
         p: Probability,
     ) -> None:
         super().__init__()
-        reject_settings(("max_factor", max_factor < min_factor, f"below min_factor={min_factor:g}; at least that"))
+        reject_settings(check_range("factor", min_factor, max_factor))
         self.range, self.p = (min_factor, max_factor), p
-        self.vocoder = _PhaseVocoder(round(window_ms * sample_rate / 1000))
+        self.vocoder = _PhaseVocoder(window_ms, sample_rate)
 
     def forward(self, batch: Batch) -> Batch:
         """Stretches each clip: waveform (batch, samples) -> (batch, samples / factor), with new lengths."""
@@ -290,10 +291,9 @@ class PitchShift(WaveformAugmentation):
         p: Probability,
     ) -> None:
         super().__init__()
-        message = f"below min_semitones={min_semitones:g}; at least that"
-        reject_settings(("max_semitones", max_semitones < min_semitones, message))
+        reject_settings(check_range("semitones", min_semitones, max_semitones))
         self.range, self.p = (min_semitones, max_semitones), p
-        self.vocoder = _PhaseVocoder(round(window_ms * sample_rate / 1000))
+        self.vocoder = _PhaseVocoder(window_ms, sample_rate)
 
     def forward(self, batch: Batch) -> Batch:
         """Shifts each clip; waveform (batch, samples)."""
@@ -309,14 +309,14 @@ class PitchShift(WaveformAugmentation):
 
 
 class _PhaseVocoder(nn.Module):
-    """Changes the tempo of waveforms, given the size of the window in samples, of which four overlap."""
+    """Changes the tempo of waveforms, given the length of the window in ms, of which four overlap."""
 
     window: Tensor
     advance: Tensor
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, window_ms: float, sample_rate: int) -> None:
         super().__init__()
-        self.hop = max(1, size // 4)
+        self.hop = max(1, round(window_ms * sample_rate / 1000) // 4)
         self.size = 4 * self.hop
         self.register_buffer("window", torch.hann_window(self.size), persistent=False)
         advance = torch.linspace(0, math.pi * self.hop, self.size // 2 + 1)[:, None]

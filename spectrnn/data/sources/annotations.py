@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from spectrnn.data.clips import Clip, DataSource
 from spectrnn.data.labels import LABEL_SET, ONE_LABEL, SEPARATOR, LabelFormat
 from spectrnn.data.scan import scan_folder
 from spectrnn.data.sources.event_tables import TableEvent, label_file, read_events
+from spectrnn.data.sources.groups import matched_group, pattern_problem
 from spectrnn.data.sources.tables import ENDINGS, Column
 from spectrnn.data.timeline import Timeline, quiet_parts
 from spectrnn.errors import UserError, reject_settings
@@ -75,12 +75,7 @@ class AnnotatedRecordings(DataSource):
     events: dict[str, list[Annotation]] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        problem = ""
-        try:
-            if self.group is not None and not re.compile(self.group).groups:
-                problem = "contains no group; put it in parentheses"
-        except re.error as error:
-            problem = f"is not a regular expression ({error})"
+        problem = pattern_problem(self.group)
         is_cropped = self.max_seconds is not None and self.max_seconds < self.window
         is_missing = self.annotations is not None and not Path(self.annotations).expanduser().exists()
         reject_settings(
@@ -113,7 +108,9 @@ class AnnotatedRecordings(DataSource):
             log.warning("%s left out: %s", which, preview(without, 3))
         clips = []
         for path in sorted(self.events, key=lambda path: path.split(os.sep)):
-            clips.append(Clip(path, self._label(path), group=self._group(path, root)))
+            name = os.path.relpath(path, root).replace(os.sep, "/")
+            group = name if self.group is None else matched_group(self.group, name)
+            clips.append(Clip(path, self._label(path), group=group))
         return clips
 
     def labelled_clips(self, label_format: LabelFormat = ONE_LABEL) -> list[Clip]:
@@ -204,12 +201,3 @@ class AnnotatedRecordings(DataSource):
             problem = f"{label!r} has no start and end; only what is quiet (data.quiet_labels) may be without"
             raise UserError(f"{table}, line {event.line}: {problem}")
         return Annotation(event.start, event.end, label)
-
-    def _group(self, path: str, root: str) -> str:
-        name = os.path.relpath(path, root).replace(os.sep, "/")
-        if self.group is None:
-            return name
-        match = re.search(self.group, name)
-        if match is None:
-            raise UserError(f"data.group={self.group}: does not match {name}")
-        return match.group(1)

@@ -3,7 +3,6 @@
 import functools
 import logging
 import os
-import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 from spectrnn.data.clips import SPLITS, Clip, DataSource
 from spectrnn.data.remote import absent, fetch, is_address, local_copy
 from spectrnn.data.scan import Ignored, scan_folder, summarize
+from spectrnn.data.sources.groups import matched_group, pattern_problem
 from spectrnn.data.sources.tables import ENDINGS, Column, Table, parse_seconds
 from spectrnn.errors import FileErrors, UserError, reject_settings
 from spectrnn.files import cache_folder, why_unreadable
@@ -38,12 +38,7 @@ class FolderDataset(DataSource):
     group: str | None
 
     def __post_init__(self) -> None:
-        problem = ""
-        try:
-            if self.group is not None and not re.compile(self.group).groups:
-                problem = "contains no group; put it in parentheses"
-        except re.error as error:
-            problem = f"is not a regular expression ({error})"
+        problem = pattern_problem(self.group)
         is_folder = Path(self.root).expanduser().is_dir()
         reject_settings(("root", not is_folder, "no such folder"), ("group", problem, problem))
 
@@ -71,7 +66,8 @@ class FolderDataset(DataSource):
                 continue
             empty.pop(os.path.join(prefix, *parts[:depth]), None)
             split = splits[parts[0]] if has_splits else None
-            clips.append(Clip(path, intern(parts[depth - 1]), split, group=self._group("/".join(parts[depth:]))))
+            group = None if self.group is None else matched_group(self.group, "/".join(parts[depth:]))
+            clips.append(Clip(path, intern(parts[depth - 1]), split, group=group))
         self.ignored += [Ignored("empty class", folder, "class folder without audio") for folder in empty]
         if not clips or (empty and len({clip.label for clip in clips}) < 2):
             problem = "contains no folders; one folder per class is expected"
@@ -80,14 +76,6 @@ class FolderDataset(DataSource):
             reasons = summarize(item for item in self.ignored if item.kind != "no class")
             raise UserError("; ".join([f"data.root={self.root}: {problem}", *reasons.values()]))
         return clips
-
-    def _group(self, path: str) -> str | None:
-        if self.group is None:
-            return None
-        match = re.search(self.group, path)
-        if match is None:
-            raise UserError(f"data.group={self.group}: does not match {path}")
-        return match.group(1)
 
 
 @dataclass(kw_only=True)
