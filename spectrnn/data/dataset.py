@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from spectrnn.data.batches import BucketedBatches, Drawn
 from spectrnn.data.cache import WaveformCache, open_cache
 from spectrnn.data.clips import SPLITS, Clip, DataSource, similar_labels
 from spectrnn.data.labels import ONE_LABEL, SEPARATOR, LabelFormat
-from spectrnn.data.negatives import Negatives, list_negatives
+from spectrnn.data.negatives import Negatives, list_negatives, warn_about_copies
 from spectrnn.data.samples import SampleStorage, open_samples
 from spectrnn.data.sampling import draw_clips, mean_draws
 from spectrnn.data.scan import Ignored, warn_about_ignored
@@ -99,6 +99,15 @@ class Dataset:
         """Counts the clips of each class in a split (or in ``all``)."""
         clips = (clip for clip in self.clips if split in (clip.split, "all"))
         return Counter(name for clip in clips for name in self.label_format.classes(clip.label))
+
+    def hashes_of(self, labels: Iterable[str]) -> dict[bytes, str]:
+        """Returns the paths of the clips, or annotated recordings, of any of some labels, by hash of their samples."""
+        wanted, classes = set(labels), self.label_format.classes
+        numbers = range(len(self.clips)) if self.recordings is None else self.recordings.tolist()
+        pairs = zip(numbers, self.clips, strict=True)
+        paths = {number: clip.path for number, clip in pairs if wanted.intersection(classes(clip.label))}
+        digests = enumerate(map(bytes, self.cache.hashes))  # of all but the negatives, which have no label
+        return {digest: paths[number] for number, digest in digests if number in paths and any(digest)}
 
     def batches(
         self,
@@ -362,7 +371,10 @@ def _open(
     if timeline := source.timeline(clips, dataset.cache.offsets, dataset.cache.lengths, labels):
         dataset = _cut(dataset, timeline)
     if negatives:
-        dataset = _add_negatives(dataset, negatives, cache.part(slice(len(clips), None)), source)
+        decoded = cache.part(slice(len(clips), None))
+        paths, hashes = [clip.path for clip in negatives], map(bytes, decoded.hashes)
+        warn_about_copies(paths, hashes, dataset.hashes_of(labels), "data.negatives")
+        dataset = _add_negatives(dataset, negatives, decoded, source)
     return dataset
 
 

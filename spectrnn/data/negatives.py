@@ -1,7 +1,8 @@
 """Negatives: recordings in which no class sounds, of which training draws windows, and which validation covers."""
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from spectrnn.data.scan import scan_folder, warn_about_ignored
 from spectrnn.data.timeline import Timeline, Windows
 from spectrnn.errors import UserError
 from spectrnn.files import why_unreadable
+from spectrnn.messages import counted, preview
+
+log = logging.getLogger(__name__)
 
 _MIN_RECORDINGS = 10  # of which some are held out; of fewer, a part of each
 
@@ -35,6 +39,21 @@ def list_negatives(source: DataSource) -> list[Clip]:
         else:
             paths.append(str(path))
     return [Clip(path, "") for path in sorted({*paths}, key=lambda path: path.split(os.sep))]
+
+
+def warn_about_copies(paths: Sequence[str], hashes: Iterable[bytes], labelled: Mapping[bytes, str], key: str) -> None:
+    """Warns about negatives that have the same samples as a clip in which a class sounds.
+
+    Args:
+        paths: Paths of the negatives.
+        hashes: Hash of the samples of each, `HASH_SIZE` bytes.
+        labelled: Paths of the clips by hash, as `Dataset.hashes_of` returns them.
+        key: Key of the negatives.
+    """
+    pairs = zip(paths, hashes, strict=True)
+    if found := [f"{path} ({labelled[digest]})" for path, digest in pairs if digest in labelled]:
+        which = counted(len(found), "recording is a copy of a labelled clip", "recordings are copies of labelled clips")
+        log.warning("%s: %s, taken for sounds of no class; remove such copies: %s", key, which, preview(found, 3))
 
 
 class Negatives:

@@ -24,7 +24,9 @@ from spectrnn.config.types import (
 )
 from spectrnn.data.audio import FULL_SCALE, iter_blocks, open_audio
 from spectrnn.data.batches import BucketedBatches
+from spectrnn.data.cache import AudioHash
 from spectrnn.data.clips import Clip
+from spectrnn.data.negatives import warn_about_copies
 from spectrnn.detection.events import Array, EventDetector
 from spectrnn.detection.settings import DetectionConfig, DetectionSettings
 from spectrnn.detection.thresholds import TunedThresholds, WindowSettings
@@ -107,6 +109,9 @@ def tune_thresholds(config: DictConfig) -> dict[str, Any]:
     # Whole clips, as windows slide over them; one by one, as long ones would not fit into memory together.
     clips = replace(model.dataset, max_seconds=None).batches(config.split, 1, torch.device("cpu"))
     thresholds, result = tuner.run(clips)
+    hashes = [audio_hash.digest() for audio_hash in tuner.hashes.values()]
+    events = [label for label, is_event in zip(tuner.labels, tuner.is_event, strict=True) if is_event]
+    warn_about_copies([*tuner.hashes], hashes, model.dataset.hashes_of(events), "negatives")
     folder = Path(config.out or model.path.parent / "thresholds").expanduser()
     write_thresholds(result, folder)
     model.dataset.list_skipped(folder)
@@ -174,6 +179,7 @@ class ThresholdTuner:
     Attributes:
         warnings: Sentences about the result, after `run`.
         misses: Clips that are not detected at the chosen thresholds, after `run`.
+        hashes: Hash of the samples of each recording, by path, after `run`.
 
     Raises:
         UserError: All errors in the detection settings and the recordings, one per line.
@@ -183,6 +189,7 @@ class ThresholdTuner:
         self.config, self.predictor, self.labels = config, predictor, predictor.labels
         self.warnings: list[str] = []
         self.misses: list[Miss] = []
+        self.hashes: dict[str, AudioHash] = {}
         self.thresholds = candidate_thresholds(_EXCLUSIVE if predictor.thresholds is None else _INDEPENDENT)
         errors = ErrorCollector()
         detection = DetectionConfig(
@@ -263,7 +270,7 @@ class ThresholdTuner:
         with progress_bar(round(sum(self.recordings.values())), "scanning", "s") as bar:
             for path in self.recordings:
                 try:
-                    found, length = self._count_events(iter_blocks(path, self.predictor.sample_rate))
+                    found, length = self._count_events(self._hashed_blocks(path))
                 except UserError as error:
                     raise UserError(f"negatives: {error}") from error
                 at, label = np.nonzero(found)
@@ -272,6 +279,13 @@ class ThresholdTuner:
                 counts, seconds = counts + found, seconds + length
                 bar.update(round(seconds) - bar.n)
         return counts, seconds / 3600
+
+    def _hashed_blocks(self, path: str) -> Iterator[Chunk]:
+        """Decodes a recording, and hashes it on the way."""
+        self.hashes[path] = AudioHash()
+        for block in iter_blocks(path, self.predictor.sample_rate):
+            self.hashes[path].update(block)
+            yield block
 
     def _detection_rates(self, batches: BucketedBatches) -> tuple[Array, Array]:
         """Fractions of clips in which each class is detected: of its own clips (recall), and of all other clips.

@@ -233,10 +233,14 @@ def test_low_recall_and_negatives_of_the_training_are_warned_about(spectrnn, run
     outcome = spectrnn(*command, f"negatives=[{negatives}]")
     assert outcome.code == 0, outcome.err
     assert " of the training, such as " not in outcome.err
+    assert " of a labelled clip" not in outcome.err
     assert f"spectrnn predict RECORDINGS window=model run={run}" in outcome.err
-    outcome = spectrnn(*command, f"negatives=[{negatives},{tones}]", "max_false_alarms_per_hour=0")
+    copy = shutil.copy(tones / "low" / "11.wav", tmp_path / "copy.wav")
+    outcome = spectrnn(*command, f"negatives=[{copy},{negatives},{tones}]", "max_false_alarms_per_hour=0")
     assert outcome.code == 0, outcome.err
     assert re.search(rf"30 of the negatives were part of the training, such as {tones}/", outcome.err), outcome.err
+    assert "negatives: 37 recordings are copies of labelled clips, taken for sounds of no class; " in outcome.err
+    assert f"remove such copies: {copy} ({tones}/low/11.wav), " in outcome.err
     per_class = json.loads((tmp_path / "out" / "thresholds.json").read_text())["per_class"]
     low = [f"{label} ({row['recall']:.3f})" for label, row in per_class.items() if row["recall"] < 0.5]
     assert low

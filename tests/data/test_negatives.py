@@ -126,6 +126,24 @@ def test_negatives_that_are_missing(opened, tmp_path, name):
         opened(negatives=[str(tmp_path / name)])
 
 
+def test_copies_of_labelled_clips_are_warned_about(opened, table, tmp_path_factory, caplog):
+    """In another format, with more silence around it; not a copy of a clip without a label."""
+    folder = tmp_path_factory.mktemp("copies")
+    with table.open("a") as file:
+        for number in range(10):
+            file.write(f"quiet{number}.wav,\n")
+            soundfile.write(table.parent / f"quiet{number}.wav", np.full(800, 2 + number, np.int16), 8000)
+    soundfile.write(folder / "quiet.wav", np.full(800, 2, np.int16), 8000)
+    soundfile.write(folder / "call.flac", np.pad(np.ones(1600 + 8 * 7, np.int16), 50), 8000)
+    opened()
+    assert "labelled clip" not in caplog.text
+    opened(negatives=[str(folder)])
+    expected = (
+        "data.negatives: 1 recording is a copy of a labelled clip, taken for sounds of no class; remove such copies"
+    )
+    assert f"{expected}: {folder}/call.flac ({table.parent}/7.wav)" in caplog.text
+
+
 def test_clips_longer_than_the_limit_are_cropped_at_random(opened):
     dataset = opened(max_seconds=0.1)
     batches = dataset.batches("train", 8, CPU, seed=0)
