@@ -26,7 +26,7 @@ from spectrnn.evaluation.rankings import Array
 from spectrnn.evaluation.report.tables import TableRow
 from spectrnn.evaluation.report.text import class_rows, metric_rows
 from spectrnn.export.card_metadata import card_metadata
-from spectrnn.export.conditions import Conditions, groups_or_folds
+from spectrnn.export.conditions import FRAME_MS, LOUD, QUIET, Conditions, groups_or_folds
 from spectrnn.export.parity import TOLERANCE
 from spectrnn.messages import counted, preview
 from spectrnn.model.classifier import STAGES, Classifier
@@ -115,6 +115,7 @@ def write_card(
     description = _about(trained.get("description"))
     tested = "" if is_own else f" Evaluated on another dataset, {_class(settings)}: {_about(source.description)}."
     title = f"Sound classifier with {len(classifier.labels)} classes"
+    factors = ["estimated SNR"] * bool(conditions.snrs) + [conditions.group_noun] * bool(conditions.groups)
     fields = {
         "metadata": card_metadata(title, license, source, is_own, exported.reports),
         "num_classes": len(classifier.labels),
@@ -144,7 +145,7 @@ def write_card(
         "split_method": " ".join(_split_method(model, split)),
         "stages": _table(["stage", "class", "settings"], stages),
         "hyperparameters": _hyperparameters(config, results),
-        "factors": "by class, length, level" + (f" and {conditions.group_noun}" if conditions.groups else ""),
+        "factors": ", ".join(["by class", "length", "level", *factors]),
         "metrics": _table(["split", "metric", "value", "95 % interval"], metrics),
         "split": split,
         "per_class": f"{note[:1].upper()}{note[1:]}.\n\n" * bool(note)
@@ -178,14 +179,21 @@ def _conditions(conditions: Conditions, fraction_correct: str) -> str:
         return [f"{clips:,}", value, f"{low} to {high}"]
 
     columns = ["clips", fraction_correct, "95 % interval"]
+    ranges = (
+        ("length", ".2f", "s", conditions.lengths),
+        ("level", ".1f", "dBFS", conditions.levels),
+        ("estimated SNR", ".1f", "dB", conditions.snrs),
+    )
     parts = [
-        _table(
-            ["length", *columns], ([f"{row[0]:.2f} to {row[1]:.2f} s", *accuracy(row)] for row in conditions.lengths)
-        ),
-        _table(
-            ["level", *columns], ([f"{row[0]:.1f} to {row[1]:.1f} dBFS", *accuracy(row)] for row in conditions.levels)
-        ),
+        _table([name, *columns], ([f"{row[0]:{form}} to {row[1]:{form}} {unit}", *accuracy(row)] for row in rows))
+        for name, form, unit, rows in ranges
+        if rows
     ]
+    if conditions.snrs:
+        parts.append(
+            "The SNR is estimated from each clip alone, as the ratio of the power of its loud frames to that of its "
+            f"quiet ones ({LOUD:.0%} and {QUIET:.0%} quantile of frames of {FRAME_MS} ms); without pauses it is low."
+        )
     if conditions.groups:
         rows = conditions.groups[:_MAX_GROUPS]
         parts.append(_table([conditions.group_noun, *columns], ([_escape(row[0]), *accuracy(row)] for row in rows)))
@@ -202,7 +210,7 @@ def _noise(augment: Any) -> str:
         return "No noise was added in training."
     low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
     added = f"In training, noise was added to some clips, at {low:g} to {high:g} dB SNR"
-    return f"{added}; accuracy in noise was not measured."
+    return f"{added}; accuracy in added noise was not measured."
 
 
 def _hyperparameters(config: Mapping[str, Any], results: Mapping[str, Any]) -> str:

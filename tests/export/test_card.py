@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 
@@ -11,7 +12,7 @@ from spectrnn.data.dataset import open_dataset
 from spectrnn.evaluation.evaluate import compute_metrics
 from spectrnn.evaluation.metrics import METRICS, Outcome
 from spectrnn.export.card_metadata import card_metadata, dataset_name
-from spectrnn.export.conditions import accuracy_by_condition, groups_or_folds
+from spectrnn.export.conditions import accuracy_by_condition, estimate_snr, groups_or_folds
 
 NAMES = ("accuracy", "macro_f1", "loss")
 
@@ -97,6 +98,30 @@ def test_accuracy_by_level_length_and_group(source, tone, tmp_path):
     assert (quiet[3], loud[3]) == (0.5, 1.0)
     assert found.group_noun == "group"
     assert [row[:3] for row in found.groups] == [["x", 20, 0.5], ["y", 20, 1.0]]
+
+
+def test_accuracy_by_estimated_snr(source, tmp_path):
+    """Bursts of a tone in noise: the estimate is (signal + noise) / noise; the noisier half of the clips is wrong."""
+    generator = np.random.default_rng(0)
+    for number in range(40):
+        noise = generator.standard_normal(8000)
+        tone = np.sqrt(2) * np.sin(0.5 * np.arange(8000)) * (np.arange(8000) // 2000 % 2)
+        snr_db = (10, 40)[number // 2 % 2]
+        (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
+        wave = 0.1 * (tone + 10 ** (-snr_db / 20) * noise)
+        soundfile.write(tmp_path / "ab"[number % 2] / f"{snr_db}_{number}.wav", wave, 8000)
+    data = source("folder", root=tmp_path, sample_rate=8000, fold="none", val_fraction=0, max_seconds=0.7)
+    dataset = open_dataset(data, torch.device("cpu"))
+    batches = dataset.batches("train", 8, torch.device("cpu"), cover=True)  # two crops of each
+    is_correct = np.array(["/40_" in dataset.clips[row].path for row in batches.rows])
+    noisy, *_, clear = found = accuracy_by_condition(data, dataset, batches, is_correct).snrs
+    assert sum(row[2] for row in found) == 40
+    assert noisy[:2] == pytest.approx([10 * np.log10(11)] * 2, abs=1)
+    assert clear[:2] == pytest.approx([40, 40], abs=1)
+    assert (noisy[3], clear[3]) == (0, 1)
+    short = estimate_snr(generator.standard_normal((2, 8000)), np.array([1599, 8000]), 8000)  # of 9 and 50 frames
+    assert np.isnan(short[0])
+    assert 0 < short[1] < 3  # steady noise has none
 
 
 def test_speakers_of_the_official_split_are_its_folds(source, tone, tmp_path):
