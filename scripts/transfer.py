@@ -4,7 +4,8 @@
     python scripts/transfer.py word --digits FSDD --out transfer
 
 The first leaves a speaker out, has five clips per class of each of the others, and starts from a model of synthetic
-speech. The second adds a word with 20 clips to a model of the others. Finished trainings are not repeated.
+speech, or has the features of a pretrained network (`--network`, the file of features=speech_embedding). The second
+adds a word with 20 clips to a model of the others. Finished trainings are not repeated.
 """
 
 import argparse
@@ -21,10 +22,12 @@ _CLIPS = 5  # per class and speaker
 _TRAINING_TAKES = range(5, 5 + _CLIPS)  # the first five are the official test split
 _ADDED, _ADDED_CLIPS = "seven", 20
 _COMMON = ["data=manifest", "data.sample_rate=8000", "trainer.report=false", "logger=[]"]
+_EMBEDDING = ["data.sample_rate=16000", "features=speech_embedding", "features.path={network}", "normalize=global"]
 VARIANTS = {
     "from scratch": [],
     "`init=SYNTHETIC`": ["init={initial}"],
     "`init=SYNTHETIC init_lr_factor=0.3`": ["init={initial}", "init_lr_factor=0.3"],
+    "`features=speech_embedding model=gru`": [*_EMBEDDING, "model=gru", "augment=[]"],
 }
 
 
@@ -60,7 +63,7 @@ def evaluated(folder: Path, table: Path) -> float:
     return next(json.loads(line)["test"]["accuracy"] for line in lines if line.startswith("{"))
 
 
-def speakers(out: Path, digits: Path, seeds: int, variants: dict[str, list[str]]) -> None:
+def speakers(out: Path, digits: Path, network: Path | None, seeds: int, variants: dict[str, list[str]]) -> None:
     """Prints the accuracy on all clips of the speaker left out: means over speakers and seeds, and their spread."""
     recordings = read_digits(digits)
     initial = out / "synthetic"
@@ -75,7 +78,7 @@ def speakers(out: Path, digits: Path, seeds: int, variants: dict[str, list[str]]
         write_table(out / f"{name}.csv", rows)
     print("| training | mean of the speakers | standard deviation over seeds | by speaker |\n|---|---|---|---|")
     for title, overrides in variants.items():
-        given = [override.format(initial=initial) for override in overrides]
+        given = [override.format(initial=initial, network=network) for override in overrides]
         number = list(VARIANTS).index(title)
         accuracies = {
             name: [
@@ -121,6 +124,7 @@ def main() -> None:
     parser.add_argument("study", choices=("speakers", "word"))
     parser.add_argument("--digits", type=Path, required=True, help="folder of the Free Spoken Digit Dataset")
     parser.add_argument("--out", type=Path, required=True, help="folder of the tables and runs")
+    parser.add_argument("--network", type=Path, help="file of the pretrained network; README, section on embeddings")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
     parser.add_argument("--variants", type=int, nargs="*", help="numbers of the variants, from 0; all by default")
     arguments = parser.parse_args()
@@ -128,8 +132,10 @@ def main() -> None:
     if arguments.study == "word":
         word(out, arguments.digits, arguments.seeds)
         return
-    chosen = range(len(VARIANTS)) if arguments.variants is None else arguments.variants
-    speakers(out, arguments.digits, arguments.seeds, dict(list(VARIANTS.items())[number] for number in chosen))
+    network = arguments.network and arguments.network.resolve()
+    chosen = range(len(VARIANTS) - (network is None)) if arguments.variants is None else arguments.variants
+    variants = dict(list(VARIANTS.items())[number] for number in chosen)
+    speakers(out, arguments.digits, network, arguments.seeds, variants)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,11 @@ class ExportableEmbedding(nn.Module):
     def __init__(self, features: OnnxEmbedding) -> None:
         super().__init__()
         self.window_size, self.hop_size, self.output_size = features.window_size, features.hop_size, features.num_bins
-        self.num_frames = features.num_frames
+        self.padding, self.num_frames = features.padding, features.num_frames
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Waveform (batch, samples), at least a window, lengths (batch,) -> (batch, frames, size), lengths (batch,)."""
+        waveform = nn.functional.pad(waveform, (self.padding, self.padding))
         starts = torch.arange(0, waveform.shape[1] - self.window_size + 1, self.hop_size)
         windows = waveform[:, starts[:, None] + torch.arange(self.window_size)]
         vectors = _Placeholder.apply(windows.flatten(0, 1), self.output_size)

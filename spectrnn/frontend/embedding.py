@@ -23,7 +23,7 @@ _MAX_WINDOW = 1 << 21  # samples
 
 
 class OnnxEmbedding(Features):
-    """Vectors of a frozen ONNX network, or of several in a chain, for windows that lie within the clip.
+    """Vectors of a frozen ONNX network, or of several in a chain, for windows that lie within the clip and its padding.
 
     The networks are stored in the model file.
 
@@ -35,6 +35,7 @@ class OnnxEmbedding(Features):
         output: Name of the output of the last network; None for the only one.
         window_ms: Length of a window in ms.
         hop_ms: Hop between windows in ms, at most their length.
+        padding_ms: Length of the zeros that are added before and after a clip in ms, less than a window.
         scales: Factor of the input of each network; that of the first one is in [-1, 1).
         offsets: Value added to the input of each network, after the factor.
         cache_gb: Memory for the vectors of clips that were computed last, in GB.
@@ -56,6 +57,7 @@ class OnnxEmbedding(Features):
         output: str | None,
         window_ms: WindowMilliseconds,
         hop_ms: HopMilliseconds,
+        padding_ms: NonNegativeFloat,
         scales: list[float],
         offsets: list[float],
         cache_gb: NonNegativeFloat,
@@ -64,11 +66,13 @@ class OnnxEmbedding(Features):
         super().__init__()
         self.sample_rate = sample_rate
         self.window_size, self.hop_size = (max(1, round(ms * sample_rate / 1000)) for ms in (window_ms, hop_ms))
+        self.padding = round(padding_ms * sample_rate / 1000)
         count = 1 if networks is None else len(networks)
         too_long = f"over {_MAX_WINDOW} samples at {sample_rate} Hz; shorter ones"
         reject_settings(
             ("window_ms", self.window_size > _MAX_WINDOW, too_long),
             ("hop_ms", hop_ms > window_ms, f"longer than window_ms={window_ms:g}; at most {window_ms:g} ms"),
+            ("padding_ms", padding_ms >= window_ms, f"not below window_ms={window_ms:g}; less"),
             ("networks", not 1 <= count <= _MAX_NETWORKS, f"should be 1 to {_MAX_NETWORKS} names"),
             ("scales", len(scales) != count, f"should be one number per network, {count}"),
             ("offsets", len(offsets) != count, f"should be one number per network, {count}"),
@@ -125,11 +129,12 @@ class OnnxEmbedding(Features):
 
         Returns:
             Vectors (batch, frames, size), and the number of valid frames (batch,). A clip that is shorter than a window
-            is padded to one.
+            with its padding is padded to one.
         """
-        missing = max(0, self.window_size - waveform.shape[1])
-        samples = nn.functional.pad(waveform.detach(), (0, missing)).float().cpu().numpy()
-        ends = [max(self.window_size, length) for length in lengths.tolist()]
+        # As a clip ends in zeros, only its end has to move.
+        ends = [max(self.window_size, length + 2 * self.padding) for length in lengths.tolist()]
+        missing = max(0, max(ends) - self.padding - waveform.shape[1])
+        samples = nn.functional.pad(waveform.detach(), (self.padding, missing)).float().cpu().numpy()
         clips = [np.ascontiguousarray(row[:end]) for row, end in zip(samples, ends, strict=True)]
         vectors = self.network(clips, self.window_size, self.hop_size)
         x = nn.utils.rnn.pad_sequence([torch.from_numpy(vector) for vector in vectors], batch_first=True)

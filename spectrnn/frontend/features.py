@@ -1,4 +1,4 @@
-"""Features: log-mel spectrogram and MFCC, each with deltas. Frames never extend beyond a clip."""
+"""Features: log-mel spectrogram and MFCC, each with deltas. Frames never extend beyond a clip and its padding."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -59,12 +59,13 @@ class STFT(nn.Module):
 
 
 class Features(StreamingModule, ABC):
-    """Interface of all features: from waveforms to frames that never extend beyond a clip.
+    """Interface of all features: from waveforms to frames that never extend beyond a clip and its padding.
 
     Attributes:
         sample_rate: Sample rate in Hz.
         window_size: Frame length in samples.
         hop_size: Hop between frames in samples.
+        padding: Number of zeros that are added before and after a clip.
         num_bins: Number of bins per frame, without deltas.
         deltas: Number of orders of time derivatives.
         is_cached: Whether they are slow to compute, and kept for each clip as long as it does not change.
@@ -73,6 +74,7 @@ class Features(StreamingModule, ABC):
     sample_rate: int
     window_size: int
     hop_size: int
+    padding: int = 0
     num_bins: int
     deltas: int = 0
     is_cached = False
@@ -94,7 +96,7 @@ class Features(StreamingModule, ABC):
 
     def num_frames(self, lengths: Tensor) -> Tensor:
         """Number of samples (batch,) -> number of frames (batch,), at least one."""
-        return 1 + (lengths - self.window_size).clamp(min=0) // self.hop_size
+        return 1 + (lengths + 2 * self.padding - self.window_size).clamp(min=0) // self.hop_size
 
     @abstractmethod
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

@@ -242,7 +242,8 @@ class Classifier(nn.Module):
     def frame_centers(self, count: int) -> Tensor:
         """Centers of the first frames of the encoder's output in samples from the start of a clip, float32 (count,)."""
         frames = torch.arange(count, device=self.temperature.device, dtype=torch.float32)
-        return frames * (self.encoder.time_stride * self.features.hop_size) + self.features.window_size / 2
+        features = self.features
+        return frames * (self.encoder.time_stride * features.hop_size) + (features.window_size / 2 - features.padding)
 
     def frame_loss(self, frame_logits: Tensor, lengths: Tensor, events: ClipEvents) -> Tensor:
         """Computes the weighted loss () of the frames of which it is known what sounds.

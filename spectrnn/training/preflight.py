@@ -206,7 +206,7 @@ def _check_max_seconds(nodes: Mapping[str, Any], stages: Stages, errors: ErrorCo
     clip = f"data.max_seconds={seconds:g}"
     frames = features.num_frames(torch.tensor([round(seconds * features.sample_rate)])).clamp(max=_MAX_FRAMES)
     if frames == 1:
-        minimum = (features.window_size + features.hop_size) / features.sample_rate
+        minimum = (features.window_size + features.hop_size - 2 * features.padding) / features.sample_rate
         errors.add(
             f"{clip}: a clip has a single frame of features.window_ms, but recurrent layers need several; "
             f"at least {minimum:g} s"

@@ -29,7 +29,13 @@ def path(tiny_network, tmp_path_factory):
 @pytest.fixture(scope="module")
 def overrides(path):
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    windows = ("features.window_ms=100", "features.hop_ms=40", "model=bigru", "normalize=global")
+    windows = (
+        "features.window_ms=100",
+        "features.hop_ms=40",
+        "features.padding_ms=30",
+        "model=bigru",
+        "normalize=global",
+    )
     return ("features=onnx_embedding", f"features.path={path}", f"features.sha256={digest}", *windows)
 
 

@@ -52,6 +52,17 @@ def expected(window):
     return filtered.relu().mean(2)[0] - window.max()
 
 
+def test_zeros_before_and_after_a_clip_give_it_more_windows(embedding):
+    (waveform, lengths), padding = clips(), 640
+    x, frames = embedding(padding_ms=40)(waveform, lengths)
+    padded = torch.nn.functional.pad(waveform, (padding, padding))
+    y, expected_frames = embedding()(padded, lengths + 2 * padding)
+    assert frames.tolist() == expected_frames.tolist() == [5, 1, 2, 3, 1]
+    assert torch.equal(x, y)
+    with pytest.raises(UserError, match=r"features\.padding_ms=100\.0: not below features\.window_ms=100; less"):
+        embedding(padding_ms=100.0)
+
+
 def test_frames_are_the_network_of_the_windows_within_a_clip(embedding):
     features, (waveform, lengths) = embedding(), clips()
     x, frames = features(waveform, lengths)
