@@ -7,6 +7,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.study
 def test_classifier_of_synthetic_speech_generalizes_to_recordings(spectrnn, real_digits, tmp_path):
     run = tmp_path / "run"
     words = 'data.words=["zero","one","six","seven"]'

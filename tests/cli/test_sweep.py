@@ -83,12 +83,13 @@ def has_line(path, text):
 
 
 @pytest.mark.slow
+@pytest.mark.study
 @pytest.mark.parametrize(
     ("launcher", "again"),
     [
         ((), ()),
-        pytest.param(("seed=0,1", *JOBLIB), ("resume=latest",), marks=pytest.mark.study),
-        pytest.param(SUBMITIT, (f"resume={FOLDER}",), marks=pytest.mark.study),
+        (("seed=0,1", *JOBLIB), ("resume=latest",)),
+        (SUBMITIT, (f"resume={FOLDER}",)),
     ],
     ids=["basic", "joblib", "submitit_local"],
 )

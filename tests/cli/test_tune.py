@@ -92,10 +92,10 @@ def is_training(folder, epoch):
 @pytest.mark.slow
 def test_search(spectrnn, command, tmp_path):
     folder = tmp_path / "search"
-    outcome = spectrnn(*command(SPACE, "trials=6", "pruner=none"))
+    outcome = spectrnn(*command(SPACE, "trials=4", "pruner=none"))
     assert outcome.code == 0, outcome.err
     trials = trials_of(folder)
-    assert [trial.state for trial in trials] == 6 * [TrialState.COMPLETE]
+    assert [trial.state for trial in trials] == 4 * [TrialState.COMPLETE]
     for trial in trials:
         # Keys of options are drawn only if the option is chosen.
         assert ("pooling.num_heads" in trial.params) == (trial.params["pooling"] == "attention")
@@ -114,7 +114,7 @@ def test_search(spectrnn, command, tmp_path):
     metrics = json.loads((folder / "metrics.json").read_text())
     best = min(trials, key=lambda trial: (-trial.value, trial.user_attrs["result"]["loss"]))
     assert metrics["best"]["trial"] == best.number
-    assert metrics["trials"] == {"complete": 6, "pruned": 0, "fail": 0}
+    assert metrics["trials"] == {"complete": 4, "pruned": 0, "fail": 0}
     evaluated = spectrnn("eval", f"run={folder}", "report=false", f"out={tmp_path / 'eval'}")
     assert evaluated.code == 0, evaluated.err
     test = json.loads((tmp_path / "eval" / "metrics.json").read_text())["test"]
@@ -143,13 +143,13 @@ def test_search(spectrnn, command, tmp_path):
 
     # The same command has nothing left to do, and a larger number of trials continues.
     before = (folder / "metrics.json").stat().st_mtime_ns
-    assert spectrnn(*command(SPACE, "trials=6", "pruner=none")).code == 0
+    assert spectrnn(*command(SPACE, "trials=4", "pruner=none")).code == 0
     assert (folder / "metrics.json").stat().st_mtime_ns == before
-    assert spectrnn(*command(SPACE, "trials=7", "pruner=none")).code == 0
-    assert [trial.params for trial in trials_of(folder)][:6] == [trial.params for trial in trials]
-    assert json.loads((folder / "metrics.json").read_text())["trials"]["complete"] == 7
+    assert spectrnn(*command(SPACE, "trials=5", "pruner=none")).code == 0
+    assert [trial.params for trial in trials_of(folder)][:4] == [trial.params for trial in trials]
+    assert json.loads((folder / "metrics.json").read_text())["trials"]["complete"] == 5
 
-    message = spectrnn(*command(SPACE, "trials=7", "pruner=none", "seed=1")).error()
+    message = spectrnn(*command(SPACE, "trials=5", "pruner=none", "seed=1")).error()
     assert f"hydra.run.dir={folder}: the search there has other settings (seed=1); " in message
     assert spectrnn("train", f"hydra.run.dir={folder}").error().endswith("or choose another folder")
 

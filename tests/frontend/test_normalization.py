@@ -86,6 +86,8 @@ assert torch.equal(*means) and alone.mean.min() > 1
 """
 
 
+@pytest.mark.study
+@pytest.mark.slow
 def test_processes_share_the_fit(tmp_path):
     (tmp_path / "fit.py").write_text(FIT_SHARE)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
