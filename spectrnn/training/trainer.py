@@ -311,7 +311,9 @@ class Trainer:
     @torch.no_grad()
     def _estimate_statistics(self, model: Classifier) -> None:
         """Sets means and variances of batch normalization to those of the epoch's first batches, as in training."""
-        norms = [module for module in model.modules() if isinstance(module, MaskedBatchNormReLU | _BatchNorm)]
+        self.freezing.set_mode(model, self.epoch)
+        norms = [part for part in model.modules() if isinstance(part, MaskedBatchNormReLU | _BatchNorm)]
+        norms = [norm for norm in norms if norm.training]  # frozen stages keep theirs
         if not norms:
             return
         momentum = [norm.momentum for norm in norms]
@@ -322,7 +324,7 @@ class Trainer:
             encoded = batch._replace(targets=model.task.encode(batch.targets))
             augmented = model.augment.waveform(encoded)
             with torch.autocast(self.device.type, self.precision) if self.precision else nullcontext():
-                model.train()(augmented.waveform, augmented.lengths)
+                model(augmented.waveform, augmented.lengths)
         for norm, before in zip(norms, momentum, strict=True):
             norm.momentum = before
 

@@ -37,12 +37,17 @@ class Freezing(NamedTuple):
         """Whether any stage is frozen in an epoch, counted from 0."""
         return bool(self.stages) and (self.epochs is None or epoch < self.epochs)
 
-    def start_epoch(self, classifier: Classifier, epoch: int) -> None:
+    def set_mode(self, classifier: Classifier, epoch: int) -> None:
         """Sets a classifier to training mode, but for the stages that are frozen in an epoch, counted from 0."""
         classifier.train()
-        is_frozen = self.applies(epoch)
         for key in self.stages:
-            classifier.stages[key].requires_grad_(not is_frozen).train(not is_frozen)
+            classifier.stages[key].train(not self.applies(epoch))
+
+    def start_epoch(self, classifier: Classifier, epoch: int) -> None:
+        """As `set_mode`, and lets the other stages, and no frozen ones, receive gradients."""
+        self.set_mode(classifier, epoch)
+        for key in self.stages:
+            classifier.stages[key].requires_grad_(not self.applies(epoch))
 
 
 def load_initial_weights(classifier: Classifier, path: Path) -> bool:

@@ -66,6 +66,16 @@ def test_graph_equals_classifier_for_single_and_padded_clips(
     assert expected.std(0).max() > 0.01  # the probabilities depend on the clip
 
 
+@pytest.mark.parametrize("model", ["bigru", "crnn"])
+def test_graph_of_a_classifier_with_answers_of_frames(make_classifier, waveforms, tmp_path, model):
+    classifier = make_classifier(f"model={model}", "pooling=attention", "task=multi_label", "head=frames")
+    assert classifier.has_frames
+    exported = export(classifier, tmp_path / "model.onnx")
+    expected = np.concatenate([predict(classifier, waveform) for waveform in waveforms])
+    assert abs(exported(waveforms) - expected).max() < 1e-5
+    assert expected.std(0).max() > 0.01
+
+
 @pytest.mark.parametrize("frames", [127, 128, 129, 1000, 128 * 128 + 1])
 def test_pcen_of_any_number_of_frames_equals_that_of_the_classifier(make_classifier, tmp_path, frames):
     classifier = make_classifier("model=gru", "pooling=mean", "features=pcen", "normalize=none")

@@ -20,23 +20,22 @@ def export(classifier, path):
 
 
 @pytest.mark.parametrize(
-    ("model", "pooling", "features", "normalize"),
+    ("model", "pooling", "features", "normalize", "answers"),
     [
-        ("gru", "last", "logmel", "global"),
-        ("lstm", "mean", "mfcc", "none"),
-        ("gru", "attention", "mfcc", "global"),
-        ("lstm", "stats", "logmel", "global"),
-        ("gru", "max", "logmel", "none"),
-        ("gru", "mean", "pcen", "global"),
-        ("lstm", "attention", "pcen", "none"),
+        ("gru", "last", "logmel", "global", ()),
+        ("lstm", "mean", "mfcc", "none", ("task=multi_label",)),
+        ("gru", "attention", "mfcc", "global", ("task=multi_label", "head=frames")),
+        ("lstm", "stats", "logmel", "global", ()),
+        ("gru", "max", "logmel", "none", ()),
+        ("gru", "mean", "pcen", "global", ()),
+        ("lstm", "attention", "pcen", "none", ()),
     ],
 )
 def test_every_result_equals_that_of_the_classifier(
-    make_classifier, waveforms, tmp_path, model, pooling, features, normalize
+    make_classifier, waveforms, tmp_path, model, pooling, features, normalize, answers
 ):
-    classifier = make_classifier(
-        f"model={model}", f"pooling={pooling}", f"features={features}", "features.deltas=0", f"normalize={normalize}"
-    )
+    stages = (f"model={model}", f"pooling={pooling}", f"features={features}", f"normalize={normalize}")
+    classifier = make_classifier(*stages, "features.deltas=0", *answers)
     exported = export(classifier, tmp_path / "model.onnx")
     streams = np.stack([waveforms[0], waveforms[-1][:4000][::-1]])
     for hops in (1, 5):

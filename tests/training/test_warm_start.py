@@ -9,6 +9,7 @@ from spectrnn.data.dataset import open_dataset
 from spectrnn.errors import UserError
 from spectrnn.model.serialization import save
 from spectrnn.progress import Stopwatch
+from spectrnn.training.logger import NullLogger
 from spectrnn.training.train import build_trainer
 from spectrnn.training.warm_start import load_initial_weights
 
@@ -87,6 +88,17 @@ def test_frozen_stages_do_not_change(make_trainer, train_epoch, model, epochs, f
         encoder = [name for name in before if name.startswith("encoder") and before[name].is_floating_point()]
         assert all(torch.equal(before[name], after[name]) for name in encoder) == is_frozen
         assert not torch.equal(before["head.1.weight"], after["head.1.weight"])
+
+
+def test_average_of_weights_has_the_statistics_of_frozen_stages(make_trainer, model):
+    settings = ("freeze=[model]", "trainer.average_last=2", "trainer.epochs=2")
+    trainer = make_trainer(*SETTINGS, *settings, f"init={model}")
+    assert trainer.average is not None
+    before = {name: value.clone() for name, value in trainer.eval_model.encoder.state_dict().items()}
+    trainer.fit(NullLogger(), lambda _: None)
+    after = trainer.eval_model.encoder.state_dict()
+    assert any(name.endswith("variance") for name in after)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
 def test_weights_taken_over_have_a_rate_of_their_own(make_trainer, model):
