@@ -145,14 +145,20 @@ def summarize_warnings(by_fold: Mapping[str, Sequence[str]]) -> list[str]:
     ]
 
 
-def feature_warnings(classifier: Classifier) -> list[str]:
-    """Returns a sentence if augmentation makes features that are slow to compute new in each epoch."""
+def feature_warnings(classifier: Classifier, augmented_versions: int | None) -> list[str]:
+    """Returns a sentence if augmentation makes features that are slow to compute new in each epoch.
+
+    Args:
+        classifier: Classifier that is trained.
+        augmented_versions: Number of versions of each clip that are repeated; None if each epoch makes new ones.
+    """
     names = [type(transform).__name__ for transform in classifier.augment.waveform_transforms]
-    if not (classifier.features.is_cached and names):
+    if not (classifier.features.is_cached and names) or augmented_versions:
         return []
     return [
         "the features are computed again in each epoch, as augmentation changes the waveform "
-        f"({preview(names, _NAMES)}); augment=[] or augment=[specaugment] computes them once per clip"
+        f"({preview(names, _NAMES)}); trainer.augmented_versions=8 computes them for eight versions of each clip, "
+        "and augment=[specaugment] once"
     ]
 
 

@@ -67,7 +67,10 @@ class RunFolder:
         self.classifier, self.dataset = trainer.classifier, trainer.dataset
         metric = trainer.plan.metric
         selecting = trainer.metrics[metric] if trainer.plan.select == "best" else None
-        self.warnings = dataset_warnings(trainer.dataset, metric, selecting) + feature_warnings(self.classifier)
+        self.warnings = [
+            *dataset_warnings(trainer.dataset, metric, selecting),
+            *feature_warnings(self.classifier, trainer.config.augmented_versions),
+        ]
 
     def start(self, choices: Mapping[str, str], resumed_at: int | None) -> None:
         """Starts the log, and writes the resolved config and the state before the first step of a new run.

@@ -55,6 +55,7 @@ class TrainerConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     grad_accum_steps: PositiveInt
     max_grad_norm: PositiveFloat | None
+    augmented_versions: PositiveInt | None
     ema_decay: Fraction | None
     average_last: PositiveInt | None
     on_nan: Literal["stop", "skip"]
@@ -226,7 +227,7 @@ class Trainer:
         self.freezing.start_epoch(self.classifier, self.epoch)
         self.meter.start()
         with logger.progress(self.epoch, self.num_epochs, len(self.train.rows), self.meter.seen) as progress:
-            for batch in self.clock.timed("data", self.train.epoch(self.epoch, self.batches_done)):
+            for batch in self.clock.timed("data", self.train.epoch(self.version, self.batches_done)):
                 self.batches_done += 1
                 is_last = self.batches_done == num_batches
                 is_reading = is_last or self.batches_done % config.log_every_n_steps == 0
@@ -250,6 +251,12 @@ class Trainer:
         speed = self.meter.totals[2] / self.meter.seconds
         return {"loss": metrics["loss"], "accuracy": metrics["accuracy"], "clips_per_second": speed}
 
+    @property
+    def version(self) -> int:
+        """Epoch whose batches and augmented waveforms the current one has: itself, or an earlier one."""
+        versions = self.config.augmented_versions
+        return self.epoch if versions is None else self.epoch % versions
+
     def is_update_step(self, number: int) -> bool:
         """Whether the optimizer updates the weights after batch `number`, counted from 1."""
         return number % self.config.grad_accum_steps == 0 or number == len(self.train)
@@ -268,12 +275,11 @@ class Trainer:
         group_start = (number - 1) // config.grad_accum_steps * config.grad_accum_steps
         group_size = min(config.grad_accum_steps, len(self.train) - group_start)  # the last group may be smaller
         clips = int((batch.rows >= 0).sum())
-        seed_generators(self.device, self.seed, self.epoch, number, distributed.rank())
+        batch = self._augment(batch, number)
 
         # Processes exchange gradients once per update.
         parallel = isinstance(self.model, DistributedDataParallel)
         with self.model.no_sync() if parallel and not is_update else nullcontext():  # type: ignore[operator]
-            batch = self.classifier.augment.waveform(batch._replace(targets=task.encode(batch.targets)))
             with torch.autocast(self.device.type, self.precision) if self.precision else nullcontext():
                 logits, frame_logits, frame_lengths = self.model(batch.waveform, batch.lengths)
             loss = task.loss(logits, batch.targets)
@@ -308,6 +314,15 @@ class Trainer:
             self.average.step_end(self.classifier)
         return used and is_finite
 
+    def _augment(self, batch: Batch, number: int) -> Batch:
+        """Encodes the targets of batch `number`, counted from 1, and augments its waveforms."""
+        seed_generators(self.device, self.seed, self.version, number, distributed.rank())
+        batch = batch._replace(targets=self.classifier.task.encode(batch.targets))
+        batch = self.classifier.augment.waveform(batch)
+        if self.version != self.epoch:  # dropout and augmentation of the spectrogram are not repeated
+            seed_generators(self.device, self.seed, self.epoch, number, distributed.rank())
+        return batch
+
     @torch.no_grad()
     def _estimate_statistics(self, model: Classifier) -> None:
         """Sets means and variances of batch normalization to those of the epoch's first batches, as in training."""
@@ -317,12 +332,10 @@ class Trainer:
         if not norms:
             return
         momentum = [norm.momentum for norm in norms]
-        for number, batch in enumerate(islice(self.train.epoch(self.epoch), _STATISTICS_BATCHES), 1):
-            seed_generators(self.device, self.seed, self.epoch, number, distributed.rank())
+        for number, batch in enumerate(islice(self.train.epoch(self.version), _STATISTICS_BATCHES), 1):
             for norm in norms:
                 norm.momentum = 1 / number  # the mean of all batches so far
-            encoded = batch._replace(targets=model.task.encode(batch.targets))
-            augmented = model.augment.waveform(encoded)
+            augmented = self._augment(batch, number)
             with torch.autocast(self.device.type, self.precision) if self.precision else nullcontext():
                 model(augmented.waveform, augmented.lengths)
         for norm, before in zip(norms, momentum, strict=True):
@@ -406,7 +419,7 @@ class Trainer:
 
     def _describe_batch(self, number: int) -> str:
         """Names a batch of this epoch, counted from 1, and its clips."""
-        paths = "".join(f"\n  {self.dataset.clip(row).path}" for row in self.train.rows_of_batch(self.epoch, number))
+        paths = "".join(f"\n  {self.dataset.clip(row).path}" for row in self.train.rows_of_batch(self.version, number))
         return f"batch {number} of epoch {self.epoch + 1}:{paths}"
 
     def _progress_text(self, metrics: Mapping[str, float]) -> str:

@@ -173,7 +173,7 @@ def train_epoch() -> Callable[[Trainer, int], Iterator[int]]:
 
     def run(trainer: Trainer, epoch: int) -> Iterator[int]:
         trainer.epoch = epoch
-        for number, batch in enumerate(trainer.train.epoch(epoch), 1):
+        for number, batch in enumerate(trainer.train.epoch(trainer.version), 1):
             trainer.batches_done = number
             trainer.train_step(batch)
             yield number

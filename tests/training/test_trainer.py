@@ -85,3 +85,15 @@ def test_generators_are_seeded_by_position_as_torch_would(device):
     for position, is_equal in (((3, 1, 4), True), ((3, 1, 5), False), ((3, 1, 4), True)):
         seed_generators(torch.device(device), *position)
         assert [torch.equal(*pair) for pair in zip(draw(), expected, strict=True)] == [is_equal] * 2
+
+
+def test_epochs_repeat_the_versions_of_augmented_clips(make_trainer, train_epoch):
+    trainer = make_trainer(*SETTINGS, "augment=[gain,specaugment]", "trainer.augmented_versions=2")
+    waveforms, features = [[] for _ in range(3)], [[] for _ in range(3)]
+    trainer.model.register_forward_pre_hook(lambda _, inputs: waveforms[trainer.epoch].append(inputs[0]))
+    trainer.classifier.encoder.register_forward_pre_hook(lambda _, inputs: features[trainer.epoch].append(inputs[0]))
+    for epoch in range(3):
+        list(train_epoch(trainer, epoch))
+    assert all(map(torch.equal, waveforms[0], waveforms[2]))
+    assert not all(map(torch.equal, features[0], features[2]))  # masks of the spectrogram are new in each epoch
+    assert not torch.equal(waveforms[0][0], waveforms[1][0])
