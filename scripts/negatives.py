@@ -35,7 +35,7 @@ COMMON = [
     "trainer.report=false",
     "logger=[]",
     "model=gru",
-    "augment=[speech]",
+    "augment=[pad,speech]",
 ]
 _WINDOWS = ["data.path=keywords.csv", "data.negatives=[train]", f"data.negative_share={_SHARE}"]
 _SELECTION = ["metrics=[recall_at_fah]", "trainer.metric=recall_at_fah", "trainer.average_last=5"]

@@ -183,6 +183,33 @@ class Trim(WaveformAugmentation):
         return batch._replace(waveform=waveform, lengths=lengths)
 
 
+class Pad(WaveformAugmentation):
+    """Adds silence before and after a clip, as the windows of a detector contain more than a sound.
+
+    One length for the whole batch preserves similar lengths; each clip has its own part of it at its start.
+
+    Args:
+        max_ms: Maximum length of the silence in ms, before and after the clip together.
+        sample_rate: Sample rate of the waveforms in Hz.
+        p: Probability of a batch to be changed.
+    """
+
+    def __init__(self, max_ms: PositiveFloat, sample_rate: PositiveInt, p: Probability) -> None:
+        super().__init__()
+        self.max_samples, self.p = max_ms * sample_rate / 1000, p
+
+    def forward(self, batch: Batch) -> Batch:
+        """Pads each clip: waveform (batch, samples) -> (batch, samples + silence), with new lengths."""
+        silence = int(draw_for_batch(0, self.max_samples, self.p) or 0)
+        if not silence:
+            return batch
+        start = uniform(batch, 0, silence + 1).long()
+        waveform = nn.functional.pad(batch.waveform, (0, silence))
+        position = torch.arange(waveform.shape[1], device=start.device) - start[:, None]
+        padded = waveform.gather(1, position.clamp(min=0)) * (position >= 0)
+        return move_events(batch, shift=start)._replace(waveform=padded, lengths=batch.lengths + silence)
+
+
 class Gain(WaveformAugmentation):
     """Changes the level of a clip.
 

@@ -14,8 +14,8 @@ from spectrnn.frontend.masking import length_mask
 
 RATE = 16000
 EFFECTS = ["rir", "recorded rir", "codec", "bandpass", "stretch", "pitch"]  # also tested in test_effects.py
-WAVEFORM = ["white", "pink", "background_noise", "shift", "trim", "gain", "speed", "mixup", *EFFECTS]
-PER_BATCH = ("speed", "stretch", "pitch")
+WAVEFORM = ["white", "pink", "background_noise", "shift", "trim", "pad", "gain", "speed", "mixup", *EFFECTS]
+PER_BATCH = ("pad", "speed", "stretch", "pitch")
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +159,24 @@ def test_shift_moves_an_impulse_within_range_and_clip(stage, batch):
     assert kept[::6].float().mean() == pytest.approx(161 / 321, abs=0.12)
     assert ((after.waveform == 0) | (after.waveform == 1)).all()
     assert (after.waveform.sum(1) <= 1).all()
+
+
+def test_pad_puts_clips_at_random_positions_in_silence(stage, batch):
+    pad, batch = stage("augment", "pad", max_ms=100, p=1.0), batch([1600, 900, 500])  # up to 1600 samples of silence
+    starts, totals = [], set()
+    for _ in range(20):
+        after = pad(batch)
+        silence = after.waveform.shape[1] - batch.waveform.shape[1]
+        assert 0 <= silence <= 1600
+        assert torch.equal(after.lengths, batch.lengths + silence)
+        for before, clip, length in zip(batch.waveform, after.waveform, batch.lengths.tolist(), strict=True):
+            start = next(n for n in range(silence + 1) if torch.equal(clip[n : n + length], before[:length]))
+            assert not clip[:start].any()
+            assert not clip[start + length :].any()
+            starts.append(start / max(1, silence))
+        totals.add(silence)
+    assert len(totals) > 10
+    assert min(starts) < 0.1 < 0.9 < max(starts)
 
 
 def test_shifted_clip_is_filled_with_silence(stage, batch):

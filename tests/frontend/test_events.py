@@ -19,6 +19,7 @@ def sounding(waveform):
     [
         ("shift", {"max_ms": 50, "p": 1}, 0),
         ("trim", {"max_fraction": 0.2, "p": 1}, 0),
+        ("pad", {"max_ms": 50, "p": 1}, 0),
         ("speed", {"min_factor": 1.2, "max_factor": 1.3, "p": 1}, 2),
         ("stretch", {"min_factor": 0.7, "max_factor": 0.8, "p": 1}, 400),  # of the window of the phase vocoder
         ("gain", {"min_db": 1, "max_db": 2, "p": 1}, 0),
