@@ -35,7 +35,12 @@ VARIANTS = {
     ),
     "frames": (
         ["head=frames", "data.hop=1"],
-        {"smoothing_windows": ["3", "7", "15"], "threshold": ["0.3", "0.5", "0.7"], "offset_ratio": ["0.5", "0.8"]},
+        {
+            "smoothing_windows": ["7", "15", "25"],
+            "threshold": ["0.2", "0.3", "0.4", "0.5"],
+            "offset_ratio": ["0.5"],
+            "min_event_seconds": ["0", "0.15"],
+        },
     ),
 }
 
