@@ -4,11 +4,13 @@
 
 Each fold of the table is the test set in turn. The first clips are drawn at random, the same for both; each round then
 trains a classifier, chooses clips among those without a label, and adds their true labels. The table shows the accuracy
-on the test set by the number of labelled clips: mean and standard deviation over folds, and of their differences.
+on the test set by the number of labelled clips: mean and standard deviation over folds and seeds, and of
+their differences.
 """
 
 import argparse
 import csv
+import itertools
 import json
 import logging
 import shutil
@@ -41,7 +43,9 @@ def read_table(path: Path) -> list[Clip]:
     return [Clip(str((path.parent / row["path"]).resolve()), row["label"], row["fold"]) for row in rows]
 
 
-def train(folder: Path, labelled: Sequence[Clip], test: Sequence[Clip], args: argparse.Namespace) -> spectrnn.Run:
+def train(
+    folder: Path, labelled: Sequence[Clip], test: Sequence[Clip], seed: int, args: argparse.Namespace
+) -> spectrnn.Run:
     """Trains on labelled clips and evaluates on the test clips; a finished run is kept."""
     if (folder / "run" / "metrics.json").exists():
         return spectrnn.Run(folder / "run")
@@ -52,7 +56,7 @@ def train(folder: Path, labelled: Sequence[Clip], test: Sequence[Clip], args: ar
         rows = [(clip.path, clip.label, split) for split, clips in splits for clip in clips]
         csv.writer(file).writerows([("path", "label", "split"), *rows])
     data = ("data=manifest", f"data.path={folder}/clips.csv", f"data.sample_rate={args.rate}")
-    settings = (*data, *_MODEL, *_TRAINER, f"trainer.epochs={args.epochs}", *args.overrides)
+    settings = (*data, *_MODEL, *_TRAINER, f"trainer.epochs={args.epochs}", f"seed={seed}", *args.overrides)
     return spectrnn.train(settings, folder=folder / "run")
 
 
@@ -64,9 +68,9 @@ def choose_by_model(run: spectrnn.Run, unlabelled: Sequence[Clip], count: int) -
     return choose(vectors, predictor.classifier.task.uncertainty(probabilities).numpy(), count)
 
 
-def simulate(fold: str, by_model: bool, clips: Sequence[Clip], args: argparse.Namespace) -> list[float]:
+def simulate(fold: str, seed: int, by_model: bool, clips: Sequence[Clip], args: argparse.Namespace) -> list[float]:
     """Returns the accuracy on a fold after each round."""
-    generator = np.random.default_rng(int(fold))
+    generator = np.random.default_rng(int(fold) + 1000 * seed)
     pool, test = ([c for c in clips if (c.fold == fold) == is_test] for is_test in (False, True))
     pool = [pool[index] for index in generator.permutation(len(pool))]
     # The first ones have every label, as a classifier needs; both ways start with them.
@@ -76,7 +80,7 @@ def simulate(fold: str, by_model: bool, clips: Sequence[Clip], args: argparse.Na
     accuracies = []
     for number in range(1, args.rounds + 1):
         way = "review" if by_model and number > 1 else "random" if number > 1 else "first"
-        run = train(args.out / f"fold{fold}-{way}-{number}", labelled, test, args)
+        run = train(args.out / f"fold{fold}-{seed}-{way}-{number}", labelled, test, seed, args)
         accuracies.append(run.metrics["test"]["accuracy"])
         unlabelled = [clip for clip in pool if clip not in labelled]
         count = min(args.per_round, len(unlabelled))
@@ -97,6 +101,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs and results.json")
     parser.add_argument("--rounds", type=int, default=5, help="trainings per way")
     parser.add_argument("--folds", type=int, help="number of folds that are test sets in turn; default: all")
+    parser.add_argument("--seeds", type=int, default=1, help="first clips and weights per fold")
     parser.add_argument("--per-round", type=int, default=20, help="clips that are labelled per round")
     parser.add_argument("--epochs", type=int, default=40, help="epochs per training")
     parser.add_argument("--rate", type=int, default=16000, help="sample rate in Hz")
@@ -105,10 +110,11 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     clips = read_table(args.table)
     results: dict[str, list[list[float]]] = {"random": [], "review": []}
-    for fold in sorted({clip.fold for clip in clips})[: args.folds]:
+    for seed, fold in itertools.product(range(args.seeds), sorted({clip.fold for clip in clips})[: args.folds]):
         for way, accuracies in results.items():
-            accuracies.append(simulate(fold, way == "review", clips, args))
-            print(f"fold {fold}, {way}: {' '.join(f'{value:.3f}' for value in accuracies[-1])}", flush=True)
+            accuracies.append(simulate(fold, seed, way == "review", clips, args))
+            values = " ".join(f"{value:.3f}" for value in accuracies[-1])
+            print(f"fold {fold}, seed {seed}, {way}: {values}", flush=True)
         (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     print(f"{'clips':>6}  {'random':>15}  {'review':>15}  {'difference':>15}")
     random, review = (np.array(results[way]) for way in ("random", "review"))
