@@ -111,12 +111,24 @@ def test_each_class_of_label_sets_has_its_temperature():
 
 def test_no_other_threshold_has_a_higher_f1():
     generator = np.random.default_rng(0)
-    targets = generator.random((80, 5)) < np.array([0.5, 0.3, 0.1, 0.02, 0])
-    scores = (0.4 * targets + 0.6 * generator.random((80, 5))).round(2).astype(np.float32)
+    targets = generator.random((400, 5)) < np.array([0.5, 0.3, 0.1, 0.02, 0])
+    powers = np.array([0.2, 0.5, 2, 4, 1])  # so that each class needs another threshold
+    scores = ((0.4 * targets + 0.6 * generator.random((400, 5))) ** powers).round(2).astype(np.float32)
     thresholds = fit_thresholds(scores, targets)
     for threshold, own, actual in zip(thresholds[:4], scores.T, targets.T, strict=False):
         best = max(f1_score(actual, own >= limit) for limit in (*np.unique(own), 1))
         assert f1_score(actual, own >= threshold) == pytest.approx(best)
         assert np.abs(own - threshold).min() > 1e-4  # between two scores
     assert thresholds[4] == 0.5
+
+
+def test_threshold_of_classes_with_few_clips_is_that_of_all():
+    generator = np.random.default_rng(1)
+    targets = generator.random((60, 8)) < 0.2
+    scores = (0.35 * targets + 0.6 * generator.random((60, 8))).astype(np.float32)
+    thresholds = fit_thresholds(scores, targets)
+    assert len(set(thresholds)) == 1
+    best = max(f1_score(targets, scores >= limit, average="macro") for limit in np.unique(scores))
+    assert f1_score(targets, scores >= thresholds, average="macro") == pytest.approx(best, abs=0.015)
+    assert fit_thresholds(scores[:3], np.zeros((3, 8), bool)).tolist() == 8 * [0.5]
     assert fit_thresholds(np.array([[0.9], [0.1]], np.float32), np.array([[True], [False]])) == pytest.approx(0.5)
