@@ -363,8 +363,8 @@ class ThresholdTuner:
         if missed:
             self.warnings.append(
                 f"few events will be detected, by their recall in clips, of {preview(missed, 20)}; allow more false "
-                "alarms, use a window as long as these sounds, or train with a class of background sounds (then "
-                "background=[CLASS])"
+                "alarms, use a window as long as these sounds, or train with data.negatives and augment=[pad,...], or "
+                "with a class of background sounds (then background=[CLASS])"
             )
         for warning in self.warnings:
             log.warning("%s", warning)
