@@ -17,11 +17,11 @@ from hydra import compose, initialize_config_dir
 from spectrnn.config.instantiate import instantiate
 from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.data.clips import Clip
+from spectrnn.data.sources.espeak import open_espeak
+from spectrnn.data.sources.phonemes import FOREIGN
 from spectrnn.data.sources.published import DIGITS
 from spectrnn.data.sources.synthetic_speech import (
-    _FOREIGN,
     SyntheticSpeech,
-    _espeak,
     cut_out,
     in_room,
     random_speaker,
@@ -138,7 +138,7 @@ def test_random_speakers_are_people():
 
 def test_each_line_of_a_speaker_changes_the_recording():
     """A line that the library does not support would be ignored."""
-    with _espeak() as espeak:
+    with open_espeak() as espeak:
         parameters = {"rate": 150, "volume": 100, "pitch": 50, "pitch_range": 50}
 
         def recording(*lines: str) -> bytes:
@@ -152,7 +152,7 @@ def test_each_line_of_a_speaker_changes_the_recording():
         plain = {recording() for _ in range(3)}
         for line in [
             *lines.values(),
-            *(f"replace 00 {old} {new}" for old in ("T", "r", "eI") for new in _FOREIGN[old]),
+            *(f"replace 00 {old} {new}" for old in ("T", "r", "eI") for new in FOREIGN[old]),
         ]:
             assert recording(line) not in plain, line
 
@@ -271,8 +271,8 @@ def test_unknown_language_is_reported_with_similar_ones(speech, language, hint):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["one"], "words: needs two words or more, or one and data.negatives"),
-        ([], "words: needs two words or more, or one and data.negatives"),
+        (["one"], "words: needs two words or more, or one and data.negatives or data.confusable"),
+        ([], "words: needs two words or more, or one and data.negatives or data.confusable"),
         (["one", " "], "words: word 2 is empty"),
         (["one", "two", "one "], "words: one given twice; each word is one class"),
         (["one", "---"], "data.words: eSpeak NG has no audio for '---' in en-us"),

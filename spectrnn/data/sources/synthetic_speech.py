@@ -1,19 +1,12 @@
 """Synthetic speech: a list of words in the voices of eSpeak NG and of any number of random speakers."""
 
-import _ctypes
-import ctypes
+import csv
 import hashlib
 import json
-import os
+import logging
 import random
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import metadata
 from itertools import product
 from pathlib import Path
@@ -26,9 +19,15 @@ from numpy.typing import NDArray
 
 from spectrnn.config.types import NonNegativeInt, PositiveInt
 from spectrnn.data.clips import Clip, DataSource
+from spectrnn.data.labels import ONE_LABEL, LabelFormat
+from spectrnn.data.sources.espeak import PACKAGE, PARAMETERS, REMEDY, Espeak, language_and_script, open_espeak
+from spectrnn.data.sources.phonemes import FOREIGN, ConfusableWord, confusable_words
 from spectrnn.errors import UserError, reject_settings
 from spectrnn.files import atomic_directory, cache_folder, writable_cache
+from spectrnn.messages import counted, preview
 from spectrnn.progress import progress_bar
+
+log = logging.getLogger(__name__)
 
 WordsPerMinute = Annotated[int, Ge(80), Le(450)]
 Level0To99 = Annotated[int, Ge(0), Le(99)]
@@ -39,35 +38,16 @@ NoiseLevel = Annotated[float, Ge(-100), Le(0)]
 TrimFraction = Annotated[float, Ge(-1), Le(0.4)]
 
 _FORMAT = 3  # of the cached folder and of the random draws
-_PACKAGE = "espeakng-loader"
-_REMEDY = f"pip install --force-reinstall {_PACKAGE}, which ships the library and its voices"
-_MAX_PATH = 120  # bytes; the library truncates its data path at 160, and then silently searches elsewhere
+_CONFUSABLE = "confusable.csv"  # list of the confusable words
+_NUM_EXAMPLES = 5  # of them in a message
 _MAX_TAKES = 100_000  # per voice, of all words: ten million clips of the shipped voices
 _MAX_CLIPS = 10_000_000  # of the random speakers
 _MAX_SPEAKERS = 99_999  # as their folders have five digits
-_VOICE = "spectrnn"  # the voice file that is written for each voice
 _SILENCE = 0.01  # of full scale; takes with a lower peak are skipped
 _TRIM_LEVEL = 0.01  # of the peak (-40 dB); both ends are trimmed to it
-# A line of a voice file: code and, unless it is the default, priority.
-_LANGUAGE = re.compile(r"^[ \t]*language[ \t]+(\S+)(?:[ \t]+([0-9]+)(?!\S))?", re.MULTILINE)
-_DEFAULT_PRIORITY = 5
 # Lowest and highest base pitch in Hz and formant scale in percent of men (twice as likely), women and children.
 _PEOPLE = [(80, 150, 88, 108), (80, 150, 88, 108), (140, 220, 102, 122), (190, 280, 115, 135)]
-# Phonemes of English and what speakers of other languages replace them by; no two digits or commands become the same.
-_FOREIGN = {
-    "t": ["tS", "t["],
-    "T": ["t", "s", "f"],
-    "D": ["d", "z"],
-    "r": ["R", "R2", "r/"],
-    "w": ["v"],
-    "I": ["i"],
-    "oU": ["o:", "O:"],
-    "eI": ["e:", "E"],
-}
-# Constants of eSpeak NG's speak_lib.h.
-_SYNCHRONOUS, _DONT_EXIT, _UTF8, _BY_CHARACTER = 2, 0x8000, 1, 1
-_PARAMETERS = {"rate": 1, "volume": 2, "pitch": 3, "pitch_range": 4}
-_RANGES = [*_PARAMETERS, "decay", "reverberation", "noise", "trim"]
+_RANGES = [*PARAMETERS, "decay", "reverberation", "noise", "trim"]
 
 
 @dataclass(kw_only=True)
@@ -93,6 +73,7 @@ class SyntheticSpeech(DataSource):
         reverberation: Minimum and maximum level of a room's reverberation relative to the voice in dB.
         noise: Minimum and maximum level of the background noise relative to the voice in dB.
         trim: Minimum and maximum fraction of a take that is cut off at each of its ends; a negative one is a pause.
+        confusable: Number of words per word that differ from it in one phoneme; their clips have no label.
         seed: Seed of the random draws.
     """
 
@@ -112,17 +93,20 @@ class SyntheticSpeech(DataSource):
     reverberation: tuple[Reverberation, Reverberation]
     noise: tuple[NoiseLevel, NoiseLevel]
     trim: tuple[TrimFraction, TrimFraction]
+    confusable: NonNegativeInt
     seed: NonNegativeInt
 
     def __post_init__(self) -> None:
         words = [word.strip() for word in self.words]
         empty = words.index("") + 1 if "" in words else 0
         twice = sorted({word for word in words if words.count(word) > 1})
-        most = _MAX_TAKES // max(1, len(words))
-        too_many = f"more than {_MAX_TAKES:,} takes per voice for {len(words)} words; use at most {most:,}"
+        count = len(words) * (1 + self.confusable)
+        most = _MAX_TAKES // max(1, count)
+        too_many = f"more than {_MAX_TAKES:,} takes per voice for {count} words; use at most {most:,}"
+        fewest, or_one = (1 if self.negatives or self.confusable else 2), "or one and data.negatives or data.confusable"
         ranges = [(name, getattr(self, name)) for name in _RANGES]
         reject_settings(
-            ("words", len(words) < (1 if self.negatives else 2), "needs two words or more, or one and data.negatives"),
+            ("words", len(words) < fewest, f"needs two words or more, {or_one}"),
             ("words", empty, f"word {empty} is empty"),
             ("words", twice, f"{', '.join(twice)} given twice; each word is one class"),
             (
@@ -130,8 +114,8 @@ class SyntheticSpeech(DataSource):
                 not (self.speakers or self.shipped_voices),
                 "no voices; use 1 or more, or shipped_voices=true",
             ),
-            ("takes", len(words) * self.takes > _MAX_TAKES, too_many),
-            ("speakers", self.speakers * len(words) * self.takes > _MAX_CLIPS, f"more than {_MAX_CLIPS:,} clips"),
+            ("takes", count * self.takes > _MAX_TAKES, too_many),
+            ("speakers", self.speakers * count * self.takes > _MAX_CLIPS, f"more than {_MAX_CLIPS:,} clips"),
             *((name, low > high, "the minimum should come first") for name, (low, high) in ranges),
         )
 
@@ -148,35 +132,50 @@ class SyntheticSpeech(DataSource):
             folder = writable_cache(cache) / name
         if not folder.is_dir():
             self._synthesize(words, folder)
+        if self.confusable:
+            with (folder / _CONFUSABLE).open(encoding="utf-8", newline="") as file:
+                sounds = [f"/{row['ipa']}/" for row in csv.DictReader(file)]
+            listed = f"{preview(sounds, _NUM_EXAMPLES)}; all are in {folder / _CONFUSABLE}"
+            log.info("%s without a label: %s", counted(len(sounds), "confusable word"), listed)
         clips = []
         for path in sorted(folder.glob("*/*.wav"), key=lambda path: (path.parent.name, path.name)):
             # The voices klatt2 and klatt6 are similar and one group; f1 and f2 are two people, as are the speakers.
             group = re.sub(r"(?<=[A-Za-z]{2})[0-9]+$", "", path.parent.name)
-            clips.append(Clip(str(path), words[int(path.name.split("_")[0])], group=group))
+            index = int(path.name.split("_")[0])
+            clips.append(Clip(str(path), words[index] if index < len(words) else "", group=group))
         return clips
+
+    def labelled_clips(self, label_format: LabelFormat = ONE_LABEL) -> list[Clip]:
+        """Returns the clip table as `DataSource.labelled_clips`; confusable words need a format of label sets."""
+        if self.confusable and label_format is ONE_LABEL:
+            raise UserError(f"data.confusable={self.confusable}: confusable words have no label; set task=multi_label")
+        return super().labelled_clips(label_format)
 
     def _cache_key(self, words: list[str]) -> str:
         """Returns a key of the recordings, which changes whenever a sample could."""
         try:
-            version = metadata.version(_PACKAGE)
+            version = metadata.version(PACKAGE)
         except metadata.PackageNotFoundError as error:
-            raise UserError(f"data=synthetic_speech: {_PACKAGE} is not installed; {_REMEDY}") from error
+            raise UserError(f"data=synthetic_speech: {PACKAGE} is not installed; {REMEDY}") from error
         voices, ranges = [self.speakers, self.shipped_voices], [getattr(self, name) for name in _RANGES]
         values = [_FORMAT, version, self.language, self.accents, words, voices, self.takes, ranges, self.seed]
+        if self.confusable:
+            values.append(self.confusable)
         return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
     def _synthesize(self, words: list[str], folder: Path) -> None:
-        """Synthesizes all takes into a new folder: ``{voice}/{word}_{take}.wav``."""
+        """Synthesizes all takes into a new folder: ``{voice}/{word}_{take}.wav``, with confusable words the last."""
         audible = set()
         try:
-            with atomic_directory(folder) as temporary, _espeak() as espeak:
+            with atomic_directory(folder) as temporary, open_espeak() as espeak:
                 accents = espeak.accents(self.language) if self.accents else [espeak.identifier(self.language)]
-                english = self.accents and _language_and_script(accents[0])[0] == "en"
+                english = self.accents and language_and_script(accents[0])[0] == "en"
                 speakers = range(self.speakers)
                 voices = {f"speaker_{index:05d}": random_speaker(self.seed, index, english) for index in speakers}
                 if self.shipped_voices:
                     voices |= espeak.voices()
-                takes = list(product(sorted(voices), enumerate(words), range(self.takes)))
+                spoken = [*words, *self._confusable_words(espeak, words, accents, temporary)]
+                takes = list(product(sorted(voices), enumerate(spoken), range(self.takes)))
                 for voice, (index, word), take in progress_bar(len(takes), "synthesizing", "clip", iterable=takes):
                     accent, parameters, noise_seed = self._draw(voice, word, take, accents)
                     samples = trim_silence(espeak.synthesize(word, accent, voices[voice], parameters, noise_seed))
@@ -194,134 +193,26 @@ class SyntheticSpeech(DataSource):
         except (OSError, soundfile.SoundFileError) as error:
             raise UserError(f"data.cache={self.cache}: the recordings cannot be written: {error}") from error
 
+    def _confusable_words(self, espeak: Espeak, words: list[str], accents: list[str], folder: Path) -> list[str]:
+        """Draws the confusable words, lists them in a file, and returns them as texts for the synthesis."""
+        if not self.confusable:
+            return []
+        language = espeak.identifier(self.language)
+        found = confusable_words(espeak, words, language, accents, self.confusable, self.seed)
+        if without := [repr(word) for word in words if word not in {other.word for other in found}]:
+            problem = f"none differs from {', '.join(without)} in one phoneme of {self.language}"
+            raise UserError(f"data.confusable={self.confusable}: {problem}; use longer words, or 0")
+        with (folder / _CONFUSABLE).open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([ConfusableWord._fields, *found])
+        return [f"[[{word.phonemes}]]" for word in found]
+
     def _draw(self, voice: str, word: str, take: int, accents: list[str]) -> tuple[str, dict[str, int], int]:
         """Draws accent, parameters and noise seed of a take, a function of seed, voice, word and take only."""
         # random.Random hashes strings identically on every machine and in every version of Python.
         generator = random.Random(json.dumps([self.seed, voice, word, take]))
         accent = accents[generator.randrange(len(accents))]
-        parameters = {name: generator.randint(*getattr(self, name)) for name in _PARAMETERS}
+        parameters = {name: generator.randint(*getattr(self, name)) for name in PARAMETERS}
         return accent, parameters, generator.randrange(2**31)
-
-
-class _Espeak:
-    """The initialized library.
-
-    Args:
-        library: Library, freshly loaded.
-        data: Its data folder, with a path of at most `_MAX_PATH` bytes.
-        thread: Executor of the synthesis. In the main thread a Ctrl-C would be lost in the callback, with some audio.
-    """
-
-    def __init__(self, library: ctypes.CDLL, data: Path, thread: Executor) -> None:
-        self._library, self._data, self._thread = library, data, thread
-        self.sample_rate: int = library.espeak_Initialize(_SYNCHRONOUS, 0, os.fsencode(data), _DONT_EXIT)
-        if self.sample_rate <= 0:
-            raise UserError(f"data=synthetic_speech: eSpeak NG does not start with its data in {data}; {_REMEDY}")
-        self._chunks: list[bytes] = []
-        # The library stores only the address of the callback: it must live as long as this object.
-        kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
-        self._callback = kind(self._collect)
-        library.espeak_SetSynthCallback(self._callback)
-        self._languages = {  # identifier, such as gmw/en-US -> language codes, each with its priority; lower is better
-            path.relative_to(data / "lang").as_posix(): [
-                (int(priority or _DEFAULT_PRIORITY), code.lower())
-                for code, priority in _LANGUAGE.findall(path.read_text(encoding="utf-8", errors="replace"))
-            ]
-            for path in (data / "lang").rglob("*")
-            if path.is_file()
-        }
-
-    def _collect(self, samples: int | None, count: int, events: int) -> int:
-        if samples and count > 0:
-            self._chunks.append(ctypes.string_at(samples, 2 * count))
-        return 0  # continue
-
-    def voices(self) -> dict[str, str]:
-        """Returns the shipped voices ("variants" in eSpeak NG), which support every language: their files by name."""
-        paths = [path for path in (self._data / "voices" / "!v").iterdir() if path.name[0] != "."]
-        return {path.name: path.read_text(encoding="utf-8", errors="replace") for path in paths if path.name != _VOICE}
-
-    def identifier(self, language: str) -> str:
-        """Returns the identifier of the best voice file for a language: ``gmw/en-US`` for ``en-us``."""
-        code = language.strip().lower().replace("_", "-")
-        candidates = [(priority, name) for name, codes in self._languages.items() for priority, c in codes if c == code]
-        if not candidates:
-            known = sorted({code for codes in self._languages.values() for _, code in codes})
-            near = get_close_matches(code, known, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
-            raise UserError(f"data.language={language}: eSpeak NG does not support this language; {hint}")
-        return min(candidates)[1]
-
-    def accents(self, language: str) -> list[str]:
-        """Returns the identifiers of all voice files of the same language and script, sorted."""
-        family = _language_and_script(self.identifier(language))
-        return sorted(name for name in self._languages if _language_and_script(name) == family)
-
-    def synthesize(
-        self, text: str, language: str, voice: str, parameters: dict[str, int], noise_seed: int
-    ) -> NDArray[np.int16]:
-        """Synthesizes a text.
-
-        Args:
-            text: Text.
-            language: Identifier of a language, such as ``gmw/en-US``.
-            voice: Voice file, its lines.
-            parameters: Values by their names in `_PARAMETERS`.
-            noise_seed: Seed of breath and whisper noise.
-
-        Returns:
-            Samples at `sample_rate`, int16 (samples,); empty if the language cannot be loaded.
-        """
-        self._chunks.clear()
-        # The library reads a voice from its data folder at each selection, and has room for 350 files in it: one is
-        # written again and again.
-        (self._data / "voices" / "!v" / _VOICE).write_text(voice, encoding="utf-8", newline="\n")
-        if self._library.espeak_SetVoiceByName(f"{language}+{_VOICE}".encode()) == 0:
-            for name, value in parameters.items():
-                self._library.espeak_SetParameter(_PARAMETERS[name], value, 0)
-            # Breath noise comes from the C library's generator, in later versions partly from eSpeak NG's own.
-            for name in ("srand", "espeak_ng_SetRandSeed"):
-                if hasattr(self._library, name):
-                    getattr(self._library, name)(ctypes.c_long(noise_seed))
-            data = text.encode() + b"\0"
-            extent = (ctypes.c_size_t(len(data)), 0, _BY_CHARACTER, 0)  # the whole text
-            self._thread.submit(self._library.espeak_Synth, data, *extent, _UTF8, None, None).result()
-        return np.frombuffer(b"".join(self._chunks), dtype=np.int16)
-
-
-def _language_and_script(identifier: str) -> tuple[str, list[str]]:
-    """Language and script of an identifier: its first part, and its parts of four letters (``en-Shaw``; BCP 47)."""
-    language, *parts = identifier.rpartition("/")[2].split("-")
-    return language, [part for part in parts if len(part) == 4 and part.isalpha()]
-
-
-@contextmanager
-def _espeak() -> Iterator[_Espeak]:
-    """Loads eSpeak NG.
-
-    Its data folder (19 MB) is copied, to a short path and to add a voice file.
-
-    The library keeps state between words (pitch flutter, gain control) that its initialization does not reset. Loading
-    and unloading it does, so that a process synthesizes the same samples each time.
-    """
-    with ExitStack() as stack:
-        try:
-            import espeakng_loader
-
-            data, library = Path(espeakng_loader.get_data_path()), ctypes.CDLL(espeakng_loader.get_library_path())
-        except (ImportError, OSError, RuntimeError) as error:
-            raise UserError(f"data=synthetic_speech: eSpeak NG cannot be loaded ({error}); {_REMEDY}") from error
-        unload = getattr(_ctypes, "FreeLibrary", None) or _ctypes.dlclose  # on Windows, elsewhere
-        stack.callback(unload, library._handle)
-        stack.callback(library.espeak_Terminate)
-        parent = tempfile.gettempdir()
-        parent = parent if len(os.fsencode(parent)) < _MAX_PATH - 40 else "/tmp"
-        try:
-            copy = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="espeak-", dir=parent)), "data")
-            shutil.copytree(data, copy)
-        except OSError as error:
-            raise UserError(f"data=synthetic_speech: {data} cannot be copied to {parent}: {error}") from error
-        yield _Espeak(library, copy, stack.enter_context(ThreadPoolExecutor(1)))
 
 
 def random_speaker(seed: int, index: int, english: bool) -> str:
@@ -369,7 +260,7 @@ def random_speaker(seed: int, index: int, english: bool) -> str:
     if english and generator.random() < 0.6:
         lines += [
             f"replace 00 {sound} {others[draw(0, len(others) - 1)]}"
-            for sound, others in _FOREIGN.items()
+            for sound, others in FOREIGN.items()
             if generator.random() < 0.5
         ]
     return "\n".join(lines) + "\n"
