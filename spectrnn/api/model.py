@@ -248,8 +248,9 @@ class Model:
         )
         own = self._predictor
         longest = own.window / own.sample_rate
+        thresholds, frame_seconds = own.step_thresholds, own.frame_seconds
         settings = DetectionSettings.resolve(
-            config, self.labels, own.tuned_thresholds, longest, own=own.step_thresholds
+            config, self.labels, own.tuned_thresholds, longest, own=thresholds, frame_seconds=frame_seconds
         )
         recordings = iter([parse_audio(audio, sample_rate, channels)])
         (rows,) = self._rows(recordings, DetectionTask(own, settings), batch_size)

@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 # For models without tuned thresholds.
 _DEFAULT_THRESHOLD = 0.5
 DEFAULTS: dict[str, Any] = {"smoothing_windows": 3, "offset_ratio": 0.8, "min_event_seconds": 0.0}
+# Of frames, which are a few ms apart, so that their probabilities fluctuate within a sound.
+_FRAME_SMOOTHING_SECONDS = 0.1
+_FRAME_DEFAULTS = {"offset_ratio": 0.5, "min_event_seconds": 0.1}
 
 
 @dataclass(kw_only=True)
@@ -53,6 +56,7 @@ class DetectionSettings(WindowSettings):
         default_window: float,
         default_hop: float | None = None,
         own: Array | None = None,
+        frame_seconds: float | None = None,
     ) -> "DetectionSettings":
         """Resolves the settings of a command.
 
@@ -63,6 +67,7 @@ class DetectionSettings(WindowSettings):
             default_window: Window in s if neither the config nor the model file has one.
             default_hop: Hop in s likewise; None for half of the window.
             own: Thresholds of the model's task (classes,) if it has any, for a model file without tuned ones.
+            frame_seconds: Time between the frames that events are detected from in s; None for windows.
 
         Raises:
             UserError: A hop that leaves gaps, ``window=model`` without tuned thresholds, or an invalid background.
@@ -84,7 +89,11 @@ class DetectionSettings(WindowSettings):
             log.warning(
                 "the model file has no tuned thresholds: using %g; threshold=NUMBER sets another", _DEFAULT_THRESHOLD
             )
-        values = DEFAULTS | (asdict(tuned) if tuned else {})
+        values = DEFAULTS
+        if frame_seconds is not None:
+            frames = max(1, round(_FRAME_SMOOTHING_SECONDS / frame_seconds))
+            values = values | _FRAME_DEFAULTS | {"smoothing_windows": frames}
+        values = values | (asdict(tuned) if tuned else {})
         values = {name: values[name] if (own := getattr(config, name)) is None else own for name in DEFAULTS}
         settings = cls(window=window, hop=hop, thresholds=thresholds, **values)
         if tuned and config.threshold == "model":

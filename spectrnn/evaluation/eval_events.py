@@ -88,7 +88,12 @@ def evaluate_events(node: DictConfig) -> dict[str, Any]:
     predictor = load(str(model), config.device, config.trust)
     longest = predictor.window / predictor.sample_rate
     settings = DetectionSettings.resolve(
-        config, predictor.labels, predictor.tuned_thresholds, longest, own=predictor.step_thresholds
+        config,
+        predictor.labels,
+        predictor.tuned_thresholds,
+        longest,
+        own=predictor.step_thresholds,
+        frame_seconds=predictor.frame_seconds,
     )
     settings = replace(settings, trim_seconds=config.trim_seconds)
     assert settings.thresholds is not None

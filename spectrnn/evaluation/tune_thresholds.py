@@ -80,9 +80,9 @@ class TuneThresholdsConfig:
     max_false_alarms_per_hour: NonNegativeFloat
     window: WindowSeconds | None
     hop: HopSeconds | None
-    smoothing_windows: NumWindows
-    offset_ratio: PositiveFraction
-    min_event_seconds: NonNegativeFloat
+    smoothing_windows: NumWindows | None
+    offset_ratio: PositiveFraction | None
+    min_event_seconds: NonNegativeFloat | None
     background: list[str | int]
 
 
@@ -203,7 +203,12 @@ class ThresholdTuner:
         )
         default_window = predictor.window / predictor.sample_rate
         self.settings: DetectionSettings = errors.collect(
-            DetectionSettings.resolve, detection, self.labels, None, default_window
+            DetectionSettings.resolve,
+            detection,
+            self.labels,
+            None,
+            default_window,
+            frame_seconds=predictor.frame_seconds,
         )
         if not config.negatives:
             errors.add("negatives: missing; name recordings without any event")

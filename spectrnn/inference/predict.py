@@ -169,7 +169,8 @@ def _task_and_format(config: PredictConfig, predictor: Predictor) -> tuple[Predi
         row_format = label_format(config.format, min(config.top_k, len(labels)), thresholds is not None)
         return ClipTask(predictor, thresholds, config.top_k), row_format
     window = predictor.window / predictor.sample_rate
-    settings = DetectionSettings.resolve(config, labels, tuned, window, own=predictor.step_thresholds)
+    own, frame_seconds = predictor.step_thresholds, predictor.frame_seconds
+    settings = DetectionSettings.resolve(config, labels, tuned, window, own=own, frame_seconds=frame_seconds)
     settings = replace(settings, trim_seconds=config.trim_seconds)
     return DetectionTask(predictor, settings), event_format(config.format, predictor.sample_rate / 2)
 

@@ -79,6 +79,7 @@ class Predictor:
         window: Number of samples of the longest training clip.
         thresholds: Thresholds of the classifier's task, (classes,); None if its classes exclude each other.
         has_frames: Whether the classifier answers for each frame, too: then events are detected from frames.
+        frame_seconds: Time between these frames in s; None without.
         step_thresholds: Thresholds of what events are detected from, `thresholds` or those of frames; None likewise.
     """
 
@@ -91,6 +92,10 @@ class Predictor:
         thresholds = classifier.task.thresholds
         self.thresholds = None if thresholds is None else thresholds.double().numpy(force=True)
         self.has_frames = classifier.has_frames
+        self.frame_seconds: float | None = None
+        if self.has_frames:
+            first, second = classifier.frame_centers(2).tolist()
+            self.frame_seconds = (second - first) / self.sample_rate
         self.step_thresholds = np.full(len(self.labels), _FRAME_THRESHOLD) if self.has_frames else self.thresholds
 
     @torch.inference_mode()

@@ -143,3 +143,29 @@ def test_invalid_settings_are_reported(changes, tuned, message):
     with pytest.raises(UserError) as error:
         DetectionSettings.resolve(replace(OPEN, **changes), LABELS, tuned, 2.0)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize(("frame_seconds", "frames"), [(0.01, 10), (0.02, 5), (0.032, 3), (0.25, 1)])
+def test_frames_are_averaged_over_a_tenth_of_a_second(frame_seconds, frames):
+    settings = DetectionSettings.resolve(OPEN, LABELS, None, 2.0, frame_seconds=frame_seconds)
+    assert (settings.smoothing_windows, settings.offset_ratio, settings.min_event_seconds) == (frames, 0.5, 0.1)
+    tuned = DetectionSettings.resolve(OPEN, LABELS, TUNED, 2.0, frame_seconds=frame_seconds)
+    assert (tuned.smoothing_windows, tuned.min_event_seconds) == (5, 0.1)
+    own = replace(OPEN, smoothing_windows=1, min_event_seconds=0.0)
+    given = DetectionSettings.resolve(own, LABELS, None, 2.0, frame_seconds=frame_seconds)
+    assert (given.smoothing_windows, given.min_event_seconds) == (1, 0.0)
+
+
+def test_peaks_and_gaps_of_a_few_frames_are_no_events():
+    """Frames of 20 ms, averaged over five: those next to a sound of n frames are 0.4, 0.2, and 0."""
+    settings = DetectionSettings.resolve(OPEN, ["dog"], None, 2.0, frame_seconds=0.02)
+    probabilities = np.zeros((100, 1))
+    probabilities[10:12] = 1  # at most 0.4 on average
+    probabilities[30:33] = 1  # three averages of 0.6, and one of 0.4, which does not end an event: 80 ms
+    probabilities[50:55] = 1  # five averages from 0.6 to 1, and one of 0.4: 120 ms
+    probabilities[70:90] = 1
+    probabilities[80] = 0  # at least 0.8 on average
+    edges = np.arange(101) * 0.02
+    detector = settings.detector(["dog"])
+    events = detector.push(np.stack([edges[:-1], edges[1:]], 1), probabilities) + detector.finish()
+    assert [(event.start, event.end) for event in events] == [pytest.approx((1, 1.12)), pytest.approx((1.4, 1.82))]

@@ -54,7 +54,7 @@ class LoudnessPredictor:
     """Predicts the loudness of windows at 100 Hz: loud, quiet or silent."""
 
     sample_rate, window, labels, thresholds = 100, 100, ["loud", "quiet", "silent"], None
-    has_frames, step_thresholds = False, None
+    has_frames, frame_seconds, step_thresholds = False, None, None
     classifier = SimpleNamespace(task=SingleLabel(3, label_smoothing=0.0, class_weights="none"))
 
     def probabilities(self, waveforms, batch_size):
