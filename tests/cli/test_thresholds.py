@@ -139,7 +139,7 @@ def test_thresholds_are_kept_until_the_classifier_changes(spectrnn, run, negativ
         ),
         (
             ["negatives=[negatives]", "smoothing_windows=0"],
-            "smoothing_windows=0: should be greater than 0",
+            "smoothing_windows=0: should be greater than 0, or null",
         ),
     ],
 )
