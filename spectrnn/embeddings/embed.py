@@ -22,7 +22,7 @@ from spectrnn.inference.formats import RowContext, RowFormat, json_line
 from spectrnn.inference.merge import merge
 from spectrnn.inference.pipeline import audio_paths
 from spectrnn.inference.predict import Progress, report_failures, write_rows
-from spectrnn.inference.predictor import Predictor, load, model_hash
+from spectrnn.inference.predictor import Predictor, embedding_hash, load
 from spectrnn.inference.shards import Shard, describe, divide, work_units
 from spectrnn.inference.tasks import ClipEmbeddingTask, Embedding, WindowEmbeddingTask
 from spectrnn.inference.writers import ResumeJournal, TableWriter, open_writer
@@ -62,11 +62,8 @@ def embed(node: DictConfig) -> None:
     format_of(out, "out")
     paths = list_recordings(config.paths, "embed")
     model = find_model(config.run)  # once, as the best run may change
-    predictor = load(model, config.device, config.trust)
-    task = embedding_task(predictor, config.window, config.hop)
-    failed, total = write_recordings(
-        out, predictor, model_hash(model), task, paths, config.dtype, config.batch_size, shard
-    )
+    task = embedding_task(load(model, config.device, config.trust), config.window, config.hop)
+    failed, total = write_recordings(out, embedding_hash(model), task, paths, config.dtype, config.batch_size, shard)
     report_failures(failed, total, "embedded")
 
 
@@ -101,7 +98,6 @@ def embedding_task(predictor: Predictor, window: float | None, hop: float | None
 
 def write_recordings(
     out: Path,
-    predictor: Predictor,
     model: str,
     task: EmbeddingTask,
     paths: list[str],
@@ -116,8 +112,7 @@ def write_recordings(
 
     Args:
         out: File of embeddings.
-        predictor: Predictor that computes them.
-        model: Hash of its model file.
+        model: Hash of the model that computes them.
         task: Task that defines the rows.
         paths: Recordings of all shards.
         dtype: Type of the vectors.
@@ -135,7 +130,7 @@ def write_recordings(
     with open_writer(rows, row_format, False, (), (), settings, shard) as writer:
         if not isinstance(writer, TableWriter):
             raise UserError(f"out={out}: {rows} is not a regular file")
-        failed = write_rows(writer, predictor, task, units, batch_size, Progress("embedding"))
+        failed = write_rows(writer, task.predictor, task, units, batch_size, Progress("embedding"))
         writer.complete_part(failed)
     merge(out, shard.all_paths(rows), settings, shard, partial(_combine, out=out, dtype=dtype, model=model))
     return failed, sum(map(len, units))

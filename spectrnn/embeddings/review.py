@@ -23,7 +23,7 @@ from spectrnn.evaluation.report.html import media_blocks, render_page
 from spectrnn.evaluation.report.media import render_waveform
 from spectrnn.files import atomic_write, reporting_write_errors
 from spectrnn.inference.predict import report_failures
-from spectrnn.inference.predictor import Predictor, load, model_hash, top_classes
+from spectrnn.inference.predictor import Predictor, embedding_hash, load, top_classes
 from spectrnn.inference.shards import Shard
 from spectrnn.messages import counted
 from spectrnn.runs import find_model
@@ -92,7 +92,7 @@ def review(node: DictConfig) -> None:
     predictor = load(model, config.device, config.trust)
     task, file = embedding_task(predictor, config.window, config.hop), out / EMBEDDINGS
     failed, total = write_recordings(
-        file, predictor, model_hash(model), task, paths, "float32", config.batch_size, Shard(1, 1)
+        file, embedding_hash(model), task, paths, "float32", config.batch_size, Shard(1, 1)
     )
     if failed < total:
         embeddings = open_embeddings(file, "out")

@@ -17,7 +17,7 @@ from spectrnn.embeddings.table import Embeddings, open_embeddings
 from spectrnn.errors import UserError
 from spectrnn.inference.formats import csv_line, json_line
 from spectrnn.inference.pipeline import group_limits, group_windows, predict_groups, recording_items
-from spectrnn.inference.predictor import Predictor, load, model_hash
+from spectrnn.inference.predictor import Predictor, embedding_hash, load
 from spectrnn.inference.tasks import ClipEmbeddingTask, Embedding
 from spectrnn.messages import format_table
 from spectrnn.runs import find_model
@@ -64,8 +64,8 @@ def search(node: DictConfig) -> None:
         raise UserError(f"end={config.end:g}: should be after start={config.start:g}")
     embeddings = open_embeddings(Path(config.embeddings).expanduser())
     model = find_model(config.run)
-    require_model(embeddings, config.embeddings, model)
     predictor = load(model, config.device, config.trust)
+    require_model(embeddings, config.embeddings, model)
     query = embed_part(predictor, str(Path(config.like).expanduser()), config.start, config.end)
     matches = most_similar(embeddings, query, config.n)
     cells = [[row.path, f"{row.start:.3f}", f"{row.end:.3f}", f"{row.similarity:.4f}"] for row in matches]
@@ -78,8 +78,8 @@ def search(node: DictConfig) -> None:
 
 
 def require_model(embeddings: Embeddings, name: str, model: Path) -> None:
-    """Raises a `UserError` if embeddings, of a file of this name, are not those of a model file."""
-    if embeddings.model != (own := model_hash(model)):
+    """Raises a `UserError` if embeddings, of a file of this name, are not those of a model file that can be loaded."""
+    if embeddings.model != (own := embedding_hash(model)):
         of = f"is of another model ({embeddings.model}) than {model} ({own})"
         raise UserError(f"embeddings={name}: {of}; name that one with run=, or embed the recordings again")
 

@@ -21,7 +21,7 @@ class Embeddings(NamedTuple):
     """An open file of embeddings, of any size.
 
     Attributes:
-        model: Hash of the model file, from `predictor.model_hash`.
+        model: Hash of the model, from `predictor.embedding_hash`.
         paths: Recording of each row, (rows,).
         starts: Start of each row in its recording in s, float64 (rows,).
         ends: End in s, float64 (rows,).
@@ -70,7 +70,7 @@ def write_embeddings(
         file_format: Module from `format_of`.
         rows: Path of the recording and embedding of each row, whose vectors have one type and size.
         count: Number of rows, at least 1.
-        model: Hash of the model file.
+        model: Hash of the model.
     """
     columns = Columns(model, [], np.zeros(count), np.zeros(count), np.zeros(count, np.float32))
 

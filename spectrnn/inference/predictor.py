@@ -1,6 +1,7 @@
 """A trained classifier for recordings of any sample rate and length."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -10,13 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from spectrnn.data.batches import bucket_boundaries
 from spectrnn.detection.thresholds import TunedThresholds, read_thresholds
 from spectrnn.devices import log_device, pick_device
 from spectrnn.model import serialization
-from spectrnn.model.classifier import Classifier
+from spectrnn.model.classifier import STAGES, Classifier
+from spectrnn.model.header import read_header
 from spectrnn.model.task import Task
 from spectrnn.runs import find_model
 
@@ -248,9 +251,30 @@ def model_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
+def embedding_hash(path: Path) -> str:
+    """Returns 16 hexadecimal digits of a SHA-256 hash of what determines the embeddings by a model file.
+
+    These are config and weights of the stages up to the pooling, and how long recordings are divided. Temperature,
+    thresholds, head and labels may change.
+    """
+    config = read_header(path)["config"]
+    settings = [config[name] for name in STAGES if name not in ("head", "task")]
+    digest = hashlib.sha256(json.dumps([*settings, _max_seconds(config)], sort_keys=True).encode())
+    with safe_open(path, "np") as file:
+        for name in sorted(file.keys()):
+            if name != "temperature" and not name.startswith(("head.", "task.")):
+                digest.update(f"{name} {file.get_slice(name).get_shape()}".encode())
+                digest.update(file.get_tensor(name).tobytes())
+    return digest.hexdigest()[:16]
+
+
 def _used_crops(classifier: Classifier, trained: Mapping[str, Any]) -> bool:
     """Whether training clips were cropped to ``data.max_seconds`` of the config in the model file, not trusted."""
-    data = trained.get("data")
-    limit = data.get("max_seconds") if isinstance(data, Mapping) else None
+    limit = _max_seconds(trained)
     samples = int(classifier.max_train_samples)
     return isinstance(limit, int | float) and abs(limit * classifier.sample_rate - samples) <= 0.5
+
+
+def _max_seconds(trained: Mapping[str, Any]) -> Any:
+    data = trained.get("data")
+    return data.get("max_seconds") if isinstance(data, Mapping) else None

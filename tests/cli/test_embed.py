@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import spectrnn as package
 from spectrnn.data.audio import load_audio, to_float
 from spectrnn.inference import pipeline
+from spectrnn.inference.predictor import embedding_hash, model_hash
+from spectrnn.model.serialization import load as load_model
+from spectrnn.model.serialization import save, save_thresholds
 
 
 def pooled(model, samples):
@@ -137,9 +142,39 @@ def test_search_finds_the_recording_itself_first(embeddings, spectrnn, trained_r
     assert spectrnn(*command).out.split()[:4] == ["path", "start", "end", "similarity"]
 
 
-def test_search_refuses_embeddings_of_another_model(embeddings, spectrnn, trained_run, tones, tmp_path):
+def changed(model, path, scale):
+    """Writes a copy of a model file with other values of the tensors that a function scales."""
+    with safe_open(model, "pt") as file:
+        tensors = {name: file.get_tensor(name) * scale(name) for name in file.keys()}  # noqa: SIM118
+        save_file(tensors, path, file.metadata())
+    return path
+
+
+def test_embeddings_stay_valid_while_only_decisions_change(embeddings, spectrnn, trained_run, tones, tmp_path):
+    command = ("search", embeddings, f"like={tones}/low/00.wav", "format=csv")
     other = tmp_path / "other.safetensors"
-    other.write_bytes((trained_run / "model.safetensors").read_bytes() + b" ")
+    changed(trained_run / "model.safetensors", other, lambda name: 2 if name.startswith(("head.", "temp")) else 1)
+    save_thresholds(other, {"by_label": {"low": 0.25}})
+    assert model_hash(other) != model_hash(trained_run / "model.safetensors")
+    assert embedding_hash(other) == embedding_hash(trained_run / "model.safetensors")
+    save_thresholds(other, None)
+    assert spectrnn(*command, f"run={other}").out == spectrnn(*command, f"run={trained_run}").out
+
+
+@pytest.mark.parametrize("part", ["features", "normalization", "encoder", "pooling", "max_train_samples"])
+def test_another_part_that_embeddings_depend_on_is_another_model(trained_run, tmp_path, part):
+    model = trained_run / "model.safetensors"
+    other = changed(model, tmp_path / "other.safetensors", lambda name: 2 if name.startswith(part) else 1)
+    has_part = any(name.startswith(part) for name in load_file(model))
+    assert (embedding_hash(other) != embedding_hash(model)) == has_part
+    classifier, config = load_model(model)
+    config["model"]["dropout"] = 0.125
+    save(classifier, config, other)
+    assert embedding_hash(other) != embedding_hash(model)
+
+
+def test_search_refuses_embeddings_of_another_model(embeddings, spectrnn, trained_run, tones, tmp_path):
+    other = changed(trained_run / "model.safetensors", tmp_path / "other.safetensors", lambda name: 1 + ("ih" in name))
     error = spectrnn("search", embeddings, f"like={tones}/low/00.wav", f"run={other}").error()
     assert "is of another model" in error
     assert error.endswith("name that one with run=, or embed the recordings again")
