@@ -165,7 +165,7 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     model = open_model(config, errors)
     classifier, split = model.classifier, config.split
     metrics = metrics_of(classifier.task, custom)
-    outcome = predict_batches(classifier, model.batches, progress=True)
+    outcome = predict_batches(classifier, model.batches, progress=True, with_embeddings=config.report)
     report = compute_metrics(outcome, classifier.labels, metrics)
     inverse = (1 / classifier.temperature).numpy(force=True)
     report["ece_uncalibrated"] = calibration_error_at(classifier.task, outcome.probabilities, outcome.targets, inverse)
@@ -239,13 +239,16 @@ def is_same_dataset(now: Mapping[str, Any], trained: Any) -> bool:
 
 
 @torch.inference_mode()
-def predict_batches(classifier: Classifier, batches: BucketedBatches, progress: bool = False) -> Outcome:
+def predict_batches(
+    classifier: Classifier, batches: BucketedBatches, progress: bool = False, with_embeddings: bool = False
+) -> Outcome:
     """Computes the probabilities of all clips (collective if the batches are sharded).
 
     Args:
         classifier: Classifier; its mode is restored.
         batches: Batches of a dataset with the classifier's labels; a clip may have several crops.
         progress: Whether to show a progress bar.
+        with_embeddings: Whether the outcome has embeddings: of a clip with several crops, the mean of theirs.
 
     Returns:
         Probabilities, decisions and targets, in the order of the batches' rows, on every rank.
@@ -255,22 +258,40 @@ def predict_batches(classifier: Classifier, batches: BucketedBatches, progress: 
     rows, weights = [], []
     # Memory that is not written is not taken; a rank has at most all crops, and one more in each batch.
     probabilities = np.empty((len(batches.lengths) + len(batches), len(classifier.labels)), np.float32)
+    embeddings = np.empty((len(probabilities), classifier.pooling.output_size * with_embeddings), np.float32)
     count, done = 0, 0.0
     with progress_bar(len(batches.rows), "evaluating", "clip", disable=not progress) as bar:
         for batch in batches.epoch():
-            crops = classifier.probabilities(batch.waveform, batch.lengths)
+            crops, pooled = classifier.probabilities_and_embeddings(batch.waveform, batch.lengths)
             probabilities[count : count + len(crops)] = crops.cpu().numpy()
+            embeddings[count : count + len(crops)] = pooled[:, : embeddings.shape[1]].float().cpu().numpy()
             count += len(crops)
             rows.append(batch.rows)
             weights.append(batch.weights)
             done += float(batch.weights.sum())
             bar.update(round(done) - bar.n)
     classifier.train(training)
-    own: tuple[Array, ...] = probabilities[:count], torch.cat(rows).numpy(), torch.cat(weights).numpy()
+    own: tuple[Array, ...] = (
+        probabilities[:count],
+        torch.cat(rows).numpy(),
+        torch.cat(weights).numpy(),
+        embeddings[:count],
+    )
     if batches.shard[1] > 1:
         shards = distributed.all_gather(own)
         own = tuple(np.concatenate(column) for column in zip(*shards, strict=True))
-    return Outcome.of(classifier.task, mean_over_crops(classifier.task, *own), batches.targets, batches.seconds)
+    means = mean_over_crops(classifier.task, *own[:3])
+    vectors = _weighted_sums(own[3], *own[1:3]) if with_embeddings else None
+    return Outcome.of(classifier.task, means, batches.targets, batches.seconds, vectors)
+
+
+def _weighted_sums(vectors: Array, rows: Array, weights: Array) -> Array:
+    """Combines the vectors of the crops of each clip, as `mean_over_crops` does their logits."""
+    used = rows >= 0
+    found, clips = np.unique(rows[used], return_inverse=True)
+    sums = np.zeros((len(found), vectors.shape[1]), np.float32)
+    np.add.at(sums, clips, vectors[used] * weights[used, None].astype(np.float32))
+    return sums
 
 
 def mean_over_crops(task: Task, probabilities: Array, rows: Array, weights: Array) -> Array:

@@ -37,17 +37,27 @@ class Outcome(NamedTuple):
             detected, bool (clips, classes).
         targets: True classes, likewise.
         seconds: Length of each clip in s, float64 (clips,); None if unknown.
+        embeddings: Pooled vectors, float32 (clips, pooled); None if they were not asked for.
     """
 
     probabilities: Array
     decisions: Array
     targets: Array
     seconds: Array | None = None
+    embeddings: Array | None = None
 
     @classmethod
-    def of(cls, task: Task, probabilities: Array, targets: Array, seconds: Array | None = None) -> "Outcome":
+    def of(
+        cls,
+        task: Task,
+        probabilities: Array,
+        targets: Array,
+        seconds: Array | None = None,
+        embeddings: Array | None = None,
+    ) -> "Outcome":
         """Decides as the task does."""
-        return cls(probabilities, task.decide(torch.from_numpy(probabilities)).numpy(force=True), targets, seconds)
+        decisions = task.decide(torch.from_numpy(probabilities)).numpy(force=True)
+        return cls(probabilities, decisions, targets, seconds, embeddings)
 
     @property
     def correct(self) -> Array:
@@ -109,7 +119,7 @@ class Metric(NamedTuple):
 
     def value(self, outcome: Outcome) -> float:
         """Returns the value of the metric; NaN if it cannot be measured on these clips."""
-        probabilities, decisions, targets, _ = outcome
+        probabilities, decisions, targets, *_ = outcome
         if self.from_outcome:
             return self.from_outcome(outcome)
         if self.function:
@@ -265,7 +275,7 @@ def recall_at_false_alarms(false_alarms_per_hour: NonNegativeFloat) -> Metric:
     """
 
     def value(outcome: Outcome) -> float:
-        probabilities, _, targets, seconds = outcome
+        probabilities, _, targets, seconds, _ = outcome
         if targets.ndim == 1 or seconds is None or targets.any(1).all() or not targets.any():
             return math.nan
         quiet = ~targets.any(1)
@@ -318,7 +328,7 @@ def bootstrap_intervals(
         `wilson_interval` for as many independent clips, or groups.
     """
     generator = np.random.default_rng(seed)
-    probabilities, predicted, targets, _ = outcome
+    probabilities, predicted, targets, *_ = outcome
     classes, clips = probabilities.shape[1], np.arange(len(targets))
     _, first, group = np.unique(clips if groups is None else groups, return_index=True, return_inverse=True)
     fold = np.zeros_like(first) if folds is None else folds[first]  # of each group

@@ -260,7 +260,12 @@ class Classifier(nn.Module):
 
     def probabilities(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """Waveform (batch, samples), lengths (batch,) -> calibrated float32 probabilities (batch, classes)."""
-        return self.task.probabilities(self(waveform, lengths), self.temperature)
+        return self.probabilities_and_embeddings(waveform, lengths)[0]
+
+    def probabilities_and_embeddings(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns `probabilities`, and the pooled vectors that they are of (batch, pooled), of one forward pass."""
+        x = self.trace(waveform, lengths)
+        return self.task.probabilities(x.logits, self.temperature), x.pooled
 
     def frame_probabilities(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Waveform (batch, samples), lengths (batch,) -> probabilities (batch, frames', classes), frames per clip.

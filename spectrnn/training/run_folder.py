@@ -126,7 +126,7 @@ class RunFolder:
         results: dict[str, Outcome] = {}
         for split in splits:
             if len(self.dataset.rows(split)):
-                results[split] = self._predict(best, split)
+                results[split] = self._predict(best, split, with_embeddings=trainer.config.report)
         scores = {split: classification_metrics(result, trainer.metrics) for split, result in results.items()}
         intervals = {split: bootstrap_intervals(result, trainer.metrics) for split, result in results.items()}
         main = best.task.metrics[0]
@@ -255,10 +255,10 @@ class RunFolder:
             self._save_model(best)
         return best
 
-    def _predict(self, classifier: Classifier, rows: str | Array) -> Outcome:
+    def _predict(self, classifier: Classifier, rows: str | Array, with_embeddings: bool = False) -> Outcome:
         batches = self.dataset.batches(rows, self.trainer.plan.batch_size, self.trainer.device, cover=True)
         with self.trainer.clock.measure("evaluation"):
-            return predict_batches(classifier, batches)
+            return predict_batches(classifier, batches, with_embeddings=with_embeddings)
 
     def _save_model(self, classifier: Classifier) -> None:
         try:

@@ -108,6 +108,7 @@ def test_report_has_all_clips(finished, browser):
     text = page.inner_text("body")
     assert "Cross-validation with 3 folds" in text
     assert page.evaluate("document.querySelectorAll('script[id^=clip-]').length") == 36
+    assert not page.is_visible("#map-title")  # the vectors of different models have no common plane
     assert not (finished / "fold-1" / "report.html").exists()
     page.close()
 

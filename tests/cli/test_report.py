@@ -103,6 +103,79 @@ def test_report_works_with_the_keyboard_alone(spectrnn, trained_run, mislabelled
     assert messages == []
 
 
+@pytest.fixture(scope="module")
+def mapped(trained_run, mislabelled, tmp_path_factory):
+    """Report of the 40 tones, by a model of three classes."""
+    folder = tmp_path_factory.mktemp("map")
+    command = ["eval", f"run={trained_run}", f"data.root={mislabelled}", "split=all", f"out={folder}"]
+    done = subprocess.run([sys.executable, "-m", "spectrnn", *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder / "report.html"
+
+
+def test_clips_of_the_map_are_colored_chosen_and_played(mapped, open_page):
+    page, messages = open_page(mapped)
+    report = json.loads(page.locator("#report").inner_text())
+    wrong = sum(clip[4] != clip[5] for clip in report["clips"])
+    first, second = (f"{100 * fraction:.1f}\u00a0%" for fraction in report["map"]["variance"])
+    assert f"PCA: the axes have {first} and {second} of the variance." in page.inner_text("#map-caption")
+    assert page.locator("#map .place").count() == 40
+    assert page.locator("#map .outlined").count() == wrong >= 4
+    legend = page.locator("#map-legend button")
+    assert [text.split() for text in legend.all_inner_texts()] == [["high", "12"], ["low", "16"], ["middle", "12"]]
+    colors = page.evaluate("[...document.querySelectorAll('#map .place')].map(node => getComputedStyle(node).fill)")
+    assert len({*colors}) == 3
+    legend.nth(1).click()
+    assert page.locator("#map .place:not(.faded)").count() == 16
+    page.select_option("#map-color", "error")
+    assert page.locator("#map .faded").count() == 0
+    assert [int(text.split()[-1]) for text in legend.all_inner_texts()] == [40 - wrong, wrong]
+
+    page.locator("#map .outlined").last.hover()
+    text = page.inner_text("#map-text")
+    assert " classified as " in text
+    page.locator("#map .outlined").last.click()
+    assert page.inner_text("#map-clip h3 > span") in text
+    assert page.locator("#map-clip audio").evaluate(PLAYED_SECONDS) > 0.05
+    number = page.locator("#map-clip .clip").get_attribute("data-clip")
+    page.locator("#map-clip .flag").click()  # and the same clip in the list
+    assert page.locator(f"#list .clip.marked[data-clip='{number}']").count() == 1
+    assert messages == []
+
+
+def test_map_is_used_with_the_keyboard_on_a_phone(mapped, open_page):
+    page, messages = open_page(mapped, viewport={"width": 390, "height": 844}, color_scheme="dark")
+    page.locator("#map svg").focus()
+    seen = []
+    for key in ("ArrowDown", "ArrowLeft", "ArrowUp", "ArrowRight"):
+        page.keyboard.press(key)
+        seen.append(page.inner_text("#map-text"))
+    assert len({*seen}) > 1
+    page.keyboard.press("Enter")
+    assert page.locator("#map-clip audio").evaluate(PLAYED_SECONDS) > 0.05
+    assert page.evaluate("document.activeElement.closest('#map') !== null")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert messages == []
+
+
+def test_map_of_many_classes_is_colored_by_error(mapped, open_page, tmp_path):
+    text = mapped.read_text()
+    (data,) = re.findall(r'id="report">(.*?)</script>', text)
+    report = json.loads(data)
+    report["labels"] += [f"species {number}" for number in range(37)]
+    for number, clip in enumerate(report["clips"]):
+        clip[4], clip[5] = [number], [0]
+    (tmp_path / "many.html").write_text(text.replace(data, json.dumps(report).replace("<", "\\u003c")))
+    page, messages = open_page(tmp_path / "many.html")
+    assert page.locator("#map-color option").all_inner_texts() == ["correct or error"]
+    assert page.locator("#map-class option").count() == 41
+    page.select_option("#map-class", "species 7")
+    assert page.locator("#map .place:not(.faded)").count() == 1
+    assert page.inner_text("#map-text") == "1 clip shown."
+    assert [text.split() for text in page.locator("#map-legend button").all_inner_texts()] == [["error", "1"]]
+    assert messages == []
+
+
 def test_training_writes_a_report_that_is_safe_from_script_injection(spectrnn, tiny, tone, open_page, tmp_path):
     labels = ["</script><script>alert(1)</script>", "<img src=x onerror=alert(2)>"]
     rows = [

@@ -68,6 +68,20 @@ def test_prediction_is_the_softmax_of_the_mean_logits_of_crops(model, dataset, b
     assert counts == {1, 2, 3, "different"}
 
 
+def test_embeddings_are_of_the_same_pass_and_have_the_logits_of_the_clips(model, dataset, monkeypatch):
+    model.temperature.fill_(1)
+    batches, passes = dataset.batches("all", 8, CPU, cover=True), []
+    trace = Classifier.trace
+    monkeypatch.setattr(Classifier, "trace", lambda *arguments: passes.append(1) or trace(*arguments))
+    outcome = predict_batches(model, batches, with_embeddings=True)
+    assert len(passes) == len(batches)
+    assert outcome.embeddings.shape == (len(dataset.rows("all")), model.pooling.output_size)
+    with torch.inference_mode():
+        expected = model.head(torch.from_numpy(outcome.embeddings)).softmax(1).numpy()
+    np.testing.assert_allclose(outcome.probabilities, expected, atol=1e-5)
+    assert predict_batches(model, batches).embeddings is None
+
+
 def test_temperature_of_clips_is_that_of_crops(model, dataset):
     batches = dataset.batches("all", 8, CPU, cover=True)
     model.temperature.fill_(1)

@@ -271,7 +271,7 @@ def multi_label_metrics(classes):
 
 
 def test_metrics_of_label_sets_equal_scikit_learn(label_sets):
-    scores, decisions, targets, _ = label_sets
+    scores, decisions, targets, *_ = label_sets
     of_known = targets[:, :5], scores[:, :5]
     expected = {
         "map": average_precision_score(*of_known, average="macro"),
@@ -295,7 +295,7 @@ def test_metrics_of_label_sets_equal_scikit_learn(label_sets):
 
 
 def test_table_of_label_sets_equals_scikit_learn(label_sets):
-    scores, decisions, targets, _ = label_sets
+    scores, decisions, targets, *_ = label_sets
     table = per_class_metrics(label_sets, list("abcdef"))
     expected = sklearn_metrics.precision_recall_fscore_support(targets, decisions, zero_division=0)
     for index, (row, values) in enumerate(zip(table.values(), zip(*expected, strict=True), strict=True)):

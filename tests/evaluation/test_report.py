@@ -28,6 +28,7 @@ from spectrnn.evaluation.metrics import Metric, Outcome, metrics_of, wilson_inte
 from spectrnn.evaluation.report import html as report_page
 from spectrnn.evaluation.report.answers import Answers
 from spectrnn.evaluation.report.html import EvaluationResult, build_page, clip_source
+from spectrnn.evaluation.report.map import principal_components
 from spectrnn.evaluation.report.media import (
     audio_data_url,
     downsample,
@@ -71,7 +72,7 @@ def evaluation(source, tone, tmp_path_factory):
     (root / "clips.jsonl").write_text("\n".join(map(json.dumps, rows)))
     dataset = open_dataset(source("manifest", path=root / "clips.jsonl", sample_rate=8000), torch.device("cpu"))
     model = classifier(dataset.labels)
-    outcome = predict_batches(model, dataset.batches("all", 8, torch.device("cpu")))
+    outcome = predict_batches(model, dataset.batches("all", 8, torch.device("cpu")), with_embeddings=True)
     custom = {"clips_per_class": Metric(lambda p, t: len(t) / p.shape[1], "<clips> per class", is_fraction=False)}
     metrics = compute_metrics(outcome, dataset.labels, metrics_of(model.task, custom))
     return EvaluationResult(
@@ -250,6 +251,21 @@ def test_page_contains_the_results(evaluation):
     }
 
 
+def test_page_has_the_map_of_the_listed_clips(evaluation, monkeypatch):
+    found = blocks(build_page(evaluation, 30_000_000))["report"]["map"]
+    assert (found["method"], found["size"]) == ("PCA", evaluation.outcome.embeddings.shape[1])
+    assert [number for number, _, _ in found["points"]] == [*range(48)]
+    order = Answers.of(evaluation.outcome).order()
+    places, _ = principal_components(evaluation.outcome.embeddings[order])
+    scaled = (places - places.min(0)) * 2000 / np.ptp(places, axis=0).max()
+    assert np.abs(np.array(found["points"])[:, 1:] - scaled).max() <= 0.5 + 1e-6
+    monkeypatch.setattr(report_page, "_MAX_CLIPS", 10)
+    report = blocks(build_page(evaluation, 30_000_000))["report"]
+    assert [number for number, _, _ in report["map"]["points"]] == [*range(10)]
+    unknown = evaluation._replace(outcome=evaluation.outcome._replace(embeddings=None))
+    assert blocks(build_page(unknown, 30_000_000))["report"]["map"] is None
+
+
 def test_names_are_not_interpreted_as_html(evaluation):
     page = build_page(evaluation, 30_000_000).decode()
     assert page.count("<script") == page.count("</script") == 48 + 2
@@ -424,7 +440,7 @@ def test_class_without_clips_is_not_tested(evaluation):
 
 def test_page_has_the_confusions_by_frequency(evaluation):
     report = blocks(build_page(evaluation, 30_000_000))["report"]
-    _, predicted, targets, _ = evaluation.outcome
+    _, predicted, targets, *_ = evaluation.outcome
     for true, other, count, share in report["confusions"]:
         assert count == ((targets == true) & (predicted == other)).sum()
         assert share == pytest.approx(count / 12, abs=1e-4)

@@ -43,6 +43,10 @@ function setFilters(wanted) {
 function decideAndShow() {
   decide(chosenThreshold());
   drawThreshold();
+  if (hasThresholds) {
+    byId("map-clip").replaceChildren();
+    drawMap();
+  }
   showClips();
 }
 

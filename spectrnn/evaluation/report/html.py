@@ -22,6 +22,7 @@ from spectrnn.evaluation.confusion import Confusion
 from spectrnn.evaluation.metrics import Outcome, wilson_interval
 from spectrnn.evaluation.rankings import Array
 from spectrnn.evaluation.report.answers import Answers
+from spectrnn.evaluation.report.map import clip_map
 from spectrnn.evaluation.report.media import MAX_AUDIO_SECONDS, render_clips
 from spectrnn.evaluation.report.tables import accuracy_by_group, accuracy_by_quantile, class_scores, reliability
 from spectrnn.evaluation.report.thresholds import operating_points
@@ -40,6 +41,7 @@ _SCRIPTS = (
     "players.js",
     "list.js",
     "marks.js",
+    "map.js",
     "clips.js",
     "report.js",
 )
@@ -148,6 +150,9 @@ def build_page(result: EvaluationResult, max_bytes: int) -> bytes:
         listed.append(clip)
         named |= new
     order = answers.order()[: len(listed)]
+    embeddings = result.outcome.embeddings
+    places = clip_map(None if embeddings is None else embeddings[order])
+    used += len(to_json(places))
     media = render_clips(result.classifier_of, result.dataset, rows[order], result.batch_size)
     blocks = media_blocks(enumerate(media), budget - round(used))
     notes = [*result.notes, *_notes_on_crops(result.dataset, rows)]
@@ -157,6 +162,7 @@ def build_page(result: EvaluationResult, max_bytes: int) -> bytes:
         "prefix": folder,
         "base": folder if is_address(folder) else os.path.join(os.path.abspath(folder), ""),
         "clips": listed,
+        "map": places,
         "probabilities": _base64(probabilities[order].astype("<f4").tobytes()) if is_whole else None,
         "notes": notes,
         "labels": named_labels(labels, named),

@@ -73,10 +73,11 @@ function markControl(item, clip) {
   const toggle = button("mislabelled", () => setMark(isMarked(clip) ? null : suggestedLabel(clip)), { class: "flag", "aria-label": `Mark ${clip.name} as mislabelled` });
   const [name, placeholder] = report.has_sets ? ["New labels, separated by semicolons, ", "no class"] : ["New label ", "new label"];
   const field = element("input", { list: "labels", "aria-label": `${name}of ${clip.name}`, placeholder, autocomplete: "off" });
-  field.addEventListener("input", () => mark(clip, field.value));
+  field.addEventListener("input", () => setMark(field.value));
   const setMark = (label) => {
     mark(clip, label);
-    show();
+    // A clip of the map has a card there, too.
+    for (const card of document.querySelectorAll(`.clip[data-clip="${clip.number}"]`)) card.showMark();
   };
   const show = () => {
     item.classList.toggle("marked", isMarked(clip));
@@ -84,7 +85,7 @@ function markControl(item, clip) {
     field.hidden = !isMarked(clip);
     field.value = marks.get(keyOf(clip)) ?? "";
   };
-  item.setMark = setMark;
+  Object.assign(item, { setMark, showMark: show });
   show();
   return element("div", { class: "marking" }, toggle, field);
 }

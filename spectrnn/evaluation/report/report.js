@@ -47,5 +47,6 @@ decide();
 setUpThresholds(decideAndShow);
 setUpFilters();
 setUpMarks();
+setUpMap();
 setFilters(Object.fromEntries(new URLSearchParams(location.hash.slice(1))));
 setUpShortcuts(() => setFilters({}), SHORTCUTS, useMarkKey);
