@@ -118,7 +118,7 @@ def test_clips_of_the_map_are_colored_chosen_and_played(mapped, open_page):
     report = json.loads(page.locator("#report").inner_text())
     wrong = sum(clip[4] != clip[5] for clip in report["clips"])
     first, second = (f"{100 * fraction:.1f}\u00a0%" for fraction in report["map"]["variance"])
-    assert f"PCA: the axes have {first} and {second} of the variance." in page.inner_text("#map-caption")
+    assert f"with {first} and {second} of their variance." in page.inner_text("#map-caption")
     assert page.locator("#map .place").count() == 40
     assert page.locator("#map .outlined").count() == wrong >= 4
     legend = page.locator("#map-legend button")

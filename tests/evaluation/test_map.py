@@ -1,13 +1,10 @@
 """The map of the clips: its projection compared with NumPy's singular values, and its sample; no page."""
 
-import sys
-from types import ModuleType
-
 import numpy as np
 import pytest
 
 from spectrnn.evaluation.report import map as clips_map
-from spectrnn.evaluation.report.map import clip_map, principal_components, project
+from spectrnn.evaluation.report.map import clip_map, principal_components
 
 
 def vectors(clips, size, seed=0):
@@ -37,7 +34,7 @@ def test_map_has_one_scale_for_both_axes():
     numbers, places = np.array(found["points"])[:, 0], np.array(found["points"])[:, 1:]
     assert numbers.tolist() == [*range(40)]
     assert (places.min(0).tolist(), places.max()) == ([0, 0], 2000)
-    ours, theirs = (np.linalg.norm(own[:, None] - own, axis=-1) for own in (places, project(x)[1]))
+    ours, theirs = (np.linalg.norm(own[:, None] - own, axis=-1) for own in (places, principal_components(x)[0]))
     np.testing.assert_allclose(ours / ours.max(), theirs / theirs.max(), atol=1e-3)
 
 
@@ -58,22 +55,3 @@ def test_equal_clips_have_one_place():
 @pytest.mark.parametrize("embeddings", [None, vectors(2, 8), vectors(9, 1)])
 def test_there_is_no_map_of_unknown_few_or_single_values(embeddings):
     assert clip_map(embeddings) is None
-
-
-def test_umap_is_used_where_it_is_installed(monkeypatch):
-    class UMAP:
-        def __init__(self, random_state, n_jobs):
-            assert (random_state, n_jobs) == (0, 1)
-
-        def fit_transform(self, x):
-            return x[:, 2:4]
-
-    monkeypatch.setitem(sys.modules, "umap", ModuleType("umap"))
-    assert project(vectors(60, 5))[0] == "PCA"  # another package of this name
-    sys.modules["umap"].UMAP = UMAP
-    method, places, variance = project(vectors(60, 5))
-    assert (method, variance) == ("UMAP", None)
-    assert np.array_equal(places, vectors(60, 5)[:, 2:4])
-    assert project(vectors(20, 5))[0] == "PCA"
-    monkeypatch.setitem(sys.modules, "umap", None)
-    assert project(vectors(60, 5))[0] == "PCA"

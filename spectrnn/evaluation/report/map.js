@@ -12,10 +12,9 @@ const CORRECTNESS = [[report.has_sets ? "exact match" : "correct", "right"], ["e
 function setUpMap() {
   byId("map-section").hidden = !places.length;
   if (!places.length) return;
-  const { method, variance, size, points } = report.map;
-  byId("map-caption").textContent = `The pooled vector of each clip, of ${formatCount(size)} values, in a plane. ${variance
-    ? `${method}: the axes have ${percent(variance[0])} and ${percent(variance[1])} of the variance.`
-    : `${method}: similar clips are close to each other; directions and large distances have no meaning.`}`
+  const { variance, size, points } = report.map;
+  byId("map-caption").textContent = `The first two principal components of the pooled vectors, of ${formatCount(size)} values each, `
+    + `with ${percent(variance[0])} and ${percent(variance[1])} of their variance.`
     + (points.length < all.length ? ` ${clips(points.length)} of ${formatCount(all.length)}, drawn at random.` : "")
     + " Errors have an outline. Select a clip to play it, or use the arrow keys and Enter.";
   const used = new Set(places.flatMap(({ clip }) => [...clip.actual, ...clip.predicted]));

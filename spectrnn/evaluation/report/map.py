@@ -8,8 +8,7 @@ import torch
 from spectrnn.evaluation.rankings import Array
 
 _MAX_CLIPS = 5000
-_MIN_UMAP_CLIPS = 50  # a few times its neighbors
-_SEED = 0  # of the sample of clips, and of UMAP
+_SEED = 0  # of the sample of clips
 _STEPS = 2000  # of the coordinates, along the longer side
 
 
@@ -21,40 +20,22 @@ def clip_map(embeddings: Array | None) -> dict[str, Any] | None:
 
     Returns:
         ``points``: the number of a clip in the list and its coordinates, integers from 0 to 2,000 of the same scale on
-        both axes, for all clips or a random sample of 5,000; ``method``, PCA or UMAP; ``variance``, the fractions of
-        the variance along the axes of PCA, else None; ``size`` of the vectors. None if there is nothing to draw.
+        both axes, for all clips or a random sample of 5,000; ``variance``, the fractions of the variance along the
+        axes; ``size`` of the vectors. None if there is nothing to draw.
     """
     if embeddings is None or len(embeddings) < 3 or embeddings.shape[1] < 2:
         return None
     numbers = np.arange(len(embeddings))
     if len(numbers) > _MAX_CLIPS:
         numbers = np.sort(np.random.default_rng(_SEED).choice(numbers, _MAX_CLIPS, replace=False))
-    method, places, variance = project(embeddings[numbers])
+    places, variance = principal_components(embeddings[numbers])
     places = places - places.min(0)
     steps = np.rint(places * (_STEPS / (places.max() or 1))).astype(int)
     return {
-        "method": method,
         "variance": variance,
         "size": embeddings.shape[1],
         "points": np.column_stack([numbers, steps]).tolist(),
     }
-
-
-def project(vectors: Array) -> tuple[str, Array, list[float] | None]:
-    """Projects vectors (clips, size) by UMAP if it is installed and there are enough clips, else by PCA.
-
-    Source: McInnes et al., "UMAP: Uniform manifold approximation and projection for dimension reduction", 2018.
-
-    Returns:
-        Name of the method, coordinates (clips, 2), and the fractions of the variance along the axes; None for UMAP.
-    """
-    try:
-        if len(vectors) < _MIN_UMAP_CLIPS:
-            raise ImportError
-        from umap import UMAP
-    except ImportError:
-        return "PCA", *principal_components(vectors)
-    return "UMAP", UMAP(random_state=_SEED, n_jobs=1).fit_transform(vectors), None
 
 
 def principal_components(vectors: Array) -> tuple[Array, list[float]]:
