@@ -305,6 +305,7 @@ def test_marked_clips_become_a_manifest(two_classes, open_page, spectrnn, source
     page.locator(".clip").nth(3).locator(".marking input").fill('new, "class"')
     assert page.inner_text("#marks-count") == "3 clips marked as mislabelled."
     assert page.locator(".flag[aria-pressed=true]").count() == 3
+    page.wait_for_timeout(500)  # the browser writes its storage asynchronously
     page.reload()
     assert page.inner_text("#marks-count") == "3 clips marked as mislabelled."
     page.select_option("#show", "marked")
