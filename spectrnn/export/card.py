@@ -115,7 +115,8 @@ def write_card(
     description = _about(trained.get("description"))
     tested = "" if is_own else f" Evaluated on another dataset, {_class(settings)}: {_about(source.description)}."
     title = f"Sound classifier with {len(classifier.labels)} classes"
-    factors = ["estimated SNR"] * bool(conditions.snrs) + [conditions.group_noun] * bool(conditions.groups)
+    factors = ["by class", "length", "level"]
+    factors += ["estimated SNR"] * bool(conditions.snrs) + [conditions.group_noun] * bool(conditions.groups)
     fields = {
         "metadata": card_metadata(title, license, source, is_own, exported.reports),
         "num_classes": len(classifier.labels),
@@ -145,7 +146,7 @@ def write_card(
         "split_method": " ".join(_split_method(model, split)),
         "stages": _table(["stage", "class", "settings"], stages),
         "hyperparameters": _hyperparameters(config, results),
-        "factors": ", ".join(["by class", "length", "level", *factors]),
+        "factors": f"{', '.join(factors[:-1])} and {factors[-1]}",
         "metrics": _table(["split", "metric", "value", "95 % interval"], metrics),
         "split": split,
         "per_class": f"{note[:1].upper()}{note[1:]}.\n\n" * bool(note)
