@@ -99,6 +99,7 @@ def test_torchrun_with_a_single_gpu_gives_the_result_without_it(command, tmp_pat
     assert_same_weights(tmp_path / "torchrun", tmp_path / "alone")
 
 
+@pytest.mark.study
 def test_run_is_resumed_with_another_number_of_processes(spectrnn, command, tmp_path, trained_run):
     arguments = (*EXACT, f"init={trained_run}", "freeze=[model]", "freeze_epochs=1")
     assert spectrnn(*command(1, "whole", *arguments, "trainer.epochs=2")[3:]).code == 0
