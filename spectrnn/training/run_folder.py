@@ -250,7 +250,8 @@ class RunFolder:
         if best.task.thresholds is not None:
             probabilities = self._predict(best, "val").probabilities
             best.task.thresholds.copy_(torch.from_numpy(fit_thresholds(probabilities, targets)))
-            log.info("thresholds %.2f to %.2f: of the best F1 of val", *best.task.thresholds.aminmax())
+            limits = sorted({f"{limit:.2f}" for limit in best.task.thresholds.aminmax()})
+            log.info("thresholds %s: of the best macro F1 of val", " to ".join(limits))
         if any(not torch.equal(tensor, saved[name]) for name, tensor in best.state_dict().items()):
             self._save_model(best)
         return best
