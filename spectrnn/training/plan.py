@@ -64,18 +64,32 @@ def choose_metric(name: str, main: str, dataset: Dataset, select: str) -> str:
     return metric
 
 
-def choose_epoch(name: str, dataset: Dataset, has_rehearsal: bool) -> str:
+def choose_epoch(name: str, dataset: Dataset, has_rehearsal: bool, max_false_alarms_per_hour: float | None) -> str:
     """Returns which epoch is kept: as given, or what ``auto`` stands for.
 
     That is the best one, unless validation shares groups with training: its scores then do not show how well other
     groups are classified, and are nearly perfect long before the learning rate has decayed. Nor is it the best one if
-    classes are rehearsed, which would decide, and are classified well from the beginning.
+    classes are rehearsed, which would decide, and are classified well from the beginning, or if recall is measured at
+    a rate that allows no false alarm in the validation split: a single window would then decide.
+
+    Args:
+        name: Setting ``trainer.select``.
+        dataset: Dataset of the training.
+        has_rehearsal: Whether clips of an initial model's dataset are added.
+        max_false_alarms_per_hour: Rate at which recall selects the best epoch; None for other metrics.
     """
     if name != "auto":
         return name
     if has_rehearsal:
         log.info("trainer.select=auto: the last epoch is kept, as most validation clips are of rehearsed classes")
         return "last"
+    if max_false_alarms_per_hour is not None:
+        quiet = [row for row in dataset.rows("val") if not dataset.label_format.classes(dataset.clips[row].label)]
+        hours = dataset.cache.lengths[quiet].sum() / dataset.cache.sample_rate / 3600
+        if hours * max_false_alarms_per_hour < 1:
+            reason = "h without events in the validation split are too few for recall at %g false alarms per hour"
+            log.info(f"trainer.select=auto: the last epoch is kept, as %.2g {reason}", hours, max_false_alarms_per_hour)
+            return "last"
     groups = {split: {dataset.clips[row].group for row in dataset.rows(split)} - {None} for split in ("train", "val")}
     if not groups["train"] & groups["val"]:
         return "best"
@@ -97,7 +111,9 @@ def plan_training(run: RunComponents, dataset: Dataset) -> TrainingPlan:
             epochs = -(-config.steps // -(-num_batches // config.grad_accum_steps))
     if patience == "auto":
         patience = automatic_patience(epochs, len(dataset.rows("val")))
-    select = choose_epoch(config.select, dataset, run.source.rehearsal_clips > 0)
+    is_rate = config.metric == "recall_at_fah"
+    rate = run.config["metrics"][config.metric]["false_alarms_per_hour"] if is_rate else None
+    select = choose_epoch(config.select, dataset, run.source.rehearsal_clips > 0, rate)
     metric = choose_metric(config.metric, run.task.metrics[0], dataset, select)
     return TrainingPlan(epochs, batch_size, patience, metric, select)
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -233,7 +234,8 @@ def negatives(tmp_path):
 
 def test_negatives_select_the_epoch_and_resume_to_the_bit(spectrnn, overrides, negatives, tmp_path):
     settings = [f"data.negatives=[{negatives}]"]
-    settings += ["metrics=[recall_at_fah]", "trainer.metric=recall_at_fah", "scheduler=constant"]
+    metric = ["metrics=[recall_at_fah]", "trainer.metric=recall_at_fah"]
+    settings += [*metric, "trainer.select=best", "scheduler=constant"]
     kept = [override for override in overrides if not override.startswith(("trainer.metric", "trainer.report"))]
     kept.append("trainer.report=false")
     outcome = spectrnn("train", *kept, *settings, "hydra.run.dir=whole", "trainer.epochs=4")
@@ -246,6 +248,16 @@ def test_negatives_select_the_epoch_and_resume_to_the_bit(spectrnn, overrides, n
     assert spectrnn("train", "resume=part", "trainer.epochs=4").code == 0
     expected, found = load_file("whole/model.safetensors"), load_file("part/model.safetensors")
     assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
+
+
+def test_last_epoch_is_kept_if_few_negatives_would_decide(spectrnn, overrides, negatives):
+    settings = [f"data.negatives=[{negatives}]", "metrics=[recall_at_fah]", "trainer.metric=recall_at_fah"]
+    kept = [override for override in overrides if not override.startswith(("trainer.metric", "trainer.epochs"))]
+    outcome = spectrnn("train", *kept, *settings, "trainer.report=false", "trainer.epochs=1", "hydra.run.dir=run")
+    assert outcome.code == 0, outcome.err
+    text = re.sub(r"\s+", " ", outcome.err)
+    reason = r"[\d.]+ h without events in the validation split are too few for recall at 1 false alarms per hour"
+    assert re.search(f"trainer.select=auto: the last epoch is kept, as {reason}", text), outcome.err
 
 
 def test_negatives_may_be_for_validation_only(spectrnn, overrides, negatives):

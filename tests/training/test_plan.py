@@ -222,18 +222,18 @@ def test_automatic_metric_depends_on_the_validation_split(dataset_of, caplog, va
 def test_last_epoch_is_kept_if_validation_shares_groups(dataset_of, caplog):
     caplog.set_level("INFO")
     shared = dataset_of({"cat": (9, 60, 9), "dog": (9, 60, 9)}, group="ann")
-    assert choose_epoch("auto", shared, False) == "last"
+    assert choose_epoch("auto", shared, False, None) == "last"
     assert caplog.messages == [
         "trainer.select=auto: the last epoch is kept, as validation shares its groups with training"
     ]
-    assert choose_epoch("best", shared, False) == "best"
-    assert choose_epoch("auto", dataset_of({"cat": (9, 60, 9), "dog": (9, 60, 9)}), False) == "best"
+    assert choose_epoch("best", shared, False, None) == "best"
+    assert choose_epoch("auto", dataset_of({"cat": (9, 60, 9), "dog": (9, 60, 9)}), False, None) == "best"
 
 
 def test_last_epoch_is_kept_if_classes_are_rehearsed(dataset_of):
     dataset = dataset_of({"cat": (9, 60, 9), "dog": (9, 60, 9)})
-    assert choose_epoch("auto", dataset, True) == "last"
-    assert choose_epoch("best", dataset, True) == "best"
+    assert choose_epoch("auto", dataset, True, None) == "last"
+    assert choose_epoch("best", dataset, True, None) == "best"
 
 
 def test_last_epoch_is_kept_although_an_earlier_one_was_better(make_trainer, monkeypatch):
