@@ -136,6 +136,7 @@ def open_page(browser) -> Iterator[Callable[..., tuple[Any, list[str]]]]:
 
     def open_file(path, **settings):
         page = browser.new_page(**settings)
+        page.set_default_timeout(120_000)  # ms, for machines that do something else
         pages.append(page)
         page.on("request", lambda request: request.url.startswith("data:") or messages.append(request.url))
         page.on("console", lambda message: messages.append(message.text))

@@ -120,6 +120,7 @@ def visit(browser, address):
     """Opens the page; checks that it logs nothing and requests nothing from other hosts."""
     context = browser.new_context(permissions=["microphone"])
     page = context.new_page()
+    page.set_default_timeout(120_000)  # ms, for machines that do something else
     messages, requests = [], []
     page.on("console", lambda message: messages.append(message.text))
     page.on("pageerror", lambda error: messages.append(str(error)))
