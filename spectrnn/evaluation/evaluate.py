@@ -35,6 +35,7 @@ from spectrnn.evaluation.rankings import Array
 from spectrnn.evaluation.report.html import EvaluationResult, write_page
 from spectrnn.evaluation.report.text import MAX_ROWS, text_report, write_confusion, write_results
 from spectrnn.evaluation.report.training import read_training
+from spectrnn.files import cache_folder
 from spectrnn.messages import counted, preview, printable
 from spectrnn.model import serialization
 from spectrnn.model.classifier import Classifier
@@ -132,6 +133,7 @@ def open_model(config: DictConfig, errors: ErrorCollector, device: torch.device 
     dataset, unknown = open_dataset_for_evaluation(
         source, config.split, classifier.labels, device, classifier.task.label_format
     )
+    classifier.features.use_cache(cache_folder(source.cache))
     now, before = to_container(config.data, "data"), with_run_paths(trained.get("data"), path.parent)
     warn_about_train_overlap(now, before, path, dataset, config.split)
     notes = []

@@ -38,7 +38,7 @@ class OnnxEmbedding(Features):
         padding_ms: Length of the zeros that are added before and after a clip in ms, less than a window.
         scales: Factor of the input of each network; that of the first one is in [-1, 1).
         offsets: Value added to the input of each network, after the factor.
-        cache_gb: Memory for the vectors of clips that were computed last, in GB.
+        cache_gb: Memory for the vectors of clips that were computed last in GB, and maximum size of their file.
         contents: Contents of the networks, from a model file; False to read them from `path`.
 
     Raises:
@@ -92,7 +92,7 @@ class OnnxEmbedding(Features):
             if "pip install" in str(error):
                 raise
             raise SettingError({"path": str(error)}) from error
-        self.network.cache_bytes = max(self.network.cache_bytes, round(1e9 * cache_gb))
+        self.network.cache.max_bytes = max(self.network.cache.max_bytes, round(1e9 * cache_gb))
         self.num_bins = self.network.size
         for number, content in enumerate(contents):
             self.register_buffer(f"network_{number}", torch.frombuffer(bytearray(content), dtype=torch.uint8))
@@ -120,6 +120,11 @@ class OnnxEmbedding(Features):
         """See `Features.picture`."""
         return self._spectrogram
 
+    def use_cache(self, folder: Path) -> None:
+        """See `Features.use_cache`."""
+        if self.network.cache.max_bytes:
+            self.network.cache.use_file(folder / "vectors" / f"{self.network.version}.sqlite")
+
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Computes the vectors, without gradients.
 
@@ -136,7 +141,7 @@ class OnnxEmbedding(Features):
         missing = max(0, max(ends) - self.padding - waveform.shape[1])
         samples = nn.functional.pad(waveform.detach(), (self.padding, missing)).float().cpu().numpy()
         clips = [np.ascontiguousarray(row[:end]) for row, end in zip(samples, ends, strict=True)]
-        vectors = self.network(clips, self.window_size, self.hop_size)
+        vectors = self.network(clips, self.window_size, self.hop_size, will_be_used_again=not self.training)
         x = nn.utils.rnn.pad_sequence([torch.from_numpy(vector) for vector in vectors], batch_first=True)
         return x.to(waveform.device), self.num_frames(lengths)
 

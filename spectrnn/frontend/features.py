@@ -4,6 +4,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -93,6 +94,9 @@ class Features(StreamingModule, ABC):
     @abstractmethod
     def picture(self) -> "LogMelSpectrogram":
         """The spectrogram for pictures of a clip."""
+
+    def use_cache(self, folder: Path) -> None:
+        """Keeps features that are slow to compute in a cache folder: of evaluation, and of what is trained on twice."""
 
     def num_frames(self, lengths: Tensor) -> Tensor:
         """Number of samples (batch,) -> number of frames (batch,), at least one."""

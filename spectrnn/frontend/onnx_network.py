@@ -4,17 +4,16 @@ Files are not trusted: only standard operators without control flow run, on tens
 """
 
 import math
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from hashlib import blake2b
-from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from spectrnn.errors import UserError, import_optional
+from spectrnn.frontend.vector_cache import VectorCache
 from spectrnn.threads import run_parallel
 
 OPSET = 17  # of ONNX, from 2022, which runtimes on small and old machines support
@@ -45,8 +44,8 @@ class Link(NamedTuple):
 class WindowNetwork:
     """Networks in a chain, in onnxruntime: each output is scaled and reshaped to be the input of the next network.
 
-    Windows run one by one, so that a vector depends on its window only. Vectors of the clips used last are kept in
-    memory. Copies share it.
+    Windows run one by one, so that a vector depends on its window only. Vectors of clips are kept in a cache. Copies
+    share it.
 
     Args:
         links: Networks, at least one.
@@ -55,7 +54,8 @@ class WindowNetwork:
     Attributes:
         model: The chain as an ONNX model, from ``window`` (window_size,) to ``vector`` (size,).
         size: Size of a vector.
-        cache_bytes: Memory for vectors in bytes.
+        cache: Vectors of clips.
+        version: Identity of the chain and of what runs it, hexadecimal digits.
 
     Raises:
         UserError: A network that is not accepted, or that does not map a window to a vector.
@@ -73,27 +73,29 @@ class WindowNetwork:
         except Exception as error:  # onnxruntime's exceptions have no common base class
             raise UserError(f"onnxruntime cannot load it ({_line(error)})") from error
         probe = self._run(np.linspace(-0.1, 0.1, window_size, dtype=np.float32)[None])
-        self.size, self.cache_bytes = probe.shape[1], 0
-        self._cache: OrderedDict[bytes, Array] = OrderedDict()
-        self._cached_bytes, self._lock = 0, Lock()
+        self.size = probe.shape[1]
+        self.version = blake2b(content, digest_size=16, salt=runtime.__version__.encode()[:16]).hexdigest()
+        self.cache = VectorCache(self.size)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "WindowNetwork":
         return self
 
-    def __call__(self, clips: Sequence[Array], window_size: int, hop_size: int) -> list[Array]:
+    def __call__(
+        self, clips: Sequence[Array], window_size: int, hop_size: int, will_be_used_again: bool
+    ) -> list[Array]:
         """Computes the vectors of clips.
 
         Args:
             clips: Samples, float32 (samples,) each, at least a window.
             window_size: Number of samples of a window.
             hop_size: Hop between windows in samples.
+            will_be_used_again: As for `VectorCache.add`.
 
         Returns:
             Vectors per clip, float32 (frames, size); do not change them.
         """
         keys = [blake2b(clip.data, digest_size=16, salt=hop_size.to_bytes(8, "little")).digest() for clip in clips]
-        with self._lock:
-            found = {key: self._cache[key] for key in keys if key in self._cache}
+        found = self.cache.get(keys)
         windows = {
             key: np.lib.stride_tricks.sliding_window_view(clip, window_size)[::hop_size]
             for key, clip in zip(keys, clips, strict=True)
@@ -101,9 +103,12 @@ class WindowNetwork:
         }
         chunks = [(key, x[start : start + _CHUNK]) for key, x in windows.items() for start in range(0, len(x), _CHUNK)]
         results = run_parallel([partial(self._run, chunk) for _, chunk in chunks])
-        for key in windows:
-            found[key] = np.concatenate([y for (other, _), y in zip(chunks, results, strict=True) if other == key])
-        self._store(found)
+        computed = {
+            key: np.concatenate([y for (other, _), y in zip(chunks, results, strict=True) if other == key])
+            for key in windows
+        }
+        self.cache.add(computed, will_be_used_again)
+        found |= computed
         return [found[key] for key in keys]
 
     def _run(self, windows: Array) -> Array:
@@ -113,16 +118,6 @@ class WindowNetwork:
         except Exception as error:  # as above
             size = windows.shape[1]
             raise UserError(f"onnxruntime cannot run it for a window of {size} samples ({_line(error)})") from error
-
-    def _store(self, vectors: dict[bytes, Array]) -> None:
-        with self._lock:
-            for key, x in vectors.items():
-                if key not in self._cache:
-                    self._cached_bytes += x.nbytes
-                self._cache[key] = x
-                self._cache.move_to_end(key)
-            while self._cached_bytes > self.cache_bytes:
-                self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
 
 
 # A run builds its stages several times, and the folds of a cross-validation build the same ones.

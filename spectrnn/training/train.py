@@ -18,7 +18,7 @@ from spectrnn.config.types import MAX_CLIP_SECONDS
 from spectrnn.data.dataset import Dataset, open_dataset
 from spectrnn.devices import log_device, reporting_out_of_memory
 from spectrnn.errors import FileErrors, StorageError, UserError
-from spectrnn.files import remove_stale_temporaries
+from spectrnn.files import cache_folder, remove_stale_temporaries
 from spectrnn.model.classifier import Classifier, build_stages
 from spectrnn.progress import Stopwatch
 from spectrnn.runs import CHECKPOINT, LOCK, MODEL, UNREADABLE
@@ -167,10 +167,12 @@ def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new
     seed_generators(run.device, seed, 0)
     stages = build_stages(config, len(dataset.labels))
     classifier = Classifier(stages, dataset.labels, run.augment).to(run.device)
+    classifier.features.use_cache(cache_folder(run.source.cache))
     is_fitted = is_new and config["init"] is not None and load_initial_weights(classifier, Path(config["init"]))
     if is_new and not is_fitted:
         batches = dataset.batches("train", plan.batch_size, run.device, shard=shard).epoch()
         counted = (x for x in batches if x.rows[0] >= 0)
+        classifier.eval()  # until the first epoch
         with torch.no_grad():
             classifier.normalization.fit(classifier.features(x.waveform, x.lengths) for x in counted)
     distributed.broadcast_tensors(classifier.buffers())  # DistributedDataParallel broadcasts the parameters

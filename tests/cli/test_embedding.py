@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from spectrnn.frontend.onnx_network import load_network
+from spectrnn.frontend.onnx_network import WindowNetwork, load_network
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -30,6 +30,24 @@ def test_resumed_run_equals_an_uninterrupted_one(spectrnn, arguments, tmp_path):
     assert outcome.code == 0, outcome
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "whole"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_later_trainings_and_evaluations_find_the_vectors_on_disk(spectrnn, arguments, tmp_path, monkeypatch):
+    cache = f"data.cache={tmp_path / 'cache'}"
+    arguments = (*arguments, cache, "augment=[specaugment]", "trainer.epochs=1")
+    computed, run = [], WindowNetwork._run
+    monkeypatch.setattr(WindowNetwork, "_run", lambda self, x: computed.append(len(x)) or run(self, x))
+    assert spectrnn("train", *arguments, f"hydra.run.dir={tmp_path / 'first'}").code == 0
+    assert sum(computed) > 50
+    train = ("train", *arguments, f"hydra.run.dir={tmp_path / 'second'}")
+    evaluate = ("eval", f"run={tmp_path}/first", cache, "report=false")
+    for command, tried in ((train, [1]), (evaluate, [1, 5, 5])):  # as the network, and as the model file, is loaded
+        load_network.cache_clear()
+        computed.clear()
+        assert spectrnn(*command).code == 0
+        assert computed == tried
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "second"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_augmentation_of_the_waveform_is_warned_about(spectrnn, arguments, tmp_path):

@@ -91,9 +91,9 @@ def test_unchanged_clips_are_computed_once_until_the_cache_is_full(tiny_network,
     run = network._run
     monkeypatch.setattr(network, "_run", lambda windows: computed.append(len(windows)) or run(windows))
     first, second, third = (np.full(WINDOW, value, np.float32) for value in (0.1, 0.2, 0.3))
-    network.cache_bytes = 2 * 4 * 4  # two vectors
+    network.cache.max_bytes = 2 * 4 * 4  # two vectors
     for clip in (first, second, first, third, first, second):
-        network([clip], WINDOW, HOP)
+        network([clip], WINDOW, HOP, will_be_used_again=False)
     assert len(computed) == 4  # the second one was the least recently used when the third came
     assert copy.deepcopy(network) is network
 
