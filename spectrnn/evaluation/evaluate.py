@@ -135,7 +135,7 @@ def open_model(config: DictConfig, errors: ErrorCollector, device: torch.device 
     )
     classifier.features.use_cache(cache_folder(source.cache))
     now, before = to_container(config.data, "data"), with_run_paths(trained.get("data"), path.parent)
-    warn_about_train_overlap(now, before, path, dataset, config.split)
+    warn_about_train_overlap(now, before, path, dataset, config.split, "the model")
     notes = []
     if unknown:
         names = preview([f"{label!r} ({counted(count, 'clip')})" for label, count in sorted(unknown.items())], 20)
@@ -200,10 +200,13 @@ def evaluate(config: DictConfig) -> dict[str, Any]:
     return content
 
 
-def warn_about_train_overlap(now: dict[str, Any], trained: Any, model: Path, dataset: Dataset, split: str) -> None:
+def warn_about_train_overlap(
+    now: dict[str, Any], trained: Any, model: Path, dataset: Dataset, split: str, name: str
+) -> None:
     """Warns if a split may contain clips that the model was trained on.
 
-    `now` is the config node ``data`` of this evaluation, `trained` that of the model file, which is not trusted.
+    `now` is the config node ``data`` of this command, `trained` that of the model file, which is not trusted; `name` is
+    what messages call it.
     """
     if split == "all" or not isinstance(trained, dict):
         return
@@ -214,7 +217,7 @@ def warn_about_train_overlap(now: dict[str, Any], trained: Any, model: Path, dat
             if name not in _SPLIT_INDEPENDENT_KEYS and as_mapping(now.get(name)) != as_mapping(value)
         ]
         if changed:
-            log.warning("the split may contain clips that the model was trained on: %s", ", ".join(changed))
+            log.warning("the split may contain clips that %s was trained on: %s", name, ", ".join(changed))
             return
     if not is_same_dataset(now, trained):
         return
@@ -223,12 +226,13 @@ def warn_about_train_overlap(now: dict[str, Any], trained: Any, model: Path, dat
     after = dataset.split_checksums[split]
     if before is None:
         log.warning(
-            "the model file does not describe its %s split: it may contain clips that the model was trained on", split
+            "the model file does not describe its %s split: it may contain clips that %s was trained on", split, name
         )
     elif before != after:
         log.warning(
-            "the dataset has changed since training: its %s split had %.20s clips and has %s, "
-            "which may contain clips that the model was trained on",
+            "the dataset has changed since the training of %s: its %s split had %.20s clips and has %s, "
+            "which may contain clips that it was trained on",
+            name,
             split,
             str(before).partition(" ")[0],
             after.partition(" ")[0],

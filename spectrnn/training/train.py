@@ -18,10 +18,12 @@ from spectrnn.config.types import MAX_CLIP_SECONDS
 from spectrnn.data.dataset import Dataset, open_dataset
 from spectrnn.devices import log_device, reporting_out_of_memory
 from spectrnn.errors import FileErrors, StorageError, UserError
+from spectrnn.evaluation.evaluate import is_same_dataset, warn_about_train_overlap
 from spectrnn.files import cache_folder, remove_stale_temporaries
 from spectrnn.model.classifier import Classifier, build_stages
+from spectrnn.model.header import read_header
 from spectrnn.progress import Stopwatch
-from spectrnn.runs import CHECKPOINT, LOCK, MODEL, UNREADABLE
+from spectrnn.runs import CHECKPOINT, LOCK, MODEL, UNREADABLE, with_run_paths
 from spectrnn.training import checkpoint
 from spectrnn.training.logger import NullLogger, RunLogger
 from spectrnn.training.optimizers import without_decay_of_vectors
@@ -168,7 +170,7 @@ def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new
     stages = build_stages(config, len(dataset.labels))
     classifier = Classifier(stages, dataset.labels, run.augment).to(run.device)
     classifier.features.use_cache(cache_folder(run.source.cache))
-    is_fitted = is_new and config["init"] is not None and load_initial_weights(classifier, Path(config["init"]))
+    is_fitted = is_new and config["init"] is not None and _start_from(Path(config["init"]), classifier, run, dataset)
     if is_new and not is_fitted:
         batches = dataset.batches("train", plan.batch_size, run.device, shard=shard).epoch()
         counted = (x for x in batches if x.rows[0] >= 0)
@@ -210,3 +212,11 @@ def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new
         clock,
         freezing,
     )
+
+
+def _start_from(model: Path, classifier: Classifier, run: RunComponents, dataset: Dataset) -> bool:
+    """`load_initial_weights`, with a warning if the model may have been trained on clips that are tested now."""
+    trained = with_run_paths(read_header(model)["config"].get("data"), model.parent)
+    if is_same_dataset(run.config["data"], trained):
+        warn_about_train_overlap(run.config["data"], trained, model, dataset, "test", f"init={model}")
+    return load_initial_weights(classifier, model)

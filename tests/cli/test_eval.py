@@ -90,8 +90,8 @@ def test_dataset_that_grew_since_training_is_reported(spectrnn, tiny, tones, ton
     for number in range(10):
         tone(root / "low" / f"new{number}.wav")
     warning = (
-        "the dataset has changed since training: its test split had 6 clips and has 8, "
-        "which may contain clips that the model was trained on"
+        "the dataset has changed since the training of the model: its test split had 6 clips and has 8, "
+        "which may contain clips that it was trained on"
     )
     assert warning in spectrnn(*command).err
     assert "has changed" not in spectrnn(*command, "split=all").err

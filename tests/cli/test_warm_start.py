@@ -29,6 +29,8 @@ def test_stages_are_those_of_the_model_unless_they_are_named(spectrnn, trained_r
     for group in ("features", "normalize", "model"):
         assert after[group] == before[group]
     assert after["pooling"]["_target_"].endswith("MeanPooling")
+    changed = "data.labels={'low': 'bass'} (trained with None)"
+    assert f"the split may contain clips that init={path} was trained on: {changed}" in run.err
     overrides = yaml.safe_load(Path("warm/.hydra/overrides.yaml").read_text())
     assert {"model=bigru", "model.hidden_size=12", "features=logmel", f"init='{path}'"} <= {*overrides}
 
@@ -41,6 +43,7 @@ def test_rehearsed_clips_are_of_the_splits_of_the_model(spectrnn, trained_run, t
     run = spectrnn("train", f"init={trained_run}", *data, *short, "hydra.run.dir=warm")
     assert run.code == 0, run
     assert "3 classes known to it, 1 new (chirp)" in run.err
+    assert "was trained on" not in run.err  # it has none of the new clips, and the old ones stay in their splits
     splits = {row["path"]: row["split"] for row in table(trained_run / "predictions.csv")}
     rows = table("warm/predictions.csv")
     old = [row for row in rows if row["label"] != "chirp"]
