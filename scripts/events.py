@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the recordings and runs")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
     parser.add_argument("--variants", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
-    parser.add_argument("overrides", nargs="*", help="more settings of spectrnn train")
+    parser.add_argument("overrides", nargs="*", help="more settings of spectrnn train, after --")
     arguments = parser.parse_args()
     out = arguments.out.resolve()
     if not out.exists():

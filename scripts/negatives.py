@@ -102,7 +102,7 @@ def make(out: Path, digits: Path, sounds: Path) -> None:
             csv.writer(file).writerows([["path", "label", "split", "start", "end"], *table])
 
 
-def measure(out: Path, name: str, variant: list[str], seed: int, rate: float) -> float:
+def measure(out: Path, name: str, variant: list[str], overrides: list[str], seed: int, rate: float) -> float:
     """Trains a variant, and returns the mean recall of the keywords at a rate of false alarms per hour."""
     folder = out / "runs" / f"{list(VARIANTS).index(name)}-{seed}"
     results = folder / "thresholds" / "thresholds.json"
@@ -111,7 +111,7 @@ def measure(out: Path, name: str, variant: list[str], seed: int, rate: float) ->
         places = {"data.path=": f"data.path={out}/", "=[train]": f"=[{out / 'train'}]"}
         for before, after in places.items():
             variant = [value.replace(before, after) for value in variant]
-        train([*COMMON, *variant, f"seed={seed}"], folder)
+        train([*COMMON, *variant, *overrides, f"seed={seed}"], folder)
         settings = [f"run={folder}", "data=manifest", f"data.path={out / 'keywords.csv'}", "split=test", "window=0.6"]
         settings += [f"negatives=[{out / 'test'}]", f"max_false_alarms_per_hour={rate}", "hop=0.1"]
         run([*SPECTRNN, "tune-thresholds", *settings, *([] if is_set else ["background=[background]"])])
@@ -128,6 +128,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
     parser.add_argument("--variants", type=int, nargs="*", help="numbers of the variants, from 0; all by default")
     parser.add_argument("--rate", type=float, default=1.0, help="maximum number of false alarms per hour and keyword")
+    parser.add_argument("overrides", nargs="*", help="more settings of spectrnn train, after --")
     arguments = parser.parse_args()
     out = arguments.out.resolve()
     if not (out / "extra_class.csv").exists():
@@ -136,7 +137,9 @@ def main() -> None:
     print(f"| negatives as | recall at {arguments.rate:g} false alarms per hour | standard deviation |\n|---|---|---|")
     numbers = range(len(VARIANTS)) if arguments.variants is None else arguments.variants
     for name, variant in [list(VARIANTS.items())[number] for number in numbers]:
-        values = [measure(out, name, variant, seed, arguments.rate) for seed in range(arguments.seeds)]
+        values = [
+            measure(out, name, variant, arguments.overrides, seed, arguments.rate) for seed in range(arguments.seeds)
+        ]
         spread = f"{statistics.stdev(values):.3f}" if len(values) > 1 else "-"
         print(f"| {name} | {statistics.fmean(values):.3f} | {spread} |", flush=True)
 
