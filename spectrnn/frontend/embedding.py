@@ -92,7 +92,7 @@ class OnnxEmbedding(Features):
             if "pip install" in str(error):
                 raise
             raise SettingError({"path": str(error)}) from error
-        self.network.cache.max_bytes = max(self.network.cache.max_bytes, round(1e9 * cache_gb))
+        self._cache_bytes = round(1e9 * cache_gb)
         self.num_bins = self.network.size
         for number, content in enumerate(contents):
             self.register_buffer(f"network_{number}", torch.frombuffer(bytearray(content), dtype=torch.uint8))
@@ -122,8 +122,7 @@ class OnnxEmbedding(Features):
 
     def use_cache(self, folder: Path) -> None:
         """See `Features.use_cache`."""
-        if self.network.cache.max_bytes:
-            self.network.cache.use_file(folder / "vectors" / f"{self.network.version}.sqlite")
+        self.network.cache.enable(folder / "vectors" / f"{self.network.version}.sqlite", self._cache_bytes)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Computes the vectors, without gradients.

@@ -26,27 +26,25 @@ class VectorCache:
     The file is an SQLite database that processes share. It keeps float32, so that a vector is the same wherever it
     comes from. It is a cache: if it cannot be read or written, a warning says so, and vectors are computed.
 
+    It is empty until it is enabled, as what is predicted comes once.
+
     Args:
         size: Size of a vector.
-
-    Attributes:
-        max_bytes: Maximum size in memory, and maximum size of the file.
     """
 
     def __init__(self, size: int) -> None:
-        self.max_bytes = 0
-        self._size = size
+        self._size, self._max_bytes = size, 0
         self._memory: OrderedDict[bytes, Vectors] = OrderedDict()
         self._bytes = 0
         self._stored: set[bytes] = set()  # known to be in the file
         self._path: Path | None = None
         self._lock = Lock()
 
-    def use_file(self, path: Path) -> None:
-        """Keeps vectors in a file, too, whose folder is made."""
+    def enable(self, path: Path, max_bytes: int) -> None:
+        """Keeps vectors in memory and in a file, whose folder is made, each of a maximum size; 0 for none."""
         with self._lock:
-            if path != self._path:
-                self._path, self._stored = path, set()
+            self._max_bytes = max_bytes
+            self._path, self._stored = path if max_bytes else None, set()
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
         """Returns the vectors that are known."""
@@ -68,7 +66,7 @@ class VectorCache:
             self._bytes += 0 if key in self._memory else x.nbytes
             self._memory[key] = x
             self._memory.move_to_end(key)
-        while self._bytes > self.max_bytes:
+        while self._bytes > self._max_bytes:
             self._bytes -= self._memory.popitem(last=False)[1].nbytes
 
     def _read(self, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
@@ -96,7 +94,7 @@ class VectorCache:
             with closing(_connect(self._path)) as database, database:
                 rows = [(key, x.astype("<f4").tobytes()) for key, x in vectors.items()]
                 database.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
-                _remove_oldest(database, self.max_bytes)
+                _remove_oldest(database, self._max_bytes)
         except (sqlite3.Error, OSError) as error:
             self._give_up(self._path, error)
         self._stored |= vectors.keys()

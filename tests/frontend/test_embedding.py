@@ -74,12 +74,13 @@ def test_frames_are_the_network_of_the_windows_within_a_clip(embedding):
             torch.testing.assert_close(x[clip, frame], expected(window), rtol=0, atol=1e-6)
 
 
-def test_clips_are_independent_of_their_batch_and_of_the_cache(embedding):
+def test_clips_are_independent_of_their_batch_and_of_the_cache(embedding, tmp_path):
     (waveform, lengths), cached = clips(), embedding()
+    cached.use_cache(tmp_path)
     together, frames = cached(waveform, lengths)
     assert torch.equal(cached(waveform, lengths)[0], together)
     load_network.cache_clear()  # stages with the same network share its cache
-    uncached = embedding(cache_gb=0)
+    uncached = embedding()
     for clip, count in enumerate(frames.tolist()):
         alone, _ = uncached(waveform[clip : clip + 1, : lengths[clip]], lengths[clip : clip + 1])
         assert torch.equal(alone[0], together[clip, :count])
@@ -91,7 +92,7 @@ def test_unchanged_clips_are_computed_once_until_the_cache_is_full(tiny_network,
     run = network._run
     monkeypatch.setattr(network, "_run", lambda windows: computed.append(len(windows)) or run(windows))
     first, second, third = (np.full(WINDOW, value, np.float32) for value in (0.1, 0.2, 0.3))
-    network.cache.max_bytes = 2 * 4 * 4  # two vectors
+    network.cache.enable(tmp_path / "vectors.sqlite", 2 * 4 * 4)  # two vectors
     for clip in (first, second, first, third, first, second):
         network([clip], WINDOW, HOP, will_be_used_again=False)
     assert len(computed) == 4  # the second one was the least recently used when the third came

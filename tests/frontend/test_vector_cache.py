@@ -25,8 +25,7 @@ def path(tmp_path):
 
 def opened(path, max_bytes=1 << 20):
     cache = VectorCache(SIZE)
-    cache.max_bytes = max_bytes
-    cache.use_file(path)
+    cache.enable(path, max_bytes)
     return cache
 
 
@@ -39,6 +38,16 @@ def test_another_process_finds_what_is_used_again_bit_for_bit(path):
     assert found.keys() == {key(0), key(1), key(2)}
     for number, frames in ((0, 3), (1, 0), (2, 3)):
         assert np.array_equal(found[key(number)], vectors(number, frames))
+
+
+def test_nothing_is_kept_unless_it_is_enabled(path):
+    cache = VectorCache(SIZE)
+    cache.add({key(0): vectors(0)}, will_be_used_again=True)
+    assert cache.get([key(0)]) == {}
+    cache = opened(path, max_bytes=0)
+    cache.add({key(0): vectors(0)}, will_be_used_again=True)
+    assert cache.get([key(0)]) == {}
+    assert not path.parent.exists()
 
 
 def test_the_first_vectors_make_way_when_the_file_is_full(path):
