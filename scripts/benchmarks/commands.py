@@ -1,6 +1,7 @@
 """Commands run as a user runs them: duration, peak memory and output."""
 
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -78,7 +79,8 @@ def run(command: list[str], **environment: str) -> Outcome:
 
 
 def train(overrides: list[str], folder: Path, **environment: str) -> Outcome:
-    """Trains a classifier with overrides of train.yaml; the run is written to the folder."""
+    """Trains a classifier with overrides of train.yaml in a folder, whose content is removed."""
+    shutil.rmtree(folder, ignore_errors=True)  # such as a training that was interrupted
     return run([*SPECTRNN, "train", *overrides, f"hydra.run.dir={folder}"], **environment)
 
 
