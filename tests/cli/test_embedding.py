@@ -1,6 +1,7 @@
 """Training on a frozen ONNX network, from the command line."""
 
 import hashlib
+import re
 
 import pytest
 import torch
@@ -58,3 +59,15 @@ def test_augmentation_of_the_waveform_is_warned_about(spectrnn, arguments, tmp_p
     assert warning in outcome.err
     (tmp_path / "tiny.onnx").unlink()
     assert spectrnn("eval", f"run={run}").code == 0  # the model file contains the network
+
+
+def test_preset_refuses_another_sample_rate_and_another_file(spectrnn, arguments):
+    arguments = ["features=birdnet" if "onnx_embedding" in argument else argument for argument in arguments]
+    arguments = [argument for argument in arguments if not argument.startswith(("features.sha256", "features.window"))]
+    outcome = spectrnn("train", *arguments)
+    assert outcome.code == 1
+    assert "features.sample_rate=48000: differs from data.sample_rate=8000; use the same\n" in outcome.err
+    error = spectrnn("train", *arguments, "data.sample_rate=48000").error()
+    assert re.fullmatch(
+        r"spectrnn: features\.sha256=c8f8\w{60}: the networks have the SHA-256 \w{64}; set it if .*", error
+    )

@@ -58,8 +58,8 @@ def test_key(explained):
                 "allowed": "a number above 0",
                 "default": "10",
                 "set in": line_of("features/_common.yaml", "hop_ms"),
-                "elsewhere": "the same for features=mfcc, features=pcen; "
-                "500 for features=onnx_embedding; 80 for features=speech_embedding",
+                "elsewhere": "500 for features=birdnet, features=onnx_embedding; "
+                "the same for features=mfcc, features=pcen; 80 for features=speech_embedding",
                 "change": "spectrnn train features.hop_ms=...",
             },
         )
