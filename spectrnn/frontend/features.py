@@ -96,7 +96,7 @@ class Features(StreamingModule, ABC):
         """The spectrogram for pictures of a clip."""
 
     def use_cache(self, folder: Path) -> None:
-        """Keeps features that are slow to compute, in memory and in a cache folder; else they are computed anew."""
+        """Keeps features that are slow to compute, in memory and in a cache folder; else they are computed again."""
 
     def num_frames(self, lengths: Tensor) -> Tensor:
         """Number of samples (batch,) -> number of frames (batch,), at least one."""
