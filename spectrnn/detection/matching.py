@@ -3,7 +3,7 @@
 import math
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from spectrnn.detection.annotations import Annotation
 from spectrnn.detection.events import Array, Event
 
-_ROUNDING = 1e-9  # s, as 1.2 - 1.0 is less than 0.2
+ROUNDING = 1e-9  # s, as 1.2 - 1.0 is less than 0.2
 
 
 def match_events(
@@ -32,7 +32,7 @@ def match_events(
         Pairs of indices of a true and a detected event.
     """
     pairs: list[tuple[int, int]] = []
-    collar += _ROUNDING
+    collar += ROUNDING
     for label in sorted({event.label for event in true} & {event.label for event in detected}):
         rows = [index for index, event in enumerate(true) if event.label == label]
         columns = [index for index, event in enumerate(detected) if event.label == label]
@@ -40,11 +40,25 @@ def match_events(
         starts = [detected[column].start for column in columns]
         candidates = []
         for start, end, _ in map(true.__getitem__, rows):
-            tolerance = math.inf if end_fraction is None else max(collar, end_fraction * (end - start) + _ROUNDING)
+            tolerance = math.inf if end_fraction is None else max(collar, end_fraction * (end - start) + ROUNDING)
             near = range(bisect_left(starts, start - collar), bisect_right(starts, start + collar))
             candidates.append([number for number in near if abs(detected[columns[number]].end - end) <= tolerance])
         pairs += [(rows[row], columns[number]) for row, number in maximum_matching(candidates)]
     return pairs
+
+
+def unite(events: Iterable[Annotation]) -> list[Annotation]:
+    """Returns events, sorted; those of one class that overlap or touch are one, and those without a length left out."""
+    united: list[Annotation] = []
+    last: dict[str, int] = {}  # index of the last event, by label
+    for start, end, label in sorted(event for event in events if event.end > event.start):
+        if label in last and start <= united[last[label]].end:
+            before = united[last[label]]
+            united[last[label]] = before._replace(end=max(before.end, end))
+        else:
+            last[label] = len(united)
+            united.append(Annotation(start, end, label))
+    return united
 
 
 def match_intersections(
@@ -70,8 +84,8 @@ def match_intersections(
             if event.label == detection.label:
                 common[row, column] = max(0.0, min(event.end, detection.end) - max(event.start, detection.start))
     lengths, detected_lengths = (np.array([event.end - event.start for event in events]) for events in (true, detected))
-    is_valid = common.sum(0) >= dtc * detected_lengths - _ROUNDING
-    is_found = common[:, is_valid].sum(1) >= gtc * lengths - _ROUNDING
+    is_valid = common.sum(0) >= dtc * detected_lengths - ROUNDING
+    is_found = common[:, is_valid].sum(1) >= gtc * lengths - ROUNDING
     return np.flatnonzero(is_found).tolist(), np.flatnonzero(~is_valid).tolist()
 
 

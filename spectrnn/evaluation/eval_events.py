@@ -17,18 +17,18 @@ from spectrnn.config.types import NonNegativeFloat, PositiveFloat, PositiveFract
 from spectrnn.data.audio import iter_blocks, open_audio
 from spectrnn.detection.annotations import Annotation, read_annotations
 from spectrnn.detection.events import Array, Event, MovingAverage
-from spectrnn.detection.matching import match_events, match_intersections, scores
+from spectrnn.detection.matching import match_events, match_intersections, scores, unite
 from spectrnn.detection.settings import DetectionConfig, DetectionSettings
 from spectrnn.devices import reporting_out_of_memory
 from spectrnn.errors import ErrorCollector, UserError
-from spectrnn.evaluation.psds import psds, require_package
+from spectrnn.evaluation.psds import psds
 from spectrnn.evaluation.report.text import events_report
 from spectrnn.files import atomic_write, reporting_write_errors, write_json
 from spectrnn.inference.formats import event_cells
 from spectrnn.inference.pipeline import audio_paths
 from spectrnn.inference.predictor import Predictor, load
 from spectrnn.inference.sliding_window import Steps, join_steps, sliding_window_predict
-from spectrnn.messages import preview, printable
+from spectrnn.messages import counted, preview, printable
 from spectrnn.progress import progress_bar
 from spectrnn.runs import find_model
 
@@ -50,6 +50,8 @@ class EvalEventsConfig(DetectionConfig):
     dtc: PositiveFraction
     gtc: PositiveFraction
     psds: bool
+    cttc: PositiveFraction
+    alpha_ct: NonNegativeFloat
     alpha_st: NonNegativeFloat
     max_efpr: PositiveFloat
     format: Literal["text", "json"]
@@ -69,7 +71,8 @@ def evaluate_events(node: DictConfig) -> dict[str, Any]:
     Returns:
         The content of events.json: the detection settings, and ``events``, ``detected``, ``correct``, ``precision``,
         ``recall`` and ``f1`` of all events (``micro``) and ``per_class``, and the mean over the classes (``macro``);
-        ``intersection`` has the last three by what true and detected events have in common, and ``psds`` that score.
+        ``intersection`` has the last three by what true and detected events have in common, and ``psds`` that score;
+        for both, true events of a class that overlap or touch are one.
 
     Raises:
         UserError: An error in the config, the model, a table or a recording.
@@ -80,8 +83,6 @@ def evaluate_events(node: DictConfig) -> dict[str, Any]:
         raise UserError(f"events: missing; {remedy}")
     if config.threshold == "none":
         raise UserError("threshold=none: labels windows, and detects no events; model, or a number")
-    if config.psds:
-        require_package()
     recordings = {path: _folder(name, path) for name in config.recordings for path in audio_paths([name])}
     true = read_annotations([Path(table).expanduser() for table in config.events], recordings)
     model = find_model(config.run)
@@ -103,6 +104,9 @@ def evaluate_events(node: DictConfig) -> dict[str, Any]:
     true, unknown = _known(true, labels)
     detected, steps, seconds = _detect(predictor, settings, true, config)
     counts, rows = _compare(true, detected, labels, config)
+    united = {path: unite(events) for path, events in true.items()}
+    if points := sum(event.end == event.start for events in true.values() for event in events):
+        log.warning("left out of F1 by intersection and PSDS: %s without a length", counted(points, "event"))
     values = {name: value for name, value in asdict(settings).items() if name != "thresholds"}
     result = {
         **values,
@@ -113,13 +117,14 @@ def evaluate_events(node: DictConfig) -> dict[str, Any]:
         "hours": seconds / 3600,
         "unknown_labels": unknown,
         **_summary(counts, labels),
-        "intersection": _summary(_intersections(true, detected, labels, config), labels, _RATES)
+        "intersection": _summary(_intersections(united, detected, labels, config), labels, _RATES)
         | {"dtc": config.dtc, "gtc": config.gtc},
     }
     if config.psds:
         steps = {path: (spans, values[:, columns]) for path, (spans, values) in steps.items()}
-        criteria = {name: getattr(config, name) for name in ("dtc", "gtc", "alpha_st", "max_efpr")}
-        result["psds"] = {"score": psds(steps, true, labels, **criteria), **criteria}
+        criteria = {name: getattr(config, name) for name in ("dtc", "gtc", "cttc", "alpha_ct", "alpha_st", "max_efpr")}
+        score = psds(steps, united, labels, **criteria) if any(united.values()) else None
+        result["psds"] = {"score": score, **criteria}
     folder = Path(config.out or model.parent / "eval" / "events").expanduser()
     with reporting_write_errors(f"out={folder}"):
         folder.mkdir(parents=True, exist_ok=True)

@@ -87,12 +87,13 @@ def test_events_are_detected_from_frames(spectrnn, overrides, soundscapes, tmp_p
 
     weights(spectrnn, "run8", *own, "data.unannotated=quiet", "augment=[]", "trainer.epochs=12", "optimizer.lr=0.02")
     table = soundscapes / "csv" / "events.csv"
-    outcome = spectrnn("eval-events", table, "run=run8", "window=1", "format=json", "batch_size=16")
+    outcome = spectrnn("eval-events", table, "run=run8", "window=1", "format=json", "batch_size=16", "psds=true")
     assert outcome.code == 0, outcome.err
     result = json.loads(outcome.out)
     assert result["micro"]["f1"] > 0.9
     assert result["intersection"]["micro"]["f1"] > 0.9
     assert (result["intersection"]["dtc"], result["intersection"]["gtc"]) == (0.7, 0.7)
+    assert result["psds"]["score"] > 0.9
     recording = soundscapes / "csv" / "recording00.wav"
     events = spectrnn("predict", recording, "run=run8", "window=1").out.splitlines()[1:]
     durations = [float(end) - float(start) for _, start, end, *_ in csv.reader(events)]

@@ -7,7 +7,7 @@ import pytest
 
 from spectrnn.detection.annotations import Annotation
 from spectrnn.detection.events import Event
-from spectrnn.detection.matching import match_events, match_intersections, maximum_matching, scores
+from spectrnn.detection.matching import match_events, match_intersections, maximum_matching, scores, unite
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,16 @@ def test_events_are_detected_by_what_they_have_in_common():
     assert match_intersections(true, detected, 0.7, 0.9) == ([1, 2], [3, 4])
     assert match_intersections([], detected[:1], 0.7, 0.7) == ([], [0])
     assert match_intersections(true[:1], [], 0.7, 0.7) == ([], [])
+
+
+def test_events_that_overlap_or_touch_are_one_by_intersection():
+    """Of one class only; of events without a length no part can be in others."""
+    true = [Annotation(3, 4, "a"), Annotation(0, 5, "a"), Annotation(5, 6, "a"), Annotation(6, 7, "b")]
+    true += [Annotation(2, 3, "b"), Annotation(2.5, 4, "b"), Annotation(8, 8, "a"), Annotation(8, 9, "a")]
+    united = [Annotation(0, 6, "a"), Annotation(2, 4, "b"), Annotation(6, 7, "b"), Annotation(8, 9, "a")]
+    assert unite(true) == united
+    assert unite([Annotation(1, 1, "a")]) == []
+    assert match_intersections(united, [Event(1.5, 4.5, "b", 1)], 0.7, 0.7) == ([], [0])  # 2 of 3 s, counted once
 
 
 def test_undefined_scores_are_none():

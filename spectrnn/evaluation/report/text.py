@@ -41,10 +41,7 @@ def class_rows(report: Mapping[str, Any], maximum: int | None = None) -> tuple[l
         lowest = sorted(occurring, key=lambda item: (item[1]["f1"], -item[1]["support"]))[:maximum]
         note = f"the {len(lowest)} of {len(per_class):,} classes with clips and the lowest F1"
         per_class = dict(lowest)
-    rows = [
-        [label, *("-" if score is None else f"{score:.3f}" for score in class_scores(row)), str(row["support"])]
-        for label, row in per_class.items()
-    ]
+    rows = [[label, *map(_number, class_scores(row)), str(row["support"])] for label, row in per_class.items()]
     return rows, note
 
 
@@ -86,7 +83,7 @@ def thresholds_report(result: Mapping[str, Any]) -> str:
         )
         per_class = dict(sorted(per_class.items(), key=lambda item: -item[1]["threshold"])[:MAX_ROWS])
     for label, row in per_class.items():
-        rates = ["-" if row[name] is None else f"{row[name]:.3f}" for name in ("recall", "confusion_rate")]
+        rates = [_number(row[name]) for name in ("recall", "confusion_rate")]
         alarms = f"{row['false_alarms_per_hour']:.2f}" + ("" if row["reached"] else " (target not reached)")
         rows.append([label, f"{row['threshold']:.6g}", *rates, alarms])
     return (
@@ -107,18 +104,18 @@ def events_report(result: Mapping[str, Any]) -> str:
     rows = [
         [
             label,
-            *("-" if row[name] is None else f"{row[name]:.3f}" for name in ("precision", "recall", "f1")),
+            *(_number(row[name]) for name in ("precision", "recall", "f1")),
             *(str(row.get(name, "")) for name in ("events", "detected", "correct")),
         ]
         for label, row in named.items()
     ]
     by_intersection = result["intersection"]
     criteria = [f"{100 * by_intersection[name]:g} %" for name in ("dtc", "gtc")]
-    means = [f"{by_intersection[name]['f1']:.3f}" for name in ("micro", "macro")]
+    means = [_number(by_intersection[name]["f1"]) for name in ("micro", "macro")]
     intersection = f"F1 by intersection of {criteria[0]} and {criteria[1]}: {means[0]}, mean of classes {means[1]}"
     if "psds" in result:
         rate = result["psds"]["max_efpr"]
-        intersection += f"\nPSDS, up to {rate:g} false positives per hour: {result['psds']['score']:.3f}"
+        intersection += f"\nPSDS, up to {rate:g} false positives per hour: {_number(result['psds']['score'])}"
     within = f"{result['collar']:g} s"
     ends = "their ends are not compared"
     if result["end_fraction"] is not None:
@@ -128,6 +125,10 @@ def events_report(result: Mapping[str, Any]) -> str:
         + format_table(["class", "precision", "recall", "F1", "events", "detected", "correct"], rows)
         + f"\n{note}\ncorrect: starts within {within}; {ends}\n{intersection}"
     )
+
+
+def _number(score: float | None) -> str:
+    return "-" if score is None else f"{score:.3f}"
 
 
 def write_results(split: str, content: dict[str, Any], folder: Path) -> None:
