@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 
 import spectrnn as package
 from spectrnn.evaluation.predictions import read_predictions
+from spectrnn.training.trainer import Trainer
 
 FREQUENCIES = {"low": 300, "middle": 900, "high": 2700}
 RATE = 8000
@@ -232,7 +234,7 @@ def negatives(tmp_path):
     return tmp_path / "negatives"
 
 
-def test_negatives_select_the_epoch_and_resume_to_the_bit(spectrnn, overrides, negatives, tmp_path):
+def test_negatives_select_the_epoch_and_resume_to_the_bit(spectrnn, overrides, negatives, monkeypatch):
     settings = [f"data.negatives=[{negatives}]"]
     metric = ["metrics=[recall_at_fah]", "trainer.metric=recall_at_fah"]
     settings += [*metric, "trainer.select=best", "scheduler=constant"]
@@ -244,8 +246,19 @@ def test_negatives_select_the_epoch_and_resume_to_the_bit(spectrnn, overrides, n
     metrics = json.loads(Path("whole/metrics.json").read_text())
     assert metrics["metric"] == "recall_at_fah"
     assert 0 <= metrics["test"]["recall_at_fah"] <= 1
-    assert spectrnn("train", *kept, *settings, "hydra.run.dir=part", "trainer.epochs=2").code == 0
-    assert spectrnn("train", "resume=part", "trainer.epochs=4").code == 0
+    step = Trainer.train_step
+
+    def interrupted(trainer, batch):
+        if (trainer.epoch, trainer.batches_done) == (2, 3):  # hard windows have been found twice
+            signal.raise_signal(signal.SIGTERM)
+        return step(trainer, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", interrupted)
+        outcome = spectrnn("train", *kept, *settings, "hydra.run.dir=part", "trainer.epochs=4")
+    assert outcome.code == 143
+    assert "spectrnn: stopped after epoch 2, 3 of " in outcome.err
+    assert spectrnn("train", "resume=part").code == 0
     expected, found = load_file("whole/model.safetensors"), load_file("part/model.safetensors")
     assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
 
