@@ -3,6 +3,8 @@
     uv run scripts/kill_test.py                          # 25 kills, on the embedded dataset
     uv run scripts/kill_test.py --kills 100 data=fsdd data.root=fsdd model=crnn
     uv run scripts/kill_test.py --kills 10 data=manifest data.path=esc10.csv folds=all
+    uv run scripts/kill_test.py --kills 10 data=annotations data.root=nights task=multi_label head=frames
+    uv run scripts/kill_test.py --kills 10 data=manifest data.path=clips.csv task=multi_label 'data.negatives=[days]'
 
 Further arguments are overrides of train.yaml. Each run is killed and resumed until it finishes; then the next one is
 started, up to the given number of kills. Weights, predictions, metrics and TensorBoard's curves must be bit-identical,

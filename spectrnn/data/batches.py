@@ -191,17 +191,18 @@ class BucketedBatches:
 
     def _draw(self, epoch: int) -> None:
         if self.draw is not None:
-            self.rows, self.starts, self.lengths, self.targets, self.events = self.draw(epoch)
+            self.rows, self.starts, self.lengths, self.targets, events = self.draw(epoch)
+            self.events = np.append(events, [[0, 0, 0, -1]], 0)  # the last one is padding
+            self.event_bounds = np.searchsorted(events[:, 0], np.arange(len(self.rows) + 1))
             self.clips, self.weights, self.draws = np.arange(len(self.rows)), *np.ones((2, len(self.rows)))
             self.max_offset = np.zeros(len(self.rows), np.int64)
 
     def _events(self, clips: np.ndarray) -> ClipEvents | None:
         if self.draw is None:
             return None
-        first, end = np.searchsorted(self.events[:, 0], [clips, clips + 1])
+        first, end = self.event_bounds[clips], self.event_bounds[clips + 1]
         index = first[:, None] + np.arange((end - first).max(initial=1))
-        padded = np.append(self.events, [[0, 0, 0, -1]], 0)
-        events = to_device(torch.from_numpy(padded[np.where(index < end[:, None], index, -1)]), self.device)
+        events = to_device(torch.from_numpy(self.events[np.where(index < end[:, None], index, -1)]), self.device)
         times = events[..., 1:3].float()
         return ClipEvents(times, events[..., 3], torch.ones_like(times[..., 0]))
 
