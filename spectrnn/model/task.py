@@ -12,6 +12,7 @@ from spectrnn.data.labels import LABEL_SET, ONE_LABEL, LabelFormat
 
 _DEFAULT_THRESHOLD = 0.5
 _MAX_RANKED_CLASSES = 200  # of exclusive classes: of more, tables of predictions lack the small probabilities
+_AUDIBLE = 0.1  # weight of a mixed clip, 20 dB below the other
 _MAX_POSITIVE_WEIGHT = 20.0  # of a rare class: with more, its few clips would decide about all others
 
 
@@ -187,8 +188,8 @@ class MultiLabel(Task):
             object detection", 2017); 0 for cross-entropy.
         positive_weights: Weights of the clips of a class in its loss: ``none``, or ``balanced`` for the ratio of the
             other clips to them, at most 20.
-        unite_mixed: Whether a clip of `augment=mixup` has the labels of both clips in full, as both are audible; else
-            in proportion to their weights.
+        unite_mixed: Whether a clip of `augment=mixup` has the labels of both clips in full if both are audible, which
+            have a weight of at least 0.1; else in proportion to their weights.
     """
 
     label_format = LABEL_SET
@@ -235,7 +236,7 @@ class MultiLabel(Task):
     def _losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         logits = logits.float()
         if self.unite_mixed:
-            targets = targets.ceil()
+            targets = (targets / _AUDIBLE).clamp(max=1)
         smooth = targets.lerp(torch.full_like(targets, 0.5), self.label_smoothing)
         losses = nn.functional.binary_cross_entropy_with_logits(
             logits, smooth, pos_weight=self.positive_weight, reduction="none"

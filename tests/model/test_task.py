@@ -124,6 +124,9 @@ def test_mixed_clips_have_the_labels_of_both_or_a_part_of_them(label_sets):
     united = (SETS | SETS.flip(0)).float()
     torch.testing.assert_close(label_sets().loss(LOGITS, mixed), binary_losses(united).mean())
     torch.testing.assert_close(label_sets(unite_mixed=False).loss(LOGITS, mixed), binary_losses(mixed).mean())
+    almost_silent = 0.98 * SETS.float() + 0.02 * SETS.flip(0).float()
+    a_part = torch.where(SETS, 1.0, 0.2 * SETS.flip(0).float())
+    torch.testing.assert_close(label_sets().loss(LOGITS, almost_silent), binary_losses(a_part).mean())
 
 
 def test_balanced_positive_weights_are_the_ratios_of_clips(label_sets):
