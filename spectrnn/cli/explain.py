@@ -14,6 +14,7 @@ from spectrnn.config.compose import (
     ComposedConfig,
     YAMLEntry,
     compose,
+    config_sources,
     group_options,
     has_key,
     leaf_keys,
@@ -32,6 +33,7 @@ USAGE = """spectrnn explain KEY [key=value ...]: meaning, allowed values and def
   spectrnn explain pooling                        a config group: its options, and the keys of the chosen one
   spectrnn explain model.channels model=crnn      with other choices"""
 
+_Sources = list[tuple[Path, str]]  # as of `config_sources`
 _MAIN = "train"  # the command that has all config groups
 _GLOBAL_GROUPS = ("experiment", "sweep")  # config groups that set keys of other ones
 _TYPES = {bool: "true | false", int: "an integer", float: "a number", str: "text", NoneType: "null"}
@@ -109,9 +111,9 @@ class Explainer:
         sections: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}  # places and changes by what may be equal
         for command in dict.fromkeys(command for key in keys for command in self.commands[key]):
             own = [key for key in keys if command in self.commands[key]]
-            composed, choices = self._compose(command, own)
+            composed, sources, choices = self._compose(command, own)
             for key in own:
-                facts, places = self._describe(key, command, composed)
+                facts, places = self._describe(key, command, composed, sources)
                 section = sections.setdefault((f"{key}={_value(composed.config, key)}", *facts), ([], []))
                 section[0].extend(places)
                 section[1].append(" ".join(filter(None, [f"spectrnn {command}", choices.get(key), f"{key}=..."])))
@@ -127,8 +129,12 @@ class Explainer:
             texts.append("\n".join([headline, "", *lines]))
         return "\n\n".join(texts)
 
-    def _compose(self, command: str, keys: Sequence[str]) -> tuple[ComposedConfig, dict[str, str]]:
-        """Composes the config of a command with options that have the keys; returns it and the chosen option by key."""
+    def _compose(self, command: str, keys: Sequence[str]) -> tuple[ComposedConfig, _Sources, dict[str, str]]:
+        """Composes the config of a command with options that have the keys.
+
+        Returns:
+            The config, its files, and the chosen option by key.
+        """
         roots = {c: {key.partition(".")[0] for key in entries} for c, entries in self.top.items()}
         roots[_MAIN] |= {*self.defaults}
         # Overrides that no command accepts are left to Hydra, which rejects them.
@@ -137,7 +143,7 @@ class Explainer:
         if command != _MAIN:  # Hydra, which takes longer, is needed for config groups only
             file = CONFIG_DIR / f"{command}.yaml"
             config = OmegaConf.unsafe_merge(OmegaConf.load(file), OmegaConf.from_dotlist(overrides))
-            return ComposedConfig(DictConfig(config), {}, [(file, "")]), {}
+            return ComposedConfig(DictConfig(config), {}), [(file, "")], {}
         composed = compose(command, overrides, self.dirs)
         given = {o.partition("=")[0]: o for o in overrides}
         choices = {key: given[group] for key in keys if (group := key.partition(".")[0]) in {*given} & {*self.options}}
@@ -152,13 +158,17 @@ class Explainer:
                 choices[key] = f"{group}=[{option}]" if is_list else f"{group}={option}"
                 chosen = added.get(group, given.get(group, self.defaults[group])).partition("=")[2].strip("[]")
                 added[group] = f"{group}=[{','.join(filter(None, [chosen, option]))}]" if is_list else choices[key]
-        return compose(command, [*overrides, *added.values()], self.dirs) if added else composed, choices
+        overrides += added.values()
+        composed = compose(command, overrides, self.dirs) if added else composed
+        return composed, config_sources(command, overrides, self.dirs), choices
 
-    def _describe(self, key: str, command: str, composed: ComposedConfig) -> tuple[list[str], list[str]]:
+    def _describe(
+        self, key: str, command: str, composed: ComposedConfig, sources: _Sources
+    ) -> tuple[list[str], list[str]]:
         """Returns meaning, allowed values, default, and defaults of other options; and the places that set the key."""
         group, _, name = key.partition(".")
         holders = {option: entries[name] for option, entries in self.options.get(group, {}).items() if name in entries}
-        chain = _chain(key, composed)
+        chain = _chain(key, sources)
         # An experiment overrides the default.
         default = next((entry for entry in chain if entry.file.parent.name not in _GLOBAL_GROUPS), None)
         default = holders.get(composed.choices.get(group, ""), default)
@@ -188,7 +198,7 @@ class Explainer:
 
     def _explain_mapping(self, name: str, command: str, keys: Sequence[str]) -> str:
         """Describes the options of a config group, and the keys of a mapping."""
-        composed, _ = self._compose(command, keys)
+        composed, sources, _ = self._compose(command, keys)
         node = OmegaConf.select(composed.config, name)
         options = option_descriptions(name, self.dirs)
         lines = [f"spectrnn {command} {name}=..."] if name in self.groups else [f"{name}.*, of spectrnn {command}"]
@@ -197,7 +207,7 @@ class Explainer:
         rows = [["key", "value", "allowed", "meaning"]]
         for key in leaf_keys(composed.config):
             if key.startswith(f"{name}.") and not key.endswith("._target_"):
-                meaning = next((entry.comment for entry in reversed(_chain(key, composed)) if entry.comment), "")
+                meaning = next((entry.comment for entry in reversed(_chain(key, sources)) if entry.comment), "")
                 rows.append([key, _value(composed.config, key), self._allowed(key, command, composed.config), meaning])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -211,10 +221,10 @@ class Explainer:
         return describe_type(annotations(target).get(name, Any)) if target else ""
 
 
-def _chain(key: str, composed: ComposedConfig) -> list[YAMLEntry]:
+def _chain(key: str, sources: _Sources) -> list[YAMLEntry]:
     """Returns the places in files that set a key; the last one counts."""
     found = []
-    for file, package in composed.sources:
+    for file, package in sources:
         prefix = f"{package}." if package else ""
         if key.startswith(prefix) and (entry := yaml_entries(file).get(key.removeprefix(prefix))):
             found.append(entry)

@@ -306,6 +306,7 @@ def _check_jobs(name: str, command: Command, overrides: list[str], dirs: list[Pa
 def _run_hydra(name: str, command: Command, arguments: list[str]) -> None:
     """Runs a command, or a sweep of it, through Hydra, which also prints configs and completions."""
     import hydra
+    from hydra._internal.hydra import Hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from omegaconf import OmegaConf
@@ -333,6 +334,8 @@ def _run_hydra(name: str, command: Command, arguments: list[str]) -> None:
         scores = metrics.get("pooled") or metrics.get("val") or {}
         return scores.get(metrics["metric"]) if metrics else None
 
+    # Hydra would compose the whole config once more to read hydra.mode, which the flags determine here.
+    Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
     sys.argv = ["spectrnn", *arguments]
     ending: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if "--multirun" in arguments:

@@ -10,9 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from spectrnn.config.compose import quote_override
+from spectrnn.config.compose import load_yaml, quote_override
 from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.errors import UserError
 from spectrnn.runs import (
@@ -197,7 +195,7 @@ def data_overrides(data: Any, run: Path, trust: Sequence[str], package: str = "d
         UserError: A source that is not trusted, or values that are not plain.
     """
     remedy = "name a dataset, as in data=folder data.root=..."
-    nodes = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in (CONFIG_DIR / "data").glob("*.yaml")}
+    nodes = {path.stem: load_yaml(path) for path in (CONFIG_DIR / "data").glob("*.yaml")}
     data = with_run_paths(data if isinstance(data, dict) else {}, run)
     target = data.get("_target_")
     option = next((name for name, node in nodes.items() if target and node.get("_target_") == target), None)

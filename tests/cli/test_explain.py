@@ -14,7 +14,7 @@ from annotated_types import Ge, Le
 
 from spectrnn.cli import explain
 from spectrnn.cli.main import COMMANDS
-from spectrnn.config.compose import compose
+from spectrnn.config.compose import compose, config_sources
 from spectrnn.config.paths import CONFIG_DIR
 from spectrnn.config.types import Fraction, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -211,8 +211,12 @@ def keys_of_files():
 
 
 def test_every_key_of_every_command_and_option_is_explained(monkeypatch):
-    cached = functools.cache(compose)
-    monkeypatch.setattr(explain, "compose", lambda *arguments: cached(arguments[0], *map(tuple, arguments[1:])))
+    def cached(function):
+        kept = functools.cache(function)
+        return lambda *arguments: kept(arguments[0], *map(tuple, arguments[1:]))
+
+    monkeypatch.setattr(explain, "compose", cached(compose))
+    monkeypatch.setattr(explain, "config_sources", cached(config_sources))
     monkeypatch.setattr(explain, "yaml_entries", functools.cache(explain.yaml_entries))
     monkeypatch.setattr(explain, "annotations", functools.cache(explain.annotations))
     schemas = {name: command.schema for name, command in COMMANDS.items()}
