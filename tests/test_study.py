@@ -1,7 +1,7 @@
 """The study of configurations, scripts/study.py: its variants, its jobs, and its table from made-up results."""
 
 import json
-from itertools import product
+from itertools import product, zip_longest
 
 import numpy as np
 import pytest
@@ -47,17 +47,25 @@ def job(tmp_path, protocols):
     return write
 
 
-@pytest.mark.parametrize("group", study.VARIANTS)
 @pytest.mark.parametrize("protocol", ["synthetic", "environment"])
-def test_variants_are_valid(protocols, tmp_path, group, protocol):
-    jobs = study.list_jobs(protocols[protocol], tmp_path, [group], [0])
+def test_variants_are_valid(protocols, tmp_path, protocol):
+    base = protocols[protocol].overrides
+    jobs = study.list_jobs(protocols[protocol], tmp_path, [*study.VARIANTS], [0])
+    own = {job.variant: job.overrides[len(base) :] for job in jobs}
+    assert own.pop(study.DEFAULT) == ["seed=0"]
+    # Groups that set different keys are composed together, the first variant of each, then the second of each.
+    alone = {name: [name] for group in ("augmentation", "encoder", "convolutions") for name in study.VARIANTS[group]}
+    others = [[name for name in names if name in own and name not in alone] for names in study.VARIANTS.values()]
+    together = [[*filter(None, names)] for names in zip_longest(*others)]
+    composed = [names for names in [*alone.values(), *together] if {*names} <= {*own}]
+    assert {name for names in composed for name in names} == {*own}
     invalid = {}
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        for job in jobs:
+        for names in composed:
             try:
-                preflight(compose("train", job.overrides))
+                preflight(compose("train", [*base, *(override for name in names for override in own[name])]))
             except (HydraException, UserError) as error:
-                invalid[job.variant] = str(error)
+                invalid[", ".join(names)] = str(error)
     assert invalid == {}
 
 
