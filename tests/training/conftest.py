@@ -1,5 +1,6 @@
 """A GPU that is not there: PyTorch's fake tensors, watched for everything that makes a training step wait."""
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils import _foreach_utils
@@ -148,9 +150,7 @@ def components(tones: Path) -> Callable[..., RunComponents]:
     """Components of a run on the tones: `components("model=gru")`."""
 
     def build(*settings: str) -> RunComponents:
-        base = ["data=folder", f"data.root={tones}", "data.sample_rate=8000"]
-        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            return preflight(compose("train", overrides=[*base, *settings]))
+        return preflight(_config("data=folder", f"data.root={tones}", "data.sample_rate=8000", *settings))
 
     return build
 
@@ -179,6 +179,14 @@ def train_epoch() -> Callable[[Trainer, int], Iterator[int]]:
             yield number
 
     return run
+
+
+@functools.cache
+def _config(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        config = compose("train", overrides=[*overrides])
+    OmegaConf.set_readonly(config, True)
+    return config
 
 
 def _dataset_of(counts: dict[str, tuple[int, int, int]], **fields: str) -> Dataset:
