@@ -5,12 +5,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
 import torch
 import yaml
 from annotated_types import Ge, Le
+from omegaconf import OmegaConf
 
 from spectrnn.cli import explain
 from spectrnn.cli.main import COMMANDS
@@ -217,6 +219,8 @@ def test_every_key_of_every_command_and_option_is_explained(monkeypatch):
 
     monkeypatch.setattr(explain, "compose", cached(compose))
     monkeypatch.setattr(explain, "config_sources", cached(config_sources))
+    load, kept = OmegaConf.load, functools.cache(OmegaConf.load)  # by path; Hydra loads open files
+    monkeypatch.setattr(OmegaConf, "load", lambda file: kept(file) if isinstance(file, Path) else load(file))
     monkeypatch.setattr(explain, "yaml_entries", functools.cache(explain.yaml_entries))
     monkeypatch.setattr(explain, "annotations", functools.cache(explain.annotations))
     schemas = {name: command.schema for name, command in COMMANDS.items()}
