@@ -12,7 +12,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from spectrnn.config.paths import config_dirs
+from spectrnn.config.paths import CONFIG_DIR, config_dirs
 from spectrnn.errors import UserError
 from spectrnn.messages import ConsoleFormatter, printable, wrapped
 
@@ -306,12 +306,11 @@ def _check_jobs(name: str, command: Command, overrides: list[str], dirs: list[Pa
 def _run_hydra(name: str, command: Command, arguments: list[str]) -> None:
     """Runs a command, or a sweep of it, through Hydra, which also prints configs and completions."""
     import hydra
-    from hydra._internal.hydra import Hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from spectrnn.config.paths import CONFIG_DIR
+    from spectrnn.config.compose import composed_once
     from spectrnn.files import make_unique_directory
 
     # Cached like Hydra's `now`, so that a run, and all runs of a sweep, get the same folder.
@@ -334,15 +333,13 @@ def _run_hydra(name: str, command: Command, arguments: list[str]) -> None:
         scores = metrics.get("pooled") or metrics.get("val") or {}
         return scores.get(metrics["metric"]) if metrics else None
 
-    # Hydra would compose the whole config once more to read hydra.mode, which the flags determine here.
-    Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
     sys.argv = ["spectrnn", *arguments]
     ending: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if "--multirun" in arguments:
         from spectrnn.study.sweep import reported_sweep
 
         ending = reported_sweep()
-    with ending:
+    with ending, composed_once(arguments):
         hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name=name)(job)()
     for error in failures:
         if isinstance(error, BrokenPipeError):

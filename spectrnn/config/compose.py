@@ -3,13 +3,14 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from spectrnn.config.paths import CONFIG_DIR
+from spectrnn.config.paths import CONFIG_DIR, config_dirs
 
 if TYPE_CHECKING:
     from hydra.errors import HydraException
@@ -88,6 +89,20 @@ def config_sources(command: str, overrides: Sequence[str], dirs: Sequence[Path])
         defaults = loader.compute_defaults_list(command, _with_search_path(overrides, dirs), RunMode.RUN)
     files = [(config_file(str(item.config_path), dirs), item.package or "") for item in defaults.defaults]
     return [(file, package) for file, package in files if file]
+
+
+@contextmanager
+def composed_once(arguments: Sequence[str]) -> Iterator[None]:
+    """Spares Hydra from composing a config a first time to read hydra.mode, unless something of the user may set it."""
+    from hydra._internal.hydra import Hydra
+
+    original = Hydra.get_mode
+    if config_dirs(arguments) == [CONFIG_DIR] and not any("hydra.mode" in argument for argument in arguments):
+        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Hydra.get_mode = original  # type: ignore[method-assign]
 
 
 def compose_jobs(
