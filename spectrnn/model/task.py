@@ -27,6 +27,7 @@ class Task(nn.Module, ABC):
     Attributes:
         label_format: How the label of a clip names classes.
         fraction_correct: What the fraction of correct clips is called.
+        relative_epochs: Number of epochs that training needs, relative to that of classes that exclude each other.
         metrics: Names of the metrics that apply, as in `spectrnn.evaluation.metrics.METRICS`, the main one first.
         calibration_shape: Shape of the calibration temperature.
         thresholds: Probabilities from which on classes are detected, float32 (classes,), saved with the weights; None
@@ -35,6 +36,7 @@ class Task(nn.Module, ABC):
 
     label_format: ClassVar[LabelFormat]
     fraction_correct: ClassVar[str] = "accuracy"
+    relative_epochs: ClassVar[float] = 1.0
     metrics: tuple[str, ...]
     thresholds: Tensor | None
 
@@ -194,6 +196,7 @@ class MultiLabel(Task):
 
     label_format = LABEL_SET
     fraction_correct = "exact match"
+    relative_epochs = 2.0  # each class has few positive clips
     metrics: tuple[str, ...] = ("map", "micro_map", "auroc", "micro_auroc", "macro_f1", "micro_f1", "loss", "ece")
     positive_weight: Tensor | None
     thresholds: Tensor

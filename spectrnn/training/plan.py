@@ -31,10 +31,16 @@ def automatic_batch_size(clips: int, on_gpu: bool) -> int:
     return max(size for minimum, size in sizes.items() if clips >= minimum)
 
 
-def automatic_epochs(clips: int, is_warm: bool = False) -> int:
-    """Returns the number of epochs for a number of training clips, with or without weights to start from."""
+def automatic_epochs(clips: int, relative_epochs: float = 1.0, is_warm: bool = False) -> int:
+    """Returns the number of epochs.
+
+    Args:
+        clips: Number of training clips.
+        relative_epochs: That of the task, as of `spectrnn.model.task.Task`.
+        is_warm: Whether there are weights to start from.
+    """
     power = _SMALL_POWER if clips < _CLIPS else _LARGE_POWER
-    epochs = min(_EPOCHS * (clips / _CLIPS) ** power, _MAX_EPOCHS)
+    epochs = min(relative_epochs * _EPOCHS * (clips / _CLIPS) ** power, _MAX_EPOCHS)
     return max(round(_WARM_START * epochs if is_warm else epochs), _MIN_EPOCHS)
 
 
@@ -105,7 +111,7 @@ def plan_training(run: RunComponents, dataset: Dataset) -> TrainingPlan:
         batch_size = automatic_batch_size(clips, run.device.type == "cuda")
     if epochs == "auto":
         if config.steps is None:
-            epochs = automatic_epochs(clips, run.config["init"] is not None)
+            epochs = automatic_epochs(clips, run.task.relative_epochs, run.config["init"] is not None)
         else:
             num_batches = len(dataset.batches("train", batch_size, run.device, run.config["seed"]))
             epochs = -(-config.steps // -(-num_batches // config.grad_accum_steps))

@@ -6,6 +6,7 @@ import itertools
 import pytest
 import torch
 
+from spectrnn.model.task import MultiLabel
 from spectrnn.training import plan as plan_module
 from spectrnn.training.logger import NullLogger
 from spectrnn.training.plan import (
@@ -48,6 +49,12 @@ TINY = (
 def test_length_by_the_number_of_training_clips(clips, on_gpu, batch_size, epochs):
     assert automatic_batch_size(clips, on_gpu) == batch_size
     assert automatic_epochs(clips) == epochs
+
+
+def test_label_sets_and_cold_starts_take_more_epochs():
+    assert automatic_epochs(1_400, MultiLabel.relative_epochs) == 75  # 2 * 25 * (2500 / 1400) ** 0.7 = 75.03
+    assert automatic_epochs(1_400, MultiLabel.relative_epochs, is_warm=True) == 19
+    assert automatic_epochs(100, MultiLabel.relative_epochs) == 150
 
 
 def test_patience_by_the_number_of_epochs_and_validation_clips():
