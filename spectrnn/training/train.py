@@ -174,9 +174,10 @@ def build_trainer(run: RunComponents, dataset: Dataset, clock: Stopwatch, is_new
     if is_new and not is_fitted:
         batches = dataset.batches("train", plan.batch_size, run.device, shard=shard).epoch()
         counted = (x for x in batches if x.rows[0] >= 0)
-        classifier.eval()  # until the first epoch
+        classifier.eval()
         with torch.no_grad():
             classifier.normalization.fit(classifier.features(x.waveform, x.lengths) for x in counted)
+        classifier.train()
     distributed.broadcast_tensors(classifier.buffers())  # DistributedDataParallel broadcasts the parameters
 
     train = dataset.batches("train", plan.batch_size, run.device, seed, shard)
