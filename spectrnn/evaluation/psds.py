@@ -101,7 +101,7 @@ def _lower_before(values: Array) -> Array:
     found = np.arange(len(values)) - 1
     rows = np.arange(len(values))
     while len(rows := rows[bordered[found[rows]] >= values[rows]]):
-        found[rows] = found[found[rows]]  # what is between the two is no lower than the second
+        found[rows] = found[found[rows]]  # what is between the two is at least the second
     return found
 
 
